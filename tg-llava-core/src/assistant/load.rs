@@ -1,0 +1,165 @@
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device};
+
+use crate::config::{
+    GenerationDefaults, GuidePadding, MultimodalConfig, TowerFamily, locate_tower,
+};
+use crate::conversation::{GuideTurn, Template};
+use crate::error::Result;
+use crate::generate::{GenerateOptions, Sampling};
+use crate::model::TgLlava;
+use crate::preprocess::{DetailSource, ImageProcessor};
+use crate::tokenizer::{GuideTokenizer, TextTokenizer};
+use crate::weights::{LoadOptions, LoadReport, Loaded, load_model};
+
+/// How an [`Assistant`] is put together; `None` keeps what the checkpoint says.
+#[derive(Debug, Clone)]
+pub struct AssistantOptions {
+    /// Dtype of the weights in memory.
+    pub dtype: DType,
+    /// Folder of the plain decoder, where the checkpoint holds stage-1 files alone.
+    pub base: Option<PathBuf>,
+    /// Name of the conversation template.
+    pub template: Option<String>,
+    /// Which human turn guides the pictures.
+    pub guide_turn: Option<GuideTurn>,
+    /// Whether guide texts see their padding.
+    pub guide_padding: Option<GuidePadding>,
+    /// What the detail crops show.
+    pub detail_source: Option<DetailSource>,
+}
+
+impl Default for AssistantOptions {
+    /// f32, everything else as the checkpoint says.
+    fn default() -> Self {
+        Self {
+            dtype: DType::F32,
+            base: None,
+            template: None,
+            guide_turn: None,
+            guide_padding: None,
+            detail_source: None,
+        }
+    }
+}
+
+/// A loaded checkpoint with all that a conversation needs.
+#[derive(Debug)]
+pub struct Assistant {
+    /// The model.
+    pub model: TgLlava,
+    /// The decoder's tokenizer.
+    pub tokenizer: TextTokenizer,
+    /// The text tower's tokenizer, where there is a text tower.
+    pub guide_tokenizer: Option<GuideTokenizer>,
+    /// Pictures to pixels, where there is a vision tower.
+    pub processor: Option<ImageProcessor>,
+    /// How conversations are written.
+    pub template: Template,
+    /// The checkpoint's own wishes for generation.
+    pub defaults: GenerationDefaults,
+    /// What loading found.
+    pub report: LoadReport,
+}
+
+impl Assistant {
+    /// Loads a checkpoint folder. `progress` is called with the number of values that each tensor brought.
+    ///
+    /// # Errors
+    /// Where a file is missing or damaged, or weights and configuration do not fit together.
+    pub fn load(
+        dir: &Path,
+        device: &Device,
+        options: &AssistantOptions,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Self> {
+        // The small files first: what is wrong with them shows before gigabytes are read.
+        let base = options.base.clone();
+        let tokenizer = load_tokenizer(dir, base.as_deref())?;
+        let config = crate::config::read_model_config(dir)?;
+        let declared = options.template.as_deref().or(config.conversation.as_deref());
+        let folder = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let template = Template::for_model(declared, &folder, &tokenizer)?.clone();
+        let mm = config.multimodal.as_ref();
+        let guide_tokenizer = match mm.filter(|mm| mm.text.is_some()) {
+            Some(mm) => Some(load_guide_tokenizer(dir, mm)?),
+            None => None,
+        };
+        let processor = match mm {
+            Some(mm) => Some(load_processor(dir, mm)?),
+            None => None,
+        };
+        let defaults = GenerationDefaults::read(dir)?;
+
+        let load = LoadOptions { base, dtype: options.dtype, fresh_bridges: false };
+        let Loaded { mut model, report } = load_model(dir, device, &load, progress)?;
+        model.configure(|config| {
+            if let Some(mm) = &mut config.multimodal {
+                mm.guide_turn = options.guide_turn.unwrap_or(mm.guide_turn);
+                mm.guide_padding = options.guide_padding.unwrap_or(mm.guide_padding);
+                mm.detail_source = options.detail_source.unwrap_or(mm.detail_source);
+            }
+        })?;
+        Ok(Self { model, tokenizer, guide_tokenizer, processor, template, defaults, report })
+    }
+
+    /// The checkpoint's own generation settings: greedy unless it asks for sampling, and everything that
+    /// ends a turn in its template.
+    pub fn generate_options(&self) -> GenerateOptions {
+        let defaults = &self.defaults;
+        let mut eos = self.model.config().llm.eos_token_ids.clone();
+        eos.extend(&defaults.eos_token_ids);
+        eos.extend(self.template.end_ids(&self.tokenizer).into_iter().map(i64::from));
+        eos.sort_unstable();
+        eos.dedup();
+        let sampling = match defaults.do_sample {
+            true => Sampling::Random {
+                temperature: defaults.temperature.unwrap_or(1.0),
+                top_k: defaults.top_k.unwrap_or(50),
+                top_p: defaults.top_p.unwrap_or(1.0),
+                seed: 0,
+            },
+            false => Sampling::Greedy,
+        };
+        GenerateOptions {
+            sampling,
+            repetition_penalty: defaults.repetition_penalty.unwrap_or(1.0),
+            eos_token_ids: eos,
+            stop_strings: Some(self.template.end_mark().to_owned()).into_iter().filter(|s| !s.is_empty()).collect(),
+            ..GenerateOptions::default()
+        }
+    }
+}
+
+/// The decoder's tokenizer: in the checkpoint, or for stage-1 files in the base folder.
+fn load_tokenizer(dir: &Path, base: Option<&Path>) -> Result<TextTokenizer> {
+    match (TextTokenizer::from_dir(dir), base) {
+        (Err(_), Some(base)) => Ok(TextTokenizer::from_dir(base)?),
+        (result, _) => Ok(result?),
+    }
+}
+
+fn load_guide_tokenizer(dir: &Path, mm: &MultimodalConfig) -> Result<GuideTokenizer> {
+    let positions = mm.text.as_ref().map(|text| text.max_position_embeddings);
+    let folder = locate_tower(dir, &mm.towers.text).unwrap_or_else(|| dir.join(&mm.towers.text));
+    Ok(GuideTokenizer::from_dir(folder, positions)?)
+}
+
+fn load_processor(dir: &Path, mm: &MultimodalConfig) -> Result<ImageProcessor> {
+    let folder = locate_tower(dir, &mm.towers.vision);
+    let file = folder.map(|folder| folder.join("preprocessor_config.json")).filter(|file| file.is_file());
+    let processor = match (file, mm.vision.family) {
+        (Some(file), _) => ImageProcessor::from_file(file)?,
+        (None, TowerFamily::Clip) => ImageProcessor::clip(mm.vision.image_size),
+        (None, TowerFamily::Siglip) => ImageProcessor::siglip(mm.vision.image_size),
+    };
+    if processor.image_size() == mm.vision.image_size {
+        return Ok(processor);
+    }
+    Err(crate::Error::Config(format!(
+        "preprocessor_config.json makes pictures of {} pixels, the vision tower takes {}",
+        processor.image_size(),
+        mm.vision.image_size
+    )))
+}

@@ -1,0 +1,58 @@
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::llm::token_ids;
+use super::read_json;
+use crate::error::Result;
+
+/// A checkpoint's own wishes for generation (`generation_config.json`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GenerationDefaults {
+    /// Tokens that end an answer.
+    pub eos_token_ids: Vec<i64>,
+    /// Whether to sample; greedy otherwise.
+    pub do_sample: bool,
+    /// Softmax temperature.
+    pub temperature: Option<f64>,
+    /// Probability mass kept.
+    pub top_p: Option<f64>,
+    /// Number of candidates kept.
+    pub top_k: Option<usize>,
+    /// Division of the scores of tokens that occurred.
+    pub repetition_penalty: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    eos_token_id: Option<Value>,
+    #[serde(default)]
+    do_sample: bool,
+    temperature: Option<f64>,
+    top_p: Option<f64>,
+    top_k: Option<usize>,
+    repetition_penalty: Option<f64>,
+}
+
+impl GenerationDefaults {
+    /// Reads `generation_config.json` of a folder; a folder without one has no wishes.
+    ///
+    /// # Errors
+    /// Where the file is there but cannot be read.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join("generation_config.json");
+        if !path.is_file() {
+            return Ok(Self::default());
+        }
+        let raw: Raw = read_json(&path)?;
+        Ok(Self {
+            eos_token_ids: token_ids(raw.eos_token_id.as_ref()),
+            do_sample: raw.do_sample,
+            temperature: raw.temperature,
+            top_p: raw.top_p,
+            top_k: raw.top_k,
+            repetition_penalty: raw.repetition_penalty,
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! Reading and writing Hugging Face's config.json, with our sizes under the key `tg_llava`.
+
+mod bridges;
+mod generation;
+mod llm;
+mod multimodal;
+mod raw;
+mod tower;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+pub(crate) use bridges::BridgeWidths;
+pub use generation::GenerationDefaults;
+pub use write::{model_config_json, write_model_config};
+
+use self::raw::RawConfig;
+use super::{ModelConfig, PaddingSide};
+use crate::error::{Error, Result};
+
+/// Context length where config.json does not say where sequences are cut.
+const DEFAULT_MAX_LENGTH: usize = 2048;
+
+/// Reads the config.json of a checkpoint folder, and those of its towers where it only names them.
+///
+/// # Errors
+/// Where a file is missing or malformed, a size does not fit, or a tower's sizes are nowhere to be found.
+pub fn read_model_config(dir: &Path) -> Result<ModelConfig> {
+    let path = dir.join("config.json");
+    let raw: RawConfig = read_json(&path)?;
+    let config = ModelConfig {
+        llm: llm::from_raw(&raw, &path)?,
+        multimodal: multimodal::from_raw(&raw, dir)?,
+        conversation: raw.tg_llava.as_ref().and_then(|tg| tg.conversation.clone()),
+        max_length: raw.tokenizer_model_max_length.unwrap_or(DEFAULT_MAX_LENGTH),
+        padding_side: match raw.tokenizer_padding_side.as_deref() {
+            None | Some("right") => PaddingSide::Right,
+            Some("left") => PaddingSide::Left,
+            Some(other) => {
+                return Err(Error::Config(format!(
+                    "{}: tokenizer_padding_side = {other:?}; it must be \"right\" or \"left\"",
+                    path.display()
+                )));
+            }
+        },
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+/// The guide's default sizes.
+pub(crate) fn default_guide(widths: BridgeWidths) -> super::FeatureGuideConfig {
+    bridges::guide(&raw::RawTgLlava::default(), widths)
+}
+
+/// The perceiver's default sizes.
+pub(crate) fn default_detail(widths: BridgeWidths) -> super::DetailPerceiverConfig {
+    bridges::detail(&raw::RawTgLlava::default(), widths)
+}
+
+/// Reads any JSON file into `T`.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    serde_json::from_str(&text).map_err(|e| Error::json(path, e))
+}
+
+/// The folder of a tower that config.json calls `name`, where there is one: the path as it stands, then
+/// relative to the checkpoint, then its last component inside or beside the checkpoint.
+pub fn locate_tower(dir: &Path, name: &str) -> Option<PathBuf> {
+    let base = Path::new(name).file_name().map(PathBuf::from);
+    let mut places = Vec::new();
+    if Path::new(name).is_absolute() {
+        places.push(PathBuf::from(name));
+    } else {
+        places.push(dir.join(name));
+    }
+    if let Some(base) = base {
+        places.push(dir.join(&base));
+        places.extend(dir.parent().map(|parent| parent.join(&base)));
+    }
+    places.into_iter().find(|place| place.join("config.json").is_file())
+}

@@ -1,0 +1,116 @@
+use std::path::Path;
+
+use super::bridges::{self, BridgeWidths};
+use super::raw::{RawConfig, RawTgLlava};
+use super::tower::{family_of, read_tower_file, text_from_json, vision_from_json};
+use super::locate_tower;
+use crate::config::{
+    GuidePadding, MultimodalConfig, ProjectorConfig, SelectFeature, TextTowerConfig, TowerLocation,
+    VisionTowerConfig, tower_preset,
+};
+use crate::conversation::GuideTurn;
+use crate::error::{Error, Result};
+use crate::preprocess::{AspectRatio, DetailSource};
+
+/// The pictures' side of config.json; `None` for a plain decoder.
+pub(super) fn from_raw(raw: &RawConfig, dir: &Path) -> Result<Option<MultimodalConfig>> {
+    let Some(vision_name) = raw.mm_vision_tower.clone() else { return Ok(None) };
+    // Plain LLaVA folders have no text tower, and so no guide and no detail perceiver.
+    let text_name = raw.mm_text_tower.clone();
+    let guided = raw.model_type.as_deref().is_some_and(|t| t.ends_with("text_learnable_query"))
+        || raw.tg_llava.is_some();
+    let path = dir.join("config.json");
+    let tg = raw.tg_llava.clone().unwrap_or_default();
+    let mut config = MultimodalConfig {
+        vision: vision_config(&tg, dir, &vision_name)?,
+        text: None,
+        towers: TowerLocation {
+            text: text_name.clone().unwrap_or_else(|| vision_name.clone()),
+            vision: vision_name,
+        },
+        guide: None,
+        detail: None,
+        projector: ProjectorConfig::from_hf(raw.mm_projector_type.as_deref().unwrap_or("linear"))?,
+        select_layer: raw.mm_vision_select_layer.unwrap_or(-2),
+        select_feature: match raw.mm_vision_select_feature.as_deref() {
+            None | Some("patch") => SelectFeature::Patch,
+            Some("cls_patch") => SelectFeature::ClsPatch,
+            Some(other) => {
+                return Err(bad(&path, "mm_vision_select_feature", other, "\"patch\" or \"cls_patch\""));
+            }
+        },
+        aspect_ratio: AspectRatio::from_hf(raw.image_aspect_ratio.as_deref()),
+        guide_turn: match tg.guide_turn.as_deref() {
+            None | Some("last") => GuideTurn::Last,
+            Some("first") => GuideTurn::First,
+            Some("joined") => GuideTurn::Joined,
+            Some(other) => return Err(bad(&path, "guide_turn", other, "\"last\", \"first\" or \"joined\"")),
+        },
+        guide_padding: match tg.guide_padding.as_deref() {
+            None | Some("masked") => GuidePadding::Masked,
+            Some("visible") => GuidePadding::Visible,
+            Some(other) => return Err(bad(&path, "guide_padding", other, "\"masked\" or \"visible\"")),
+        },
+        detail_source: match tg.detail_source.as_deref() {
+            None | Some("upsampled") => DetailSource::Upsampled,
+            Some("native") => DetailSource::Native,
+            Some(other) => return Err(bad(&path, "detail_source", other, "\"upsampled\" or \"native\"")),
+        },
+        use_im_start_end: raw.mm_use_im_start_end.unwrap_or(false),
+    };
+    let wants_guide = guided && tg.feature_guide.unwrap_or(true);
+    let wants_detail = guided && tg.detail_perceiver.unwrap_or(true);
+    if wants_guide || wants_detail {
+        let text = text_config(&tg, dir, &config.towers.text)?;
+        let widths = BridgeWidths {
+            vision_tokens: config.num_vision_tokens(),
+            vision: config.vision.hidden_size,
+            text: text.hidden_size,
+            llm: raw.hidden_size.unwrap_or_default(),
+        };
+        config.guide = wants_guide.then(|| bridges::guide(&tg, widths));
+        config.detail = wants_detail.then(|| bridges::detail(&tg, widths));
+        config.text = Some(text);
+    }
+    Ok(Some(config))
+}
+
+fn bad(path: &Path, key: &str, value: &str, allowed: &str) -> Error {
+    Error::Config(format!("{}: {key} = {value:?}; it must be {allowed}", path.display()))
+}
+
+fn vision_config(tg: &RawTgLlava, dir: &Path, name: &str) -> Result<VisionTowerConfig> {
+    if let Some(value) = &tg.vision_config {
+        return vision_from_json(value, family_of(value), &dir.join("config.json"));
+    }
+    if let Some(folder) = locate_tower(dir, name) {
+        let path = folder.join("config.json");
+        return read_tower_file(&path)?.vision.ok_or_else(|| {
+            Error::Config(format!("{}: describes no vision tower", path.display()))
+        });
+    }
+    tower_preset(name).map(|(vision, _)| vision).ok_or_else(|| unknown_tower(dir, "mm_vision_tower", name))
+}
+
+fn text_config(tg: &RawTgLlava, dir: &Path, name: &str) -> Result<TextTowerConfig> {
+    if let Some(value) = &tg.text_config {
+        return text_from_json(value, family_of(value), &dir.join("config.json"));
+    }
+    if let Some(folder) = locate_tower(dir, name) {
+        let path = folder.join("config.json");
+        return read_tower_file(&path)?.text.ok_or_else(|| {
+            Error::Config(format!("{}: describes no text tower", path.display()))
+        });
+    }
+    tower_preset(name).map(|(_, text)| text).ok_or_else(|| unknown_tower(dir, "mm_text_tower", name))
+}
+
+fn unknown_tower(dir: &Path, key: &str, name: &str) -> Error {
+    let base = Path::new(name).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    Error::Config(format!(
+        "{}: {key} = {name:?} names no folder with a config.json (looked in the checkpoint folder and beside it). \
+         Put the tower's folder at {}, or set {key} to where it is.",
+        dir.join("config.json").display(),
+        dir.join(base).display()
+    ))
+}

@@ -1,0 +1,108 @@
+use crate::error::{Error, Result};
+use crate::nn::{RopeScaling, RotaryConfig};
+
+/// Decoder families; they differ in biases and in the names of their checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LlmFamily {
+    /// Llama 1-3, Vicuna, SmolLM2: no biases unless `attention_bias` says so (then on q, k, v and o).
+    Llama,
+    /// Qwen2: biases on q, k and v.
+    Qwen2,
+}
+
+/// Sizes of the decoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LlmConfig {
+    /// Which family's checkpoint names and biases.
+    pub family: LlmFamily,
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Width of the feed-forward.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; fewer than query heads is grouped-query attention.
+    pub num_key_value_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Context that the model was trained on, in tokens.
+    pub max_position_embeddings: usize,
+    /// Epsilon of the norms.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Scaling of the rotary frequencies for longer contexts.
+    pub rope_scaling: Option<RopeScaling>,
+    /// Biases on q, k, v and o (Llama family alone).
+    pub attention_bias: bool,
+    /// Whether the output head is the embedding matrix.
+    pub tie_word_embeddings: bool,
+    /// Standard deviation of freshly initialised weights.
+    pub initializer_range: f64,
+    /// Token that starts a text, where the model has one.
+    pub bos_token_id: Option<i64>,
+    /// Tokens that end an answer.
+    pub eos_token_ids: Vec<i64>,
+    /// Token that fills short rows of a batch.
+    pub pad_token_id: Option<i64>,
+}
+
+impl LlmConfig {
+    /// What the rotary embeddings need.
+    pub fn rotary(&self) -> RotaryConfig {
+        RotaryConfig {
+            head_dim: self.head_dim,
+            theta: self.rope_theta,
+            max_position_embeddings: self.max_position_embeddings,
+            scaling: self.rope_scaling,
+        }
+    }
+
+    /// Whether q, k and v have biases.
+    pub fn qkv_bias(&self) -> bool {
+        self.family == LlmFamily::Qwen2 || self.attention_bias
+    }
+
+    /// Whether the attention's output projection has a bias.
+    pub fn output_bias(&self) -> bool {
+        self.family == LlmFamily::Llama && self.attention_bias
+    }
+
+    /// Checks that the sizes fit together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the key that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        for (key, value) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            if value == 0 {
+                return Err(Error::Config(format!("{key} = 0; it must be at least 1")));
+            }
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            return Err(Error::Config(format!(
+                "num_attention_heads = {} is not a multiple of num_key_value_heads = {}",
+                self.num_attention_heads, self.num_key_value_heads
+            )));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(Error::Config(format!(
+                "head_dim = {} is odd; rotary embeddings rotate pairs",
+                self.head_dim
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,18 @@
+//! What a model is made of: sizes and switches, read from and written to Hugging Face's config.json.
+
+mod bridge;
+mod hf;
+mod llm;
+mod model;
+mod preset;
+mod tower;
+
+pub use bridge::{DetailPerceiverConfig, FeatureGuideConfig, ProjectorConfig};
+pub use hf::{GenerationDefaults, locate_tower, model_config_json, read_model_config, write_model_config};
+pub(crate) use hf::read_json;
+pub use llm::{LlmConfig, LlmFamily};
+pub use model::{
+    GuidePadding, ModelConfig, MultimodalConfig, PaddingSide, SelectFeature, TowerLocation,
+};
+pub use preset::{LLM_PRESETS, TOWER_PRESETS, llm_preset, multimodal, tiny, tower_preset};
+pub use tower::{EosRule, TextTowerConfig, TowerFamily, VisionTowerConfig};

@@ -1,0 +1,77 @@
+use crate::error::{Error, Result};
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Sampling {
+    /// The most probable one.
+    Greedy,
+    /// By chance, after temperature, top-k and top-p in this order.
+    Random {
+        /// Division of the scores; lower is closer to greedy.
+        temperature: f64,
+        /// Candidates kept; 0 keeps all.
+        top_k: usize,
+        /// Probability mass kept, in (0, 1].
+        top_p: f64,
+        /// Start of the random numbers: equal seeds give equal answers.
+        seed: u64,
+    },
+}
+
+/// How an answer is generated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateOptions {
+    /// Longest answer, in tokens.
+    pub max_new_tokens: usize,
+    /// How the next token is chosen.
+    pub sampling: Sampling,
+    /// Scores of tokens of the answer so far are divided (multiplied where negative) by this; 1 = off.
+    pub repetition_penalty: f64,
+    /// Tokens that end the answer.
+    pub eos_token_ids: Vec<i64>,
+    /// Texts that end the answer; they are not part of it.
+    pub stop_strings: Vec<String>,
+}
+
+impl Default for GenerateOptions {
+    /// Greedy, at most 512 tokens.
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 512,
+            sampling: Sampling::Greedy,
+            repetition_penalty: 1.0,
+            eos_token_ids: Vec::new(),
+            stop_strings: Vec::new(),
+        }
+    }
+}
+
+impl GenerateOptions {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`Error::Request`] with the option that is out of range.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |what: String| Err(Error::Request(what));
+        if self.max_new_tokens == 0 {
+            return wrong("max_new_tokens = 0; it must be at least 1".into());
+        }
+        if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
+            return wrong(format!(
+                "repetition_penalty = {}; it must be a positive number (1 = off)",
+                self.repetition_penalty
+            ));
+        }
+        if let Sampling::Random { temperature, top_p, .. } = self.sampling {
+            if !(temperature > 0.0 && temperature.is_finite()) {
+                return wrong(format!(
+                    "temperature = {temperature}; it must be a positive number (0 is greedy)"
+                ));
+            }
+            if !(top_p > 0.0 && top_p <= 1.0) {
+                return wrong(format!("top_p = {top_p}; it must be in (0, 1]"));
+            }
+        }
+        Ok(())
+    }
+}

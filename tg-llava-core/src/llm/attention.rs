@@ -1,0 +1,61 @@
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor};
+
+use super::DecoderContext;
+use crate::config::LlmConfig;
+use crate::nn::{LayerCache, apply_rotary, attention, linear, merge_heads, split_heads};
+
+/// Causal self-attention with rotary positions and grouped key heads.
+#[derive(Module, Debug)]
+pub struct DecoderAttention {
+    /// Query projection.
+    pub q_proj: Linear,
+    /// Key projection.
+    pub k_proj: Linear,
+    /// Value projection.
+    pub v_proj: Linear,
+    /// Output projection.
+    pub o_proj: Linear,
+    num_heads: usize,
+    num_kv_heads: usize,
+}
+
+impl DecoderAttention {
+    pub(super) fn init(config: &LlmConfig, device: &Device) -> Self {
+        let (hidden, head_dim) = (config.hidden_size, config.head_dim);
+        let proj = |from: usize, to: usize, bias: bool| {
+            linear(from, to, bias, config.initializer_range, device)
+        };
+        Self {
+            q_proj: proj(hidden, config.num_attention_heads * head_dim, config.qkv_bias()),
+            k_proj: proj(hidden, config.num_key_value_heads * head_dim, config.qkv_bias()),
+            v_proj: proj(hidden, config.num_key_value_heads * head_dim, config.qkv_bias()),
+            o_proj: proj(config.num_attention_heads * head_dim, hidden, config.output_bias()),
+            num_heads: config.num_attention_heads,
+            num_kv_heads: config.num_key_value_heads,
+        }
+    }
+
+    /// # Shapes
+    /// - x: `[batch, len, hidden]`, output the same
+    /// - cache: this layer's, where earlier tokens are to be seen too
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        context: &DecoderContext,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let query = split_heads(self.q_proj.forward(x.clone()), self.num_heads);
+        let key = split_heads(self.k_proj.forward(x.clone()), self.num_kv_heads);
+        let value = split_heads(self.v_proj.forward(x), self.num_kv_heads);
+        let query = apply_rotary(query, &context.rotary);
+        let key = apply_rotary(key, &context.rotary);
+        let (key, value) = match cache {
+            Some(cache) => cache.append(context.past_len, key, value),
+            None => (key, value),
+        };
+        let attended = attention(query, key, value, context.bias.as_ref(), None);
+        self.o_proj.forward(merge_heads(attended))
+    }
+}

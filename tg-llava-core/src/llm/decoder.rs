@@ -1,0 +1,150 @@
+use burn::module::Module;
+use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, RmsNorm, RmsNormConfig};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use super::DecoderLayer;
+use crate::config::LlmConfig;
+use crate::nn::{
+    KvCache, RotaryConfig, RotaryTables, causal_bias, combine_bias, key_padding_bias, linear, rms_norm,
+};
+
+/// A causal language model of the Llama or Qwen2 family.
+#[derive(Module, Debug)]
+pub struct Llm {
+    /// One vector a token.
+    pub embed_tokens: Embedding,
+    /// Blocks.
+    pub layers: Vec<DecoderLayer>,
+    /// Norm behind the last block.
+    pub norm: RmsNorm,
+    /// Output head; absent where it is the embedding matrix.
+    pub lm_head: Option<Linear>,
+    #[module(skip)]
+    rotary: RotaryConfig,
+    num_kv_heads: usize,
+}
+
+/// Where a batch's new tokens stand, and which of them are real; rows of equal length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenBatch {
+    /// Position of each token in its sample.
+    pub positions: Vec<Vec<usize>>,
+    /// False for padding.
+    pub mask: Vec<Vec<bool>>,
+}
+
+/// What every block of one pass shares.
+#[derive(Debug, Clone)]
+pub struct DecoderContext {
+    /// Cosines and sines of the new tokens' positions.
+    pub rotary: RotaryTables,
+    /// What may be seen, `[batch or 1, 1, len or 1, past_len + len]`; `None` where everything may.
+    pub bias: Option<Tensor<4>>,
+    /// Tokens in the cache before this pass.
+    pub past_len: usize,
+}
+
+impl LlmConfig {
+    /// A randomly initialised decoder.
+    pub fn init(&self, device: &Device) -> Llm {
+        let normal = Initializer::Normal { mean: 0.0, std: self.initializer_range };
+        Llm {
+            embed_tokens: EmbeddingConfig::new(self.vocab_size, self.hidden_size)
+                .with_initializer(normal)
+                .init(device),
+            layers: (0..self.num_hidden_layers).map(|_| DecoderLayer::init(self, device)).collect(),
+            norm: RmsNormConfig::new(self.hidden_size).with_epsilon(self.rms_norm_eps).init(device),
+            lm_head: (!self.tie_word_embeddings).then(|| {
+                linear(self.hidden_size, self.vocab_size, false, self.initializer_range, device)
+            }),
+            rotary: self.rotary(),
+            num_kv_heads: self.num_key_value_heads,
+        }
+    }
+}
+
+impl Llm {
+    /// Vectors of token ids, `[ids.len(), hidden]`.
+    pub fn embed(&self, ids: &[i64]) -> Tensor<2> {
+        let device = self.device();
+        let indices: Tensor<1, Int> =
+            Tensor::from_data(TensorData::new(ids.to_vec(), [ids.len()]), &device);
+        self.embed_tokens.weight.val().select(0, indices)
+    }
+
+    /// An empty cache for `batch` rows of `capacity` tokens, in the dtype of the weights.
+    pub fn new_cache(&self, batch: usize, capacity: usize) -> KvCache {
+        let shape = [batch, self.num_kv_heads, capacity, self.rotary.head_dim];
+        KvCache::new(self.layers.len(), shape, self.dtype(), &self.device())
+    }
+
+    /// Prepares rotary tables and masks for `tokens` behind what `cache` holds.
+    pub fn context(&self, tokens: &TokenBatch, cache: Option<&KvCache>) -> DecoderContext {
+        let device = self.device();
+        let len = tokens.positions.first().map_or(0, Vec::len);
+        let past_len = cache.map_or(0, KvCache::len);
+        let keys: Vec<Vec<bool>> = match cache {
+            Some(cache) => {
+                cache.key_mask().iter().zip(&tokens.mask).map(|(old, new)| [&old[..], new].concat()).collect()
+            }
+            None => tokens.mask.clone(),
+        };
+        let causal = (len > 1).then(|| causal_bias(len, past_len + len, &device));
+        let padded = keys.iter().flatten().any(|&real| !real);
+        DecoderContext {
+            rotary: self.rotary.tables(&tokens.positions, past_len + len, &device),
+            bias: combine_bias(causal, padded.then(|| key_padding_bias(&keys, &device))),
+            past_len,
+        }
+    }
+
+    /// Hidden states behind the final norm.
+    ///
+    /// # Shapes
+    /// - inputs_embeds: `[batch, len, hidden]`, output the same
+    ///
+    /// # Panics
+    /// Where `cache` has no room for `len` more tokens: callers size it (see [`crate::generate`]).
+    pub fn forward(
+        &self,
+        inputs_embeds: Tensor<3>,
+        tokens: &TokenBatch,
+        mut cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
+        let context = self.context(tokens, cache.as_deref());
+        let len = inputs_embeds.dims()[1];
+        if let Some(cache) = cache.as_deref_mut() {
+            assert!(cache.len() + len <= cache.capacity(), "the KV cache is full");
+            cache.note(&tokens.mask);
+        }
+        let mut hidden = inputs_embeds;
+        for (index, layer) in self.layers.iter().enumerate() {
+            hidden = layer.forward(hidden, &context, cache.as_deref_mut().map(|c| c.layer(index)));
+        }
+        if let Some(cache) = cache {
+            cache.advance(len);
+        }
+        rms_norm(&self.norm, hidden)
+    }
+
+    /// Scores of every token of the vocabulary.
+    ///
+    /// # Shapes
+    /// - hidden_states: `[rows, hidden]`, output: `[rows, vocab_size]`
+    pub fn logits(&self, hidden_states: Tensor<2>) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden_states),
+            None => hidden_states.matmul(self.embed_tokens.weight.val().transpose()),
+        }
+    }
+
+    /// The device of the weights.
+    pub fn device(&self) -> Device {
+        self.embed_tokens.weight.device()
+    }
+
+    /// The dtype of the weights.
+    pub fn dtype(&self) -> DType {
+        self.embed_tokens.weight.dtype()
+    }
+}

@@ -1,0 +1,9 @@
+//! The decoder: Llama family and Qwen2 in one.
+
+mod attention;
+mod block;
+mod decoder;
+
+pub use attention::DecoderAttention;
+pub use block::DecoderLayer;
+pub use decoder::{DecoderContext, Llm, TokenBatch};

@@ -1,0 +1,143 @@
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::TgLlava;
+use crate::config::{GuidePadding, MultimodalConfig};
+use crate::error::Result;
+use crate::multimodal::MultimodalError;
+use crate::nn::cast_to;
+use crate::preprocess::PreparedImage;
+use crate::text::{GuideInput, TextFeatures};
+
+/// Pictures that go through the vision tower at once; the frozen tower's memory is bounded by it.
+const TOWER_CHUNK: usize = 20;
+
+/// The pictures of a batch, normalised.
+#[derive(Debug, Clone)]
+pub struct ImageBatch {
+    /// `[num_images, channels, size, size]`.
+    pub pixels: Tensor<4>,
+    /// The four detail crops of each picture, `[num_images, 4, channels, size, size]`.
+    pub crops: Option<Tensor<5>>,
+}
+
+/// What the vision tower sees in a batch's pictures, before any question is known.
+#[derive(Debug, Clone)]
+pub struct VisionFeatures {
+    /// `[num_images, num_vision_tokens, vision_width]`.
+    pub images: Tensor<3>,
+    /// The four crops' features in a row, `[num_images, 4 * num_vision_tokens, vision_width]`.
+    pub crops: Option<Tensor<3>>,
+}
+
+/// The questions that guide a batch's pictures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuideTexts {
+    /// Ids of each sample's guide text, without padding.
+    pub ids: Vec<Vec<i64>>,
+    /// Id that fills short rows.
+    pub pad_id: i64,
+    /// For each picture, the sample that it belongs to.
+    pub sample_of_image: Vec<usize>,
+}
+
+impl ImageBatch {
+    /// Puts prepared pictures on a device; crops are left out where `with_crops` is false.
+    ///
+    /// # Errors
+    /// Never at present; pictures of unequal size are a programmer's error and panic in the backend.
+    pub fn new(images: &[PreparedImage], with_crops: bool, device: &Device) -> Self {
+        let size = images.first().map_or(0, |image| image.size);
+        let count = images.len();
+        let pixels: Vec<f32> = images.iter().flat_map(|i| i.pixels.iter().copied()).collect();
+        let pixels = Tensor::from_data(TensorData::new(pixels, [count, 3, size, size]), device);
+        let crops = with_crops.then(|| {
+            let values: Vec<f32> = images.iter().flat_map(|i| i.crops.iter().copied()).collect();
+            Tensor::from_data(TensorData::new(values, [count, 4, 3, size, size]), device)
+        });
+        Self { pixels, crops }
+    }
+}
+
+impl TgLlava {
+    /// Runs the vision tower over pictures and crops; the result can be kept for further questions.
+    ///
+    /// # Errors
+    /// [`MultimodalError::NoVisionTower`] for a plain decoder.
+    pub fn vision_features(&self, batch: &ImageBatch) -> Result<VisionFeatures> {
+        let mm = self.multimodal()?;
+        let images = self.tower_features(mm, batch.pixels.clone())?;
+        let crops = match (&self.detail_perceiver, &batch.crops) {
+            (Some(_), Some(crops)) => {
+                let [count, four, channels, height, width] = crops.dims();
+                let flat = crops.clone().reshape([count * four, channels, height, width]);
+                let features = self.tower_features(mm, flat)?;
+                let [_, tokens, hidden] = features.dims();
+                Some(features.reshape([count, four * tokens, hidden]))
+            }
+            _ => None,
+        };
+        Ok(VisionFeatures { images, crops })
+    }
+
+    fn tower_features(&self, mm: &MultimodalConfig, pixels: Tensor<4>) -> Result<Tensor<3>> {
+        let tower = self.vision_tower.as_ref().ok_or(MultimodalError::NoVisionTower)?;
+        let index = mm.vision.hidden_state_index(mm.select_layer)?;
+        let pixels = cast_to(pixels, tower.post_layernorm.gamma.dtype());
+        let chunks = pixels.split(TOWER_CHUNK, 0).into_iter();
+        Ok(Tensor::cat(chunks.map(|chunk| tower.features(chunk, index, mm.select_feature)).collect(), 0))
+    }
+
+    /// Decoder tokens of each picture, guided by its sample's text: projected vision tokens, then detail
+    /// tokens.
+    ///
+    /// # Shapes
+    /// - output: `[num_images, num_image_tokens, llm_hidden]`
+    ///
+    /// # Errors
+    /// Where a guide text does not fit the text tower, or the model has no vision tower.
+    pub fn image_tokens(&self, features: &VisionFeatures, guides: &GuideTexts) -> Result<Tensor<3>> {
+        let projector = self.projector.as_ref().ok_or(MultimodalError::NoVisionTower)?;
+        let text = self.guide_features(guides)?;
+        let mut guided = features.images.clone();
+        if let (Some(guide), Some((text, _))) = (&self.feature_guide, &text) {
+            guided = guided + guide.forward(text.pooled.clone());
+        }
+        let projected = projector.forward(guided);
+        match (&self.detail_perceiver, &features.crops, text) {
+            (Some(detail), Some(crops), Some((text, mask))) => {
+                let tokens = detail.forward(crops.clone(), text.last_hidden_state, &mask);
+                Ok(Tensor::cat(vec![projected, tokens], 1))
+            }
+            _ => Ok(projected),
+        }
+    }
+
+    /// The text tower's view of every picture's guide, and which positions are real.
+    fn guide_features(&self, guides: &GuideTexts) -> Result<Option<(TextFeatures, Vec<Vec<bool>>)>> {
+        let mm = self.multimodal()?;
+        let (Some(tower), Some(config)) = (&self.text_tower, &mm.text) else { return Ok(None) };
+        // Guides without a picture are not needed, unless their length pads the others as in the reference.
+        let (texts, row_of_image): (Vec<Vec<i64>>, Vec<usize>) = match mm.guide_padding {
+            GuidePadding::Visible => (guides.ids.clone(), guides.sample_of_image.clone()),
+            GuidePadding::Masked => {
+                let mut samples = guides.sample_of_image.clone();
+                samples.dedup();
+                let row = |sample: &usize| samples.iter().position(|s| s == sample).unwrap_or(0);
+                let rows = guides.sample_of_image.iter().map(row).collect();
+                (samples.iter().map(|&sample| guides.ids[sample].clone()).collect(), rows)
+            }
+        };
+        let input = GuideInput::new(&texts, guides.pad_id, mm.guide_padding, config)?;
+        let text = tower.forward(&input);
+        let mask = row_of_image.iter().map(|&row| input.context_mask[row].clone()).collect();
+        let device = text.pooled.device();
+        let rows: Vec<i64> = row_of_image.iter().map(|&row| row as i64).collect();
+        let count = rows.len();
+        let rows: Tensor<1, Int> = Tensor::from_data(TensorData::new(rows, [count]), &device);
+        let per_image = TextFeatures {
+            last_hidden_state: text.last_hidden_state.select(0, rows.clone()),
+            pooled: text.pooled.select(0, rows),
+        };
+        Ok(Some((per_image, mask)))
+    }
+}

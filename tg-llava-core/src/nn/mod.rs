@@ -1,0 +1,38 @@
+//! Thin numeric layers that the whole model shares: one place to fix numerics and to swap kernels.
+//!
+//! Statistics (norms, softmax, rotary tables, loss) are computed in f32 whatever the compute dtype, as
+//! the reference does and because Burn's half-precision versions round in between.
+
+mod activation;
+mod attention;
+mod cast;
+mod encoder;
+mod kv_cache;
+mod loss;
+mod mask;
+mod mlp;
+mod norm;
+mod rotary;
+
+pub use activation::Activation;
+pub use attention::{attention, merge_heads, split_heads};
+pub use cast::cast_to;
+pub use encoder::{EncoderAttention, EncoderLayer, EncoderLayerConfig};
+pub use kv_cache::{KvCache, LayerCache};
+pub use loss::{IGNORE_INDEX, LossTargets, cross_entropy};
+pub use mask::{causal_bias, combine_bias, key_padding_bias};
+pub use mlp::{GatedMlp, GatedMlpConfig, Mlp, MlpConfig};
+pub use norm::{layer_norm, rms_norm};
+pub use rotary::{RopeScaling, RotaryConfig, RotaryTables, apply_rotary};
+
+use burn::nn::{Initializer, Linear, LinearConfig};
+use burn::tensor::Device;
+
+/// A linear layer initialised like the reference's transformers: `N(0, std)` weights and zero bias.
+pub fn linear(d_input: usize, d_output: usize, bias: bool, std: f64, device: &Device) -> Linear {
+    let normal = Initializer::Normal { mean: 0.0, std };
+    let mut layer =
+        LinearConfig::new(d_input, d_output).with_bias(bias).with_initializer(normal).init(device);
+    layer.bias = bias.then(|| Initializer::Zeros.init([d_output], device));
+    layer
+}

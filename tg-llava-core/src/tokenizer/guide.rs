@@ -1,0 +1,195 @@
+//! The tokenizer of the text tower that reads the guide.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use super::cleaning::{GuideCleaning, canonicalize};
+use super::config::{TokenizerConfig, read_optional};
+use super::text::load_json;
+use super::{GuideBatch, TokenizerError, byte_level, sentencepiece};
+
+/// Which family of text towers a tokenizer serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuideKind {
+    /// Start and end tokens around the text, 77 positions, rows padded to the longest.
+    Clip,
+    /// Words without punctuation, end token behind the text, every row padded to all 64 positions.
+    Siglip,
+}
+
+impl GuideKind {
+    /// Positions of the published towers.
+    fn positions(self) -> usize {
+        match self {
+            Self::Clip => 77,
+            Self::Siglip => 64,
+        }
+    }
+}
+
+/// What is done with a guide text that has more ids than the tower has positions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum GuideCut {
+    /// Words are dropped from the end, the end token stays.
+    #[default]
+    KeepEnd,
+    /// Everything behind the last position is dropped, the end token too: the reference in training.
+    DropEnd,
+    /// Nothing: the reference in its inference script, whose tower then fails.
+    Whole,
+}
+
+/// The tokenizer of a CLIP or SigLIP text tower.
+#[derive(Debug, Clone)]
+pub struct GuideTokenizer {
+    inner: Tokenizer,
+    kind: GuideKind,
+    cleaning: GuideCleaning,
+    positions: usize,
+    pad_id: i64,
+    end_id: i64,
+}
+
+impl GuideTokenizer {
+    /// The tokenizer in a text tower's folder: from `tokenizer.json`, else CLIP's `vocab.json` with `merges.txt`
+    /// or SigLIP's `spiece.model`. `positions` is the tower's `max_position_embeddings`; without it the
+    /// published towers' 77 (CLIP) or 64 (SigLIP) hold.
+    ///
+    /// # Errors
+    /// A [`TokenizerError`] which names the file that is missing, unreadable or contradictory.
+    pub fn from_dir(dir: impl AsRef<Path>, positions: Option<usize>) -> Result<Self, TokenizerError> {
+        let dir = dir.as_ref();
+        let config = TokenizerConfig::read(dir)?;
+        let kind = kind_of(dir, &config)?;
+        let path = dir.join("tokenizer.json");
+        let spiece = dir.join("spiece.model");
+        let inner = match kind {
+            _ if path.exists() => load_json(&path)?,
+            GuideKind::Siglip if spiece.exists() => sentencepiece::siglip(&spiece, &config)?,
+            GuideKind::Clip if dir.join("vocab.json").exists() => byte_level::clip(dir, &config)?,
+            GuideKind::Siglip => {
+                let expected = "tokenizer.json or spiece.model";
+                return Err(TokenizerError::Missing { dir: dir.to_path_buf(), expected });
+            }
+            GuideKind::Clip => {
+                let expected = "tokenizer.json, or vocab.json with merges.txt";
+                return Err(TokenizerError::Missing { dir: dir.to_path_buf(), expected });
+            }
+        };
+        Self::build(inner, kind, &config, positions).map_err(|reason| TokenizerError::malformed(dir, reason))
+    }
+
+    fn build(
+        inner: Tokenizer,
+        kind: GuideKind,
+        config: &TokenizerConfig,
+        positions: Option<usize>,
+    ) -> Result<Self, String> {
+        let frame = inner.encode("", true).map_err(|e| e.to_string())?;
+        let special = config.special_ids(&inner);
+        let by_name = match kind {
+            GuideKind::Clip => byte_level::CLIP_MARKS[1],
+            GuideKind::Siglip => "</s>",
+        };
+        let end = special
+            .eos
+            .filter(|_| config.eos.is_some())
+            .or_else(|| frame.get_ids().last().copied())
+            .or_else(|| inner.token_to_id(by_name));
+        let end = end.ok_or_else(|| format!("the tokenizer has no end token such as {by_name:?}"))?;
+        let pad = special.pad.filter(|_| config.pad.is_some()).unwrap_or(end);
+        let positions = positions.unwrap_or_else(|| kind.positions());
+        if positions < 2 {
+            return Err(format!("a guide needs at least 2 positions, the tower has {positions}"));
+        }
+        let (pad_id, end_id) = (i64::from(pad), i64::from(end));
+        Ok(Self { inner, kind, cleaning: GuideCleaning::default(), positions, pad_id, end_id })
+    }
+
+    /// The same tokenizer with another cleaning of the text (CLIP only; SigLIP has its own).
+    #[must_use]
+    pub fn with_cleaning(mut self, cleaning: GuideCleaning) -> Self {
+        self.cleaning = cleaning;
+        self
+    }
+
+    /// The ids of one guide text, framed, not padded.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] where the tokenizer refuses the text.
+    pub fn encode(&self, text: &str, cut: GuideCut) -> Result<Vec<i64>, TokenizerError> {
+        let cleaned = match self.kind {
+            GuideKind::Clip => self.cleaning.apply(text),
+            GuideKind::Siglip => canonicalize(text),
+        };
+        let encoding = self.inner.encode(cleaned, true).map_err(|e| TokenizerError::encode(text, e))?;
+        let mut ids: Vec<i64> = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
+        if ids.last() != Some(&self.end_id) {
+            ids.push(self.end_id);
+        }
+        if ids.len() > self.positions {
+            match cut {
+                GuideCut::KeepEnd => {
+                    ids.truncate(self.positions - 1);
+                    ids.push(self.end_id);
+                }
+                GuideCut::DropEnd => ids.truncate(self.positions),
+                GuideCut::Whole => {}
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Several guide texts, padded as this kind of tower wants them.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] where the tokenizer refuses a text.
+    pub fn encode_batch<S: AsRef<str>>(
+        &self,
+        texts: &[S],
+        cut: GuideCut,
+    ) -> Result<GuideBatch, TokenizerError> {
+        let rows: Result<Vec<_>, _> = texts.iter().map(|text| self.encode(text.as_ref(), cut)).collect();
+        Ok(self.pad(&rows?))
+    }
+
+    /// Rows from [`encode`](Self::encode), padded as this kind of tower wants them.
+    pub fn pad(&self, rows: &[Vec<i64>]) -> GuideBatch {
+        let length = match self.kind {
+            GuideKind::Clip => None,
+            GuideKind::Siglip => Some(self.positions),
+        };
+        GuideBatch::pad(rows, self.pad_id, length)
+    }
+
+    /// Which family of towers this serves.
+    pub fn kind(&self) -> GuideKind {
+        self.kind
+    }
+
+    /// The id that fills up a row.
+    pub fn pad_id(&self) -> i64 {
+        self.pad_id
+    }
+
+    /// The id that ends a text.
+    pub fn end_id(&self) -> i64 {
+        self.end_id
+    }
+
+    /// The most ids the tower takes.
+    pub fn positions(&self) -> usize {
+        self.positions
+    }
+}
+
+/// SigLIP where the class, the model type or the files say so, else CLIP.
+fn kind_of(dir: &Path, config: &TokenizerConfig) -> Result<GuideKind, TokenizerError> {
+    let model: Option<Value> = read_optional(&dir.join("config.json"))?;
+    let model_type = model.as_ref().and_then(|m| m["model_type"].as_str()).unwrap_or_default();
+    let siglip = config.is_class("SiglipTokenizer") || model_type.contains("siglip");
+    let by_files = config.class.is_none() && dir.join("spiece.model").exists();
+    Ok(if siglip || by_files { GuideKind::Siglip } else { GuideKind::Clip })
+}

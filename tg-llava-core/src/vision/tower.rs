@@ -1,0 +1,75 @@
+use burn::module::Module;
+use burn::nn::{LayerNorm, LayerNormConfig};
+use burn::tensor::{Device, Tensor};
+
+use super::VisionEmbeddings;
+use crate::config::{SelectFeature, TowerFamily, VisionTowerConfig};
+use crate::nn::{EncoderLayer, EncoderLayerConfig, layer_norm};
+
+/// A CLIP or SigLIP vision transformer (`vision_tower`).
+#[derive(Module, Debug)]
+pub struct VisionTower {
+    /// Patches to tokens.
+    pub embeddings: VisionEmbeddings,
+    /// CLIP's norm before the first block; its key is spelled `pre_layrnorm`.
+    pub pre_layernorm: Option<LayerNorm>,
+    /// Blocks.
+    pub layers: Vec<EncoderLayer>,
+    /// Norm behind the last block. Features are taken before it; checkpoints hold it.
+    pub post_layernorm: LayerNorm,
+    epsilon: f64,
+}
+
+impl VisionTowerConfig {
+    /// A randomly initialised tower.
+    pub fn init(&self, device: &Device) -> VisionTower {
+        let norm = || LayerNormConfig::new(self.hidden_size).with_epsilon(self.layer_norm_eps).init(device);
+        let layer = EncoderLayerConfig {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_heads: self.num_attention_heads,
+            activation: self.hidden_act,
+            layer_norm_eps: self.layer_norm_eps,
+        };
+        VisionTower {
+            embeddings: VisionEmbeddings::init(self, device),
+            pre_layernorm: (self.family == TowerFamily::Clip).then(norm),
+            layers: (0..self.num_hidden_layers).map(|_| layer.init(device)).collect(),
+            post_layernorm: norm(),
+            epsilon: self.layer_norm_eps,
+        }
+    }
+}
+
+impl VisionTower {
+    /// Hidden state `index`: 0 stands before the first block, `n` behind block `n`. The blocks behind it
+    /// are not computed.
+    ///
+    /// # Shapes
+    /// - pixels: `[batch, channels, image_size, image_size]`
+    /// - output: `[batch, num_positions, hidden]`
+    pub fn hidden_state(&self, pixels: Tensor<4>, index: usize) -> Tensor<3> {
+        let mut hidden = self.embeddings.forward(pixels);
+        if let Some(norm) = &self.pre_layernorm {
+            hidden = layer_norm(norm, self.epsilon, hidden);
+        }
+        for layer in &self.layers[..index] {
+            hidden = layer.forward(hidden, None);
+        }
+        hidden
+    }
+
+    /// Hidden state `index` without the class token unless `select` wants it.
+    ///
+    /// # Shapes
+    /// - pixels: `[batch, channels, image_size, image_size]`
+    /// - output: `[batch, num_vision_tokens, hidden]`
+    pub fn features(&self, pixels: Tensor<4>, index: usize, select: SelectFeature) -> Tensor<3> {
+        let hidden = self.hidden_state(pixels, index);
+        let positions = hidden.dims()[1];
+        match (select, &self.embeddings.class_embedding) {
+            (SelectFeature::Patch, Some(_)) => hidden.narrow(1, 1, positions - 1),
+            _ => hidden,
+        }
+    }
+}

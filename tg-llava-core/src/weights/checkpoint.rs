@@ -1,0 +1,143 @@
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device};
+
+use super::load::{LoadReport, apply};
+use super::names::is_unused_tower_key;
+use super::{TensorSource, WeightsError};
+use crate::config::{ModelConfig, locate_tower, read_json, read_model_config};
+use crate::error::{Error, Result};
+use crate::model::TgLlava;
+
+/// How a checkpoint is read.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Folder of the plain decoder, where the checkpoint holds stage-1 files alone.
+    pub base: Option<PathBuf>,
+    /// Dtype of the weights in memory.
+    pub dtype: DType,
+    /// Whether bridges and projector that the files lack keep their initial values (to start training).
+    pub fresh_bridges: bool,
+}
+
+impl Default for LoadOptions {
+    /// f32, complete checkpoints.
+    fn default() -> Self {
+        Self { base: None, dtype: DType::F32, fresh_bridges: false }
+    }
+}
+
+/// A model with what loading it found.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The model.
+    pub model: TgLlava,
+    /// What was skipped, and what is odd.
+    pub report: LoadReport,
+}
+
+/// The three files that stage 1 writes.
+const ADAPTERS: [&str; 3] = ["mm_projector", "mm_cross_attn", "mm_patch_encoder"];
+
+/// Loads a checkpoint folder: a full one, a plain decoder, or stage-1 files over a base decoder; towers
+/// from inside the checkpoint or from their own folders.
+///
+/// `progress` is called with the number of values that each tensor brought.
+///
+/// # Errors
+/// Where a file is missing or damaged, or keys and shapes differ from what config.json describes.
+pub fn load_model(
+    dir: &Path,
+    device: &Device,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Loaded> {
+    let config = read_model_config(dir)?;
+    let source = open_sources(dir, &config, options.base.as_deref())?;
+    let may_be_missing = |key: &str| {
+        options.fresh_bridges && ADAPTERS.iter().any(|name| key.starts_with(&format!("model.{name}.")))
+    };
+    let (model, report) =
+        apply(config.init(device)?, &source, options.dtype, &may_be_missing, progress)?;
+    Ok(Loaded { model, report })
+}
+
+/// Opens every file that a checkpoint folder consists of, under the keys of a full checkpoint.
+///
+/// # Errors
+/// As [`load_model`], short of comparing keys with the model.
+pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Result<TensorSource> {
+    let mut source = TensorSource::default();
+    for name in ADAPTERS {
+        for extension in ["safetensors", "bin"] {
+            let path = dir.join(format!("{name}.{extension}"));
+            if path.is_file() {
+                source.merge(TensorSource::from_file(&path)?, |key| Some(adapter_key(name, key)));
+                break;
+            }
+        }
+    }
+    if TensorSource::folder_has_weights(dir) {
+        source.merge(TensorSource::from_folder(dir)?, |key| Some(key.to_owned()));
+    } else if source.is_empty() && base.is_none() {
+        return Err(WeightsError::NoWeights { dir: dir.to_path_buf() }.into());
+    } else {
+        let base = base_folder(dir, base)?;
+        source.merge(TensorSource::from_folder(&base)?, |key| Some(key.to_owned()));
+    }
+    let Some(mm) = &config.multimodal else { return Ok(source) };
+    let towers = [
+        ("vision_model.", "model.vision_tower.vision_tower.", Some(&mm.towers.vision)),
+        ("text_model.", "model.text_tower.text_tower.", mm.text.as_ref().map(|_| &mm.towers.text)),
+    ];
+    for (part, prefix, name) in towers {
+        let Some(name) = name else { continue };
+        let inside = source.iter().any(|(key, _)| key.starts_with(prefix));
+        let folder = locate_tower(dir, name).filter(|folder| TensorSource::folder_has_weights(folder));
+        if let (false, Some(folder)) = (inside, folder) {
+            source.merge(TensorSource::from_folder(&folder)?, |key| tower_key(part, prefix, key));
+        }
+    }
+    Ok(source)
+}
+
+/// Stage-1 keys are stored with or without the `model.` prefix, and by other tools without the part's name.
+fn adapter_key(part: &str, key: &str) -> String {
+    if key.starts_with("model.") {
+        key.to_owned()
+    } else if key.starts_with(part) {
+        format!("model.{key}")
+    } else {
+        format!("model.{part}.{key}")
+    }
+}
+
+/// A tower folder's key in a full checkpoint; the other tower's keys and unused ones are left out.
+fn tower_key(part: &str, prefix: &str, key: &str) -> Option<String> {
+    let other = if part == "text_model." { "vision_model." } else { "text_model." };
+    if key.starts_with(other) || is_unused_tower_key(key) {
+        return None;
+    }
+    Some(format!("{prefix}{key}"))
+}
+
+fn base_folder(dir: &Path, base: Option<&Path>) -> Result<PathBuf> {
+    if let Some(base) = base {
+        return Ok(base.to_path_buf());
+    }
+    let config: serde_json::Value = read_json(&dir.join("config.json"))?;
+    let name = config.get("_name_or_path").and_then(|v| v.as_str()).unwrap_or_default();
+    let last = Path::new(name).file_name().map(PathBuf::from).unwrap_or_default();
+    let places =
+        [dir.join(name), dir.join(&last), dir.parent().map(|p| p.join(&last)).unwrap_or_default()];
+    let found = places.into_iter().find(|place| {
+        !name.is_empty() && place != dir && TensorSource::folder_has_weights(place)
+    });
+    found.ok_or_else(|| {
+        Error::from(WeightsError::NeedsBase {
+            dir: dir.to_path_buf(),
+            name: name.to_owned(),
+            hint: "name it with --base, or put it beside this folder".into(),
+        })
+    })
+}

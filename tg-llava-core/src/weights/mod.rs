@@ -1,0 +1,19 @@
+//! Checkpoints: reading and writing the reference's files, strictly.
+
+mod checkpoint;
+mod convert;
+mod error;
+mod file;
+mod load;
+mod names;
+mod placeholder;
+mod save;
+mod source;
+
+pub use checkpoint::{LoadOptions, Loaded, load_model, open_sources};
+pub use error::WeightsError;
+pub use file::{StoredDType, StoredTensor};
+pub use load::{LoadReport, apply};
+pub use names::{is_unused_key, reference_key};
+pub use save::{SaveOptions, reference_tensors, save_model};
+pub use source::TensorSource;

@@ -1,0 +1,158 @@
+//! Our module paths and the reference's keys, in one table each way.
+
+/// Rewrites of a module path, tried in order; the first rule whose left side is a prefix applies.
+const PREFIXES: [(&str, &str); 12] = [
+    ("vision_tower.embeddings.", "model.vision_tower.vision_tower.vision_model.embeddings."),
+    ("vision_tower.pre_layernorm.", "model.vision_tower.vision_tower.vision_model.pre_layrnorm."),
+    ("vision_tower.post_layernorm.", "model.vision_tower.vision_tower.vision_model.post_layernorm."),
+    ("vision_tower.layers.", "model.vision_tower.vision_tower.vision_model.encoder.layers."),
+    ("text_tower.layers.", "model.text_tower.text_tower.text_model.encoder.layers."),
+    ("text_tower.final_layer_norm.", "model.text_tower.text_tower.text_model.final_layer_norm."),
+    ("text_tower.head.", "model.text_tower.text_tower.text_model.head."),
+    ("text_tower.", "model.text_tower.text_tower.text_model.embeddings."),
+    ("feature_guide.", "model.mm_cross_attn."),
+    ("detail_perceiver.", "model.mm_patch_encoder."),
+    ("llm.lm_head.", "lm_head."),
+    ("llm.", "model."),
+];
+
+/// Parts of the feature guide's paths.
+const QFORMER: [(&str, &str); 10] = [
+    (".qformer.embed_norm.", ".Qformer.bert.embeddings.LayerNorm."),
+    (".qformer.layers.", ".Qformer.bert.encoder.layer."),
+    (".cross_attention.", ".crossattention."),
+    ("attention.query.", "attention.self.query."),
+    ("attention.key.", "attention.self.key."),
+    ("attention.value.", "attention.self.value."),
+    ("attention.dense.", "attention.output.dense."),
+    ("attention.norm.", "attention.output.LayerNorm."),
+    (".ffn.up.", ".intermediate_query.dense."),
+    (".ffn.down.", ".output_query.dense."),
+];
+
+/// The reference's key of the parameter at `path` in our module tree (`model.*` and `lm_head.*`).
+///
+/// `plain_linear_projector` tells `linear` (its keys have no index) from `mlp1x_gelu`.
+pub fn reference_key(path: &str, plain_linear_projector: bool) -> String {
+    let path = match path.rsplit_once('.') {
+        Some((head, "gamma")) => format!("{head}.weight"),
+        Some((head, "beta")) => format!("{head}.bias"),
+        _ => path.to_owned(),
+    };
+    if let Some(rest) = path.strip_prefix("projector.layers.") {
+        let (index, leaf) = rest.split_once('.').unwrap_or((rest, ""));
+        return match (plain_linear_projector, index.parse::<usize>()) {
+            (false, Ok(index)) => format!("model.mm_projector.{}.{leaf}", 2 * index),
+            _ => format!("model.mm_projector.{leaf}"),
+        };
+    }
+    let mut key = path.clone();
+    for (ours, theirs) in PREFIXES {
+        if let Some(rest) = path.strip_prefix(ours) {
+            key = format!("{theirs}{rest}");
+            break;
+        }
+    }
+    if key.starts_with("model.mm_cross_attn.") {
+        for (ours, theirs) in QFORMER {
+            key = key.replace(ours, theirs);
+        }
+        key = key.replace(".ffn.norm.", ".output_query.LayerNorm.");
+    } else if key.starts_with("model.mm_patch_encoder.") {
+        for name in ["pre_mlp", "proj"] {
+            key = key.replace(&format!(".{name}.fc1."), &format!(".{name}.0."));
+            key = key.replace(&format!(".{name}.fc2."), &format!(".{name}.2."));
+        }
+    }
+    key
+}
+
+/// Whether `key` is in the reference's files but takes no part in the model: the only keys that loading
+/// skips.
+///
+/// - BERT's word and position embeddings, text branch and language-model head under `mm_cross_attn`
+/// - index buffers (`position_ids`) and rotary frequencies (`rotary_emb.inv_freq`)
+/// - CLIP's and SigLIP's projections, logit scale and bias, and SigLIP's pooling head
+pub fn is_unused_key(key: &str) -> bool {
+    if key.ends_with(".position_ids") || key.ends_with("rotary_emb.inv_freq") {
+        return true;
+    }
+    if let Some(rest) = key.strip_prefix("model.mm_cross_attn.Qformer.") {
+        return rest.starts_with("cls.")
+            || rest.starts_with("bert.embeddings.word_embeddings.")
+            || rest.starts_with("bert.embeddings.position_embeddings.")
+            || is_text_branch(rest);
+    }
+    let tower = key
+        .strip_prefix("model.vision_tower.vision_tower.")
+        .or_else(|| key.strip_prefix("model.text_tower.text_tower."));
+    match tower {
+        Some(rest) => is_unused_tower_key(rest),
+        None => false,
+    }
+}
+
+/// The same for the keys of a tower's own folder.
+pub(super) fn is_unused_tower_key(key: &str) -> bool {
+    matches!(key, "logit_scale" | "logit_bias" | "text_projection.weight" | "visual_projection.weight")
+        || key.ends_with(".position_ids")
+        || key.starts_with("vision_model.head.")
+}
+
+/// `bert.encoder.layer.N.intermediate.*` and `bert.encoder.layer.N.output.*`: BERT's text feed-forward.
+fn is_text_branch(rest: &str) -> bool {
+    let Some(layer) = rest.strip_prefix("bert.encoder.layer.") else { return false };
+    let Some((_, part)) = layer.split_once('.') else { return false };
+    part.starts_with("intermediate.") || part.starts_with("output.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_every_part() {
+        for (path, key) in [
+            ("llm.layers.3.self_attn.q_proj.weight", "model.layers.3.self_attn.q_proj.weight"),
+            ("llm.layers.3.input_layernorm.gamma", "model.layers.3.input_layernorm.weight"),
+            ("llm.lm_head.weight", "lm_head.weight"),
+            ("feature_guide.query_tokens", "model.mm_cross_attn.query_tokens"),
+            (
+                "feature_guide.qformer.layers.0.cross_attention.query.weight",
+                "model.mm_cross_attn.Qformer.bert.encoder.layer.0.crossattention.self.query.weight",
+            ),
+            (
+                "feature_guide.qformer.layers.1.attention.norm.beta",
+                "model.mm_cross_attn.Qformer.bert.encoder.layer.1.attention.output.LayerNorm.bias",
+            ),
+            (
+                "feature_guide.qformer.layers.1.ffn.norm.gamma",
+                "model.mm_cross_attn.Qformer.bert.encoder.layer.1.output_query.LayerNorm.weight",
+            ),
+            ("detail_perceiver.pre_mlp.fc2.bias", "model.mm_patch_encoder.pre_mlp.2.bias"),
+            (
+                "detail_perceiver.perceiver.layers.1.mlp.up_proj.weight",
+                "model.mm_patch_encoder.perceiver.layers.1.mlp.up_proj.weight",
+            ),
+            ("projector.layers.1.weight", "model.mm_projector.2.weight"),
+            (
+                "text_tower.token_embedding.weight",
+                "model.text_tower.text_tower.text_model.embeddings.token_embedding.weight",
+            ),
+        ] {
+            assert_eq!(reference_key(path, false), key);
+        }
+        assert_eq!(reference_key("projector.layers.0.bias", true), "model.mm_projector.bias");
+    }
+
+    #[test]
+    fn only_named_keys_are_skipped() {
+        let bert = "model.mm_cross_attn.Qformer.bert.";
+        assert!(is_unused_key(&format!("{bert}embeddings.word_embeddings.weight")));
+        assert!(is_unused_key(&format!("{bert}encoder.layer.1.output.dense.bias")));
+        assert!(!is_unused_key(&format!("{bert}encoder.layer.1.output_query.dense.bias")));
+        assert!(!is_unused_key(&format!("{bert}encoder.layer.1.attention.output.dense.bias")));
+        assert!(!is_unused_key("model.layers.0.mlp.up_proj.weight"));
+        assert!(!is_unused_key("model.something_else"));
+    }
+}

@@ -1,0 +1,247 @@
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor, TensorData};
+use half::{bf16, f16};
+use safetensors::tensor::View;
+
+use super::load::is_linear_weight;
+use super::placeholder::{Placeholder, PlaceholderValue, placeholders};
+use super::{WeightsError, reference_key};
+use crate::config::{ProjectorConfig, write_model_config};
+use crate::error::{Error, Result};
+use crate::model::TgLlava;
+
+/// How a checkpoint is written.
+#[derive(Debug, Clone)]
+pub struct SaveOptions {
+    /// Files grow up to this many bytes of tensors; a larger model is split into shards.
+    pub max_shard_bytes: u64,
+    /// Folder whose config.json keys and tokenizer files are carried over.
+    pub template: Option<PathBuf>,
+}
+
+impl Default for SaveOptions {
+    /// Shards of 5 GB, as Hugging Face writes them.
+    fn default() -> Self {
+        Self { max_shard_bytes: 5_000_000_000, template: None }
+    }
+}
+
+/// A tensor of a checkpoint that is about to be written, read from its device when its turn comes.
+pub struct PendingTensor {
+    shape: Vec<usize>,
+    dtype: DType,
+    read: Box<dyn Fn() -> TensorData + Send + Sync>,
+}
+
+impl PendingTensor {
+    /// Extents as they will stand in the file.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn byte_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size()
+    }
+}
+
+/// Every tensor of the model under the reference's key and in the reference's shape, the unused ones that
+/// the reference's files hold among them.
+pub fn reference_tensors(model: &TgLlava) -> BTreeMap<String, PendingTensor> {
+    let mm = model.config().multimodal.as_ref();
+    let plain_linear = mm.is_some_and(|mm| mm.projector == ProjectorConfig::Linear);
+    let mut collector =
+        Collector { plain_linear, path: Vec::new(), containers: Vec::new(), tensors: BTreeMap::new() };
+    model.visit(&mut collector);
+    let mut tensors = collector.tensors;
+    if let Some(guide) = mm.and_then(|mm| mm.guide.as_ref()) {
+        let dtype = model.llm.dtype();
+        tensors.extend(placeholders(guide).into_iter().map(|p| (p.key.clone(), pending(p, dtype))));
+    }
+    tensors
+}
+
+/// Writes a Hugging Face folder with the reference's keys: weights, config.json with our block, and the
+/// template's tokenizer files. Each file is complete or not there: it is written beside and renamed.
+///
+/// # Errors
+/// Where a file cannot be written or the template cannot be read.
+pub fn save_model(model: &TgLlava, dir: &Path, options: &SaveOptions) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    let base = match &options.template {
+        Some(template) => {
+            carry_over(template, dir)?;
+            Some(crate::config::read_json(&template.join("config.json"))?)
+        }
+        None => None,
+    };
+    write_model_config(model.config(), base, dir)?;
+
+    let tensors = reference_tensors(model);
+    let total: u64 = tensors.values().map(|t| t.byte_len() as u64).sum();
+    let shards = split(tensors, options.max_shard_bytes);
+    let count = shards.len();
+    let mut weight_map = BTreeMap::new();
+    for (index, shard) in shards.into_iter().enumerate() {
+        let name = match count {
+            1 => "model.safetensors".to_owned(),
+            _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
+        };
+        weight_map.extend(shard.keys().map(|key| (key.clone(), name.clone())));
+        write_file(&dir.join(name), shard)?;
+    }
+    if count > 1 {
+        let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": weight_map});
+        let path = dir.join("model.safetensors.index.json");
+        let text = serde_json::to_string_pretty(&index).map_err(|e| Error::json(&path, e))?;
+        std::fs::write(&path, text).map_err(|e| Error::io(&path, e))?;
+    }
+    Ok(())
+}
+
+/// Files of a checkpoint that are copied as they are.
+const CARRIED: [&str; 10] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "chat_template.jinja",
+];
+
+/// Copies tokenizer files, and the towers' folders without their weights (those are in the checkpoint).
+fn carry_over(from: &Path, to: &Path) -> Result<()> {
+    let copy = |from: &Path, to: &Path| -> Result<()> {
+        for name in CARRIED.iter().chain(&["config.json"]) {
+            let file = from.join(name);
+            if file.is_file() {
+                std::fs::copy(&file, to.join(name)).map_err(|e| Error::io(&file, e))?;
+            }
+        }
+        Ok(())
+    };
+    if from.canonicalize().ok() == to.canonicalize().ok() {
+        return Ok(());
+    }
+    copy(from, to)?;
+    let config: serde_json::Value = crate::config::read_json(&from.join("config.json"))?;
+    for key in ["mm_vision_tower", "mm_text_tower"] {
+        let name = config.get(key).and_then(serde_json::Value::as_str);
+        let Some(name) = name.filter(|name| Path::new(name).is_relative()) else { continue };
+        let (source, target) = (from.join(name), to.join(name));
+        if source.join("config.json").is_file() {
+            std::fs::create_dir_all(&target).map_err(|e| Error::io(&target, e))?;
+            copy(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn split(tensors: BTreeMap<String, PendingTensor>, max_bytes: u64) -> Vec<BTreeMap<String, PendingTensor>> {
+    let mut shards = vec![BTreeMap::new()];
+    let mut size = 0;
+    for (key, tensor) in tensors {
+        let bytes = tensor.byte_len() as u64;
+        if size > 0 && size + bytes > max_bytes {
+            shards.push(BTreeMap::new());
+            size = 0;
+        }
+        size += bytes;
+        shards.last_mut().expect("starts with one").insert(key, tensor);
+    }
+    shards
+}
+
+fn write_file(path: &Path, tensors: BTreeMap<String, PendingTensor>) -> Result<()> {
+    let partial = path.with_extension("safetensors.partial");
+    let fail = |reason: String| WeightsError::Write { path: path.to_path_buf(), reason };
+    let info = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(tensors, Some(info), &partial).map_err(|e| fail(e.to_string()))?;
+    std::fs::rename(&partial, path).map_err(|e| fail(e.to_string()))?;
+    Ok(())
+}
+
+impl View for PendingTensor {
+    fn dtype(&self) -> safetensors::Dtype {
+        match self.dtype {
+            DType::F16 => safetensors::Dtype::F16,
+            DType::BF16 => safetensors::Dtype::BF16,
+            DType::I64 => safetensors::Dtype::I64,
+            _ => safetensors::Dtype::F32,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned((self.read)().into_bytes().to_vec())
+    }
+
+    fn data_len(&self) -> usize {
+        self.byte_len()
+    }
+}
+
+fn pending(placeholder: Placeholder, dtype: DType) -> PendingTensor {
+    let Placeholder { shape, value, .. } = placeholder;
+    let count: usize = shape.iter().product();
+    let extents = shape.clone();
+    let fill = if value == PlaceholderValue::Ones { 1.0 } else { 0.0 };
+    let dtype = if value == PlaceholderValue::Range { DType::I64 } else { dtype };
+    let read = move || match dtype {
+        DType::I64 => TensorData::new((0..count as i64).collect::<Vec<_>>(), extents.clone()),
+        DType::F16 => TensorData::new(vec![f16::from_f32(fill); count], extents.clone()),
+        DType::BF16 => TensorData::new(vec![bf16::from_f32(fill); count], extents.clone()),
+        _ => TensorData::new(vec![fill; count], extents.clone()),
+    };
+    PendingTensor { shape, dtype, read: Box::new(read) }
+}
+
+struct Collector {
+    plain_linear: bool,
+    path: Vec<String>,
+    containers: Vec<String>,
+    tensors: BTreeMap<String, PendingTensor>,
+}
+
+impl ModuleVisitor for Collector {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.push(name.to_owned());
+        self.containers.push(container_type.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+        self.containers.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let transposed = is_linear_weight(&self.path, &self.containers);
+        let mut shape = param.lazy_shape().to_vec();
+        if transposed {
+            shape.reverse();
+        }
+        // Asking a lazy parameter for its dtype would allocate it; a fresh one has the device's default.
+        let dtype = match param.is_initialized() {
+            true => param.dtype(),
+            false => param.lazy_device().settings().float_dtype.into(),
+        };
+        let param = param.clone();
+        let read = move || {
+            let tensor = param.val();
+            let tensor = if transposed { tensor.transpose() } else { tensor };
+            tensor.into_data()
+        };
+        let key = reference_key(&self.path.join("."), self.plain_linear);
+        self.tensors.insert(key, PendingTensor { shape, dtype, read: Box::new(read) });
+    }
+}

@@ -1,0 +1,123 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::file::open_file;
+use super::{StoredTensor, WeightsError};
+use crate::config::read_json;
+use crate::error::{Error, Result};
+
+/// The tensors of one or several files under the keys of a full checkpoint, with no bytes read yet.
+#[derive(Clone, Default)]
+pub struct TensorSource {
+    tensors: BTreeMap<String, StoredTensor>,
+}
+
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Names of the files that may hold a folder's weights, in the order they are looked for.
+const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+const INDEXES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
+
+impl TensorSource {
+    /// The weights of a folder: one file, or the shards that an index names.
+    ///
+    /// # Errors
+    /// [`WeightsError`] where there are none, a shard is missing, or a file is damaged.
+    pub fn from_folder(dir: &Path) -> Result<Self> {
+        if !dir.is_dir() {
+            let missing = std::io::Error::new(std::io::ErrorKind::NotFound, "no such folder");
+            return Err(Error::io(dir, missing));
+        }
+        for (single, index) in SINGLE.iter().zip(INDEXES) {
+            if dir.join(index).is_file() {
+                return Self::from_index(dir, index);
+            }
+            if dir.join(single).is_file() {
+                return Self::from_file(&dir.join(single));
+            }
+        }
+        Err(WeightsError::NoWeights { dir: dir.to_path_buf() }.into())
+    }
+
+    /// Whether a folder holds weights at all.
+    pub fn folder_has_weights(dir: &Path) -> bool {
+        SINGLE.iter().chain(&INDEXES).any(|name| dir.join(name).is_file())
+    }
+
+    /// The tensors of one file.
+    ///
+    /// # Errors
+    /// Where the file is not there or damaged.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        Ok(Self { tensors: open_file(path)? })
+    }
+
+    fn from_index(dir: &Path, name: &str) -> Result<Self> {
+        let path = dir.join(name);
+        let index: ShardIndex = read_json(&path)?;
+        let mut by_shard: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+        for (tensor, shard) in &index.weight_map {
+            by_shard.entry(shard).or_default().push(tensor);
+        }
+        let mut source = Self::default();
+        for (shard, tensors) in by_shard {
+            let file = dir.join(shard);
+            if !file.is_file() {
+                return Err(WeightsError::MissingShard {
+                    index: path,
+                    shard: shard.into(),
+                    tensors: tensors.len(),
+                    first: tensors[0].clone(),
+                }
+                .into());
+            }
+            let mut opened = open_file(&file)?;
+            for tensor in tensors {
+                let stored = opened.remove(tensor).ok_or_else(|| WeightsError::NotInShard {
+                    index: path.clone(),
+                    shard: shard.into(),
+                    tensor: tensor.clone(),
+                })?;
+                source.tensors.insert(tensor.clone(), stored);
+            }
+            // Tensors that the index forgot are still checked against the model.
+            source.tensors.append(&mut opened);
+        }
+        Ok(source)
+    }
+
+    /// Adds `other`'s tensors under renamed keys; keys that are already there win, and `None` leaves a
+    /// tensor out.
+    pub fn merge(&mut self, other: Self, rename: impl Fn(&str) -> Option<String>) {
+        for (key, tensor) in other.tensors {
+            if let Some(key) = rename(&key) {
+                self.tensors.entry(key).or_insert(tensor);
+            }
+        }
+    }
+
+    /// The tensor under `key`.
+    pub fn get(&self, key: &str) -> Option<&StoredTensor> {
+        self.tensors.get(key)
+    }
+
+    /// All tensors by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &StoredTensor)> {
+        self.tensors.iter().map(|(key, tensor)| (key.as_str(), tensor))
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+}
