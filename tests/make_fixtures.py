@@ -24,7 +24,7 @@ rope-tiny/<variant>/  Llama and Qwen2 decoders, one folder for each kind of rota
                             made with and versions differ in when those change)
 meta.json             in both folders: versions, seeds, and how far f32 is from f64
 
-Needs torch, transformers, safetensors, numpy, sentencepiece, protobuf and pillow; downloads nothing.
+Needs Python 3.11, torch, transformers, safetensors, numpy, sentencepiece, protobuf and pillow; downloads nothing.
 Weights come from numpy's RandomState, whose streams are frozen, so two runs give the same bytes and another
 torch gives the same weights; other versions of torch may differ in the last bits of the results.
 """
@@ -88,6 +88,12 @@ def randomise(model, seed):
 
 def write_json(path, value):
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_rows(path, rows):
+    """A JSON list with one row a line."""
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def write_tensors(path, tensors):
@@ -249,7 +255,7 @@ def make_siglip(out):
          "padded_ids": tokenizer(text, **padded).input_ids}
         for kind, text in TEXTS
     ]
-    write_json(out / "tokenizer_golden.json", rows)
+    write_rows(out / "tokenizer_golden.json", rows)
 
     processor = {
         "image_processor_type": "SiglipImageProcessor", "do_resize": True, "size": {"height": 28, "width": 28},
@@ -316,10 +322,14 @@ VARIANTS = {
 
 
 def spell(config, theta, scaling, spelling):
-    """config.json with the rotary keys spelled as asked."""
+    """config.json with the keys spelled as asked; the older spellings have no `head_dim` that follows from the
+    width, and `torch_dtype`."""
     if spelling == "new":
         return config
-    config = {key: value for key, value in config.items() if key != "rope_parameters"}
+    newer = {"rope_parameters", "dtype", "layer_types"}
+    if config.get("head_dim") == config["hidden_size"] // config["num_attention_heads"]:
+        newer.add("head_dim")
+    config = {key: value for key, value in config.items() if key not in newer} | {"torch_dtype": config["dtype"]}
     config["rope_theta"] = theta
     key = "type" if spelling == "old" else "rope_type"
     config["rope_scaling"] = None if scaling is None else {key: scaling[0], **scaling[1]}

@@ -1,1 +1,4 @@
-//! Training.
+//! Training TG-LLaVA: data, sampling and schedules.
+
+pub mod data;
+pub mod schedule;

@@ -28,8 +28,9 @@ const STRIDE: usize = 8;
 /// Where the folder's own files cannot be read or contradict its layout.
 pub fn run(dir: &Path) -> Result<Vec<Row>> {
     let meta = dir.join("meta.json");
-    let meta: Meta = serde_json::from_str(&fs::read_to_string(&meta).with_context(|| meta.display().to_string())?)
-        .with_context(|| meta.display().to_string())?;
+    let meta: Meta =
+        serde_json::from_str(&fs::read_to_string(&meta).with_context(|| meta.display().to_string())?)
+            .with_context(|| meta.display().to_string())?;
     let golden = dir.join("golden.safetensors");
     let bytes = fs::read(&golden).with_context(|| golden.display().to_string())?;
     let tensors = SafeTensors::deserialize(&bytes).with_context(|| golden.display().to_string())?;
@@ -146,7 +147,8 @@ impl Folder<'_> {
             "pad" => AspectRatio::Pad,
             other => bail!("{}: unknown mode \"{other}\" in meta.json", image.file),
         };
-        // Resizing is checked on Pillow's own pixels, so that a decoder's rounding does not blur the comparison.
+        // Resizing is checked on Pillow's own pixels, so that a decoder's rounding does not blur the
+        // comparison.
         let picture = self.decode(image.decoded_png.as_ref().unwrap_or(&image.file))?;
         let (mut levels, mut pixels, mut statistics) = (Worst::default(), Worst::default(), Worst::default());
         let (mut faults, mut fault_count) = (BTreeSet::new(), 0);
@@ -163,7 +165,9 @@ impl Folder<'_> {
                 for (suffix, view) in [(".channels_last", &whole), (".channels_last.crops", &crops)] {
                     self.compare_view(&format!("{name}{suffix}"), view, &mut pixels)?;
                 }
-                self.used.extend(["", ".crops", ".stride8", ".crops.stride8"].map(|suffix| format!("{name}{suffix}")));
+                self.used.extend(
+                    ["", ".crops", ".stride8", ".crops.stride8"].map(|suffix| format!("{name}{suffix}")),
+                );
                 continue;
             }
             for (suffix, view) in [("", &whole), (".crops", &crops)] {
@@ -189,7 +193,10 @@ impl Folder<'_> {
         .collect();
         if !faults.is_empty() {
             let faults: Vec<_> = faults.into_iter().collect();
-            let note = format!("the reference {}; here the picture is read as height x width x 3", faults.join(", "));
+            let note = format!(
+                "the reference {}; here the picture is read as height x width x 3",
+                faults.join(", ")
+            );
             rows.push(Row::by_design(group("axes"), fault_count, note));
         }
         Ok(rows)
@@ -305,4 +312,32 @@ fn mean_and_deviation(values: &[f32]) -> [f64; 2] {
     let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / count;
     let squares = values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>();
     [mean, (squares / (count - 1.0)).sqrt()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parity::report::Verdict;
+
+    #[test]
+    fn the_fixtures_are_met_and_the_reference_s_faults_named() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/preprocess");
+        let rows = run(Path::new(folder)).expect("reads");
+        let failed: Vec<_> = rows.iter().filter(|row| row.failed()).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+        let faults = rows.iter().filter(|row| matches!(row.verdict, Verdict::ByDesign(_)));
+        let faults: Vec<_> = faults.map(|row| row.group.as_str()).collect();
+        assert_eq!(faults, ["strip_h1.png square: axes", "strip_h3.png square: axes"]);
+    }
+
+    #[test]
+    fn a_difference_is_seen() {
+        let mut worst = Worst::default();
+        worst.compare(&[1, 2, 3], &[1, 4, 3]).expect("equal lengths");
+        assert!(worst.row("levels".into(), 1.0).is_some_and(|row| row.failed() && row.worst == 2.0));
+        let mut worst = Worst::default();
+        worst.compare_values(&[f64::NAN], &[0.0]).expect("equal lengths");
+        assert!(worst.row("values".into(), 1.0).is_some_and(|row| row.failed()));
+        assert!(Worst::default().compare(&[1], &[1, 2]).is_err());
+    }
 }

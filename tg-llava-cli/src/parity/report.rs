@@ -58,3 +58,62 @@ impl Row {
         matches!(self.verdict, Verdict::Fail(_))
     }
 }
+
+/// The rows of one folder.
+#[derive(Debug, Clone, Serialize)]
+pub struct FolderReport {
+    /// The folder.
+    pub folder: std::path::PathBuf,
+    /// Its rows.
+    pub rows: Vec<Row>,
+}
+
+/// Everything that was compared.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Folder by folder.
+    pub folders: Vec<FolderReport>,
+}
+
+impl Report {
+    /// All rows.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.folders.iter().flat_map(|folder| &folder.rows)
+    }
+
+    /// Rows that must not be.
+    pub fn failures(&self) -> usize {
+        self.rows().filter(|row| row.failed()).count()
+    }
+
+    /// The report as a table for people, with a summary line.
+    pub fn table(&self) -> String {
+        let width = self.rows().map(|row| row.group.chars().count()).max().unwrap_or(0).min(64);
+        let mut out = String::new();
+        for folder in &self.folders {
+            out += &format!("{}\n", folder.folder.display());
+            for row in &folder.rows {
+                let (verdict, note) = match &row.verdict {
+                    Verdict::Pass => ("pass", ""),
+                    Verdict::Fail(reason) => ("FAIL", reason.as_str()),
+                    Verdict::ByDesign(note) => ("by design", note.as_str()),
+                };
+                let line = format!(
+                    "  {:width$}  {:>9}  {:>8.1e}  {:>7.0e}  {verdict:9}  {note}",
+                    row.group, row.compared, row.worst, row.tolerance
+                );
+                out += line.trim_end();
+                out.push('\n');
+            }
+        }
+        let designed = self.rows().filter(|row| matches!(row.verdict, Verdict::ByDesign(_))).count();
+        let total = self.rows().count();
+        let values: usize = self.rows().map(|row| row.compared).sum();
+        out += &format!(
+            "{} of {total} groups pass ({designed} by design), {} fail; {values} values compared\n",
+            total - self.failures(),
+            self.failures()
+        );
+        out
+    }
+}

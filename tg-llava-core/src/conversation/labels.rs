@@ -152,3 +152,168 @@ fn labels_of(tokens: &Tokenized, answers: &[Range<usize>]) -> Vec<i64> {
     };
     tokens.ids.iter().zip(&tokens.spans).map(label).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conversation::Speaker;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/conversations");
+
+    fn tokenizer(name: &str) -> TextTokenizer {
+        TextTokenizer::from_dir(format!("{FIXTURES}/tokenizers/{name}")).unwrap()
+    }
+
+    fn template(name: &str) -> &'static Template {
+        Template::by_name(name).unwrap()
+    }
+
+    fn ids(value: &Value) -> Vec<i64> {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    #[test]
+    fn ids_and_labels_equal_the_references() {
+        let golden = std::fs::read(format!("{FIXTURES}/preprocess.json")).unwrap();
+        let golden: Value = serde_json::from_slice(&golden).unwrap();
+        let mut compared = 0;
+        for (name, group) in golden["groups"].as_object().unwrap() {
+            let tokenizer = tokenizer(group["tokenizer"].as_str().unwrap());
+            let template = template(group["version"].as_str().unwrap());
+            for case in group["cases"].as_array().unwrap() {
+                let conversations = golden["conversations"].as_array().unwrap();
+                let sample = conversations.iter().find(|c| c["id"] == case["id"]).unwrap();
+                let turns: Vec<Turn> = serde_json::from_value(sample["conv"].clone()).unwrap();
+                let marked = name == "v1_im_start_end";
+                let options = LabelOptions {
+                    picture: sample["has_image"] == true,
+                    marks: if marked { ImageMarks::StartEnd } else { ImageMarks::None },
+                    max_length: group["model_max_length"].as_u64().map(|n| n as usize),
+                    ..LabelOptions::default()
+                };
+                let ours = label_conversation(&tokenizer, template, &turns, &options);
+                if case["error"].is_string() {
+                    assert!(ours.is_err(), "{name} {}", case["id"]);
+                    continue;
+                }
+                let ours = ours.unwrap();
+                assert_eq!(ours.ids, ids(&case["input_ids"]), "{name} {}", case["id"]);
+                // Where the reference warns, or an empty answer confuses its ChatML count, its labels are lost.
+                let empty = turns.iter().any(|turn| turn.from == Speaker::Gpt && turn.value.is_empty());
+                if case["warnings"].is_null() && !(empty && template.version == "mpt") {
+                    assert_eq!(ours.labels, ids(&case["labels"]), "{name} {}", case["id"]);
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared > 150, "{compared}");
+    }
+
+    /// The prompt's text under the supervised ids.
+    fn learned(tokenizer: &TextTokenizer, text: &str, sample: &LabeledSample, picture: bool) -> String {
+        let tokens = if picture {
+            tokenizer.encode_with_images(text)
+        } else {
+            tokenizer.encode_with_spans(text, true)
+        };
+        let tokens = tokens.unwrap();
+        assert_eq!(tokens.ids, sample.ids);
+        let mut spans: Vec<_> = tokens
+            .spans
+            .into_iter()
+            .zip(&sample.labels)
+            .filter_map(|(span, &label)| span.filter(|_| label != IGNORE_INDEX))
+            .collect();
+        spans.dedup();
+        spans.into_iter().map(|span| &text[span]).collect()
+    }
+
+    fn expected(template: &Template, answer: &str) -> String {
+        let mark = template.end_mark();
+        match template.style {
+            SeparatorStyle::Two => format!(" {answer}{mark}"),
+            SeparatorStyle::Llama2 => format!(" {answer} {mark}"),
+            SeparatorStyle::Single => format!(" {answer}\n{mark}"),
+            _ => format!("{answer}{mark}"),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn labels_cover_the_answers_and_their_marks(
+            said in prop::collection::vec("[a-zA-Z0-9é漢🐱][a-zA-Z0-9 .,?é漢🐱]{0,12}", 2..7),
+            at in 0..18usize,
+            with in 0..3usize,
+            picture: bool,
+        ) {
+            let template = &Template::all()[at];
+            prop_assume!(template.style != SeparatorStyle::Plain);
+            let name = match template.style {
+                SeparatorStyle::Mpt | SeparatorStyle::Qwen2 => ["qwen2", "qwen2", "qwen2"],
+                SeparatorStyle::Llama3 => ["llama3", "llama3-nobos", "llama3"],
+                _ => ["llama", "llama", "llama3"],
+            }[with];
+            let tokenizer = tokenizer(name);
+            let mut turns: Vec<Turn> = said
+                .iter()
+                .enumerate()
+                .map(|(i, text)| if i % 2 == 0 { Turn::human(text.clone()) } else { Turn::gpt(text.clone()) })
+                .collect();
+            if picture {
+                turns[0].value += "<image>";
+            }
+            let options = LabelOptions { picture, single: SingleLabels::Spans, ..LabelOptions::default() };
+            let sample = label_conversation(&tokenizer, template, &turns, &options).unwrap();
+            let placed = if picture { place_image_tags(&turns, template, options.marks) } else { turns.clone() };
+            let text = if template.style == SeparatorStyle::Single {
+                single::lay_out(template, &placed).unwrap().training.prompt.text
+            } else {
+                training::lay_out(template, &placed).unwrap().prompt.text
+            };
+            let answers: String =
+                said.iter().skip(1).step_by(2).map(|answer| expected(template, answer)).collect();
+            // "</s>" and the like are one id only to the tokenizers that know them; the text is the same.
+            prop_assert_eq!(learned(&tokenizer, &text, &sample, picture), answers);
+            prop_assert_eq!(sample.notes.contains(&LabelNote::OpenEnded), said.len() % 2 == 1);
+        }
+    }
+
+    #[test]
+    fn what_is_lost_is_told() {
+        let llama = tokenizer("llama");
+        let label = |turns: &[Turn], max_length| {
+            let options = LabelOptions { max_length, ..LabelOptions::default() };
+            label_conversation(&llama, template("v1"), turns, &options).unwrap().notes
+        };
+        let turns = [Turn::gpt("Hello"), Turn::human("a"), Turn::gpt(""), Turn::human("b")];
+        let expected = [
+            LabelNote::LeadingAnswerDropped,
+            LabelNote::EmptyAnswer { turn: 2 },
+            LabelNote::OpenEnded,
+            LabelNote::NothingToLearn,
+        ];
+        assert_eq!(label(&turns, None), expected);
+        let cut = label(&[Turn::human("a"), Turn::gpt("b")], Some(20));
+        assert!(matches!(cut[..], [LabelNote::Cut { .. }, LabelNote::NothingToLearn]), "{cut:?}");
+        assert_eq!(label(&[Turn::human("a"), Turn::gpt("b")], Some(2048)), []);
+    }
+
+    #[test]
+    fn turns_that_do_not_fit_are_named() {
+        let llama = tokenizer("llama");
+        let fails = |name: &str, turns: &[Turn]| {
+            let sample = label_conversation(&llama, template(name), turns, &LabelOptions::default());
+            sample.unwrap_err().to_string()
+        };
+        assert!(fails("v1", &[]).contains("empty"));
+        assert!(fails("v1", &[Turn::gpt("Hello")]).contains("no human turn"));
+        let twice = [Turn::human("a"), Turn::human("b"), Turn::gpt("c")];
+        assert_eq!(fails("v1", &twice), "turn 1 is from \"human\" again; turns must alternate");
+        assert!(fails("plain", &twice).contains("found 3 turns"));
+        assert!(fails("plain", &[Turn::human("a"), Turn::gpt("b")]).contains("<image>"));
+        assert!(fails("v0", &[]).contains("empty"));
+    }
+}

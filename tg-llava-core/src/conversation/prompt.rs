@@ -180,3 +180,85 @@ impl Prompt {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn golden() -> Value {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/conversations/prompts.json");
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn prompts_equal_the_references() {
+        for case in golden()["prompts"].as_array().unwrap() {
+            let Some(expected) = case["prompt"].as_str() else { continue };
+            let template = Template::by_name(case["template"].as_str().unwrap()).unwrap();
+            let mut conversation = Conversation::new(template);
+            for message in case["messages"].as_array().unwrap() {
+                let role = if message["role_index"] == 0 { Role::User } else { Role::Assistant };
+                conversation.push(role, message["text"].as_str().unwrap_or_default());
+                conversation.messages.last_mut().unwrap().picture = message["with_image_tuple"] == true;
+            }
+            assert_eq!(conversation.prompt().unwrap().text, expected, "{}", case["case"]);
+        }
+    }
+
+    #[test]
+    fn answers_are_found_behind_their_roles() {
+        let answers = |name: &str| {
+            let mut conversation = Conversation::bare(Template::by_name(name).unwrap());
+            conversation.push(Role::User, "Hi?");
+            conversation.push(Role::Assistant, "Ho.");
+            conversation.push(Role::User, "And?");
+            conversation.push_open_answer();
+            let prompt = conversation.prompt().unwrap();
+            let said: Vec<_> =
+                prompt.answers.into_iter().map(|answer| prompt.text[answer].to_owned()).collect();
+            said.join("|")
+        };
+        assert_eq!(answers("v1"), " Ho.</s>");
+        assert_eq!(answers("llava_llama_2"), " Ho. </s>");
+        assert_eq!(answers("mistral_instruct"), " Ho. </s>");
+        assert_eq!(answers("llama_3"), "Ho.<|eot_id|>");
+        assert_eq!(answers("qwen_2"), "Ho.<|im_end|>");
+        assert_eq!(answers("llava_v0"), " Ho.###");
+    }
+
+    #[test]
+    fn llama_2_wants_a_question_first() {
+        let mut conversation = Conversation::new(Template::by_name("llama_2").unwrap());
+        assert_eq!(conversation.prompt().unwrap().text, "");
+        conversation.push_open_answer();
+        let error = conversation.prompt().unwrap_err();
+        assert!(error.to_string().contains("\"llama_2\""), "{error}");
+    }
+
+    #[test]
+    fn the_front_is_stripped_as_a_set_of_characters() {
+        let mut prompt = Prompt { text: "s<>s ab".into(), answers: vec![5..6, 6..7] };
+        prompt.strip_front("<s>");
+        assert_eq!(prompt, Prompt { text: " ab".into(), answers: vec![1..2, 2..3] });
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_message_is_in_the_prompt(texts in proptest::collection::vec("\\PC{1,20}", 1..6), at in 0..18usize) {
+            let mut conversation = Conversation::new(&Template::all()[at]);
+            for (i, text) in texts.iter().enumerate() {
+                conversation.push(if i % 2 == 0 { Role::User } else { Role::Assistant }, text.clone());
+            }
+            let prompt = conversation.prompt().unwrap();
+            let mut rest = &prompt.text[..];
+            for text in &texts {
+                let found = rest.find(text.as_str());
+                proptest::prop_assert!(found.is_some(), "{:?} lacks {:?}", prompt.text, text);
+                rest = &rest[found.unwrap() + text.len()..];
+            }
+            let opening = conversation.template.opening.len() / 2;
+            proptest::prop_assert_eq!(prompt.answers.len(), opening + texts.len() / 2);
+        }
+    }
+}

@@ -14,10 +14,10 @@ const SIGNAL: &str = "### ";
 /// Ids of a human turn that the reference leaves supervised: meant to be the mark that ends an answer.
 const SUPERVISED_OF_HUMAN: usize = 2;
 
-/// The training text, and the place of the header and of each turn in it.
+/// The training text, and the place of each turn in it; the header stands before the first.
 pub(super) struct SingleText {
     pub training: TrainingText,
-    pieces: Vec<Range<usize>>,
+    turns: Vec<Range<usize>>,
 }
 
 /// Lays `turns` out. Any order of speakers will do.
@@ -26,14 +26,13 @@ pub(super) fn lay_out(template: &Template, turns: &[Turn]) -> Result<SingleText,
         return Err(ConversationError::Empty);
     }
     let mut text = format!("{}\n\n", template.system);
-    let mut pieces = vec![0..text.len()];
-    let (mut answers, mut notes) = (Vec::new(), Vec::new());
+    let (mut places, mut answers, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     for (i, turn) in turns.iter().enumerate() {
         let start = text.len();
         text += &format!("{SIGNAL}{}:", template.role(turn.from.role()));
         let said = text.len();
         text += &format!(" {}\n", turn.value);
-        pieces.push(start..text.len());
+        places.push(start..text.len());
         if turn.from == Speaker::Gpt {
             answers.push(said..text.len() + SIGNAL.trim_end().len());
             if turn.value.is_empty() {
@@ -45,7 +44,7 @@ pub(super) fn lay_out(template: &Template, turns: &[Turn]) -> Result<SingleText,
     if turns.last().is_some_and(|turn| turn.from == Speaker::Human) {
         notes.push(LabelNote::OpenEnded);
     }
-    Ok(SingleText { training: TrainingText { prompt: Prompt { text, answers }, notes }, pieces })
+    Ok(SingleText { training: TrainingText { prompt: Prompt { text, answers }, notes }, turns: places })
 }
 
 /// The reference's labels: each piece is tokenized alone and its ids are counted off.
@@ -55,18 +54,17 @@ pub(super) fn counted_labels(
     turns: &[Turn],
     ids: &[i64],
 ) -> Result<Vec<i64>, ConversationError> {
+    let whole = &text.training.prompt.text;
+    let count = |piece: &str| -> Result<usize, ConversationError> { Ok(cutter.tokens(piece)?.kept.len()) };
     let mut labels = ids.to_vec();
-    let count = |piece: &Range<usize>| -> Result<usize, ConversationError> {
-        Ok(cutter.tokens(&text.training.prompt.text[piece.clone()])?.kept.len())
-    };
-    let mut at = count(&text.pieces[0])?;
+    let mut at = count(&whole[..text.turns[0].start])?;
     let mut ignore = |from: usize, to: usize| {
         let to = to.min(ids.len());
         labels[from.min(to)..to].fill(IGNORE_INDEX);
     };
     ignore(0, at);
-    for (turn, piece) in turns.iter().zip(&text.pieces[1..]) {
-        let length = count(piece)?;
+    for (turn, place) in turns.iter().zip(&text.turns) {
+        let length = count(&whole[place.clone()])?;
         if turn.from == Speaker::Human {
             ignore(at + SUPERVISED_OF_HUMAN, at + length);
         }

@@ -5,7 +5,8 @@ use super::geometry::quadrants;
 /// What the detail crops show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DetailSource {
-    /// The normalised picture, enlarged twofold: no new pixels, but what the reference's checkpoints were trained with.
+    /// The normalised picture, enlarged twofold: no new pixels, but what the reference's checkpoints were
+    /// trained with.
     #[default]
     Upsampled,
     /// The original picture, prepared at twice the resolution.
@@ -49,8 +50,8 @@ fn neighbours(output: usize, length: usize) -> (usize, usize, f32) {
     (first, (first + 1).min(length - 1), position - first as f32)
 }
 
-/// A square picture of even side cut in four: `[4, 3, side / 2, side / 2]`, in the order top left, top right, bottom
-/// left, bottom right.
+/// A square picture of even side cut in four: `[4, 3, side / 2, side / 2]`, in the order top left, top right,
+/// bottom left, bottom right.
 ///
 /// # Panics
 /// Where the picture is no square of even side.

@@ -7,6 +7,7 @@
 use std::{
     fs::File,
     io::{Cursor, Read},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 
@@ -64,7 +65,8 @@ pub fn decode_file(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<Rg
     let read_error = |source| ImageError::Read { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(read_error)?;
     let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too long from one that just fits, whatever its metadata say.
+    // One byte more than allowed tells a file that is too long from one that just fits, whatever its metadata
+    // say.
     file.take(options.max_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(read_error)?;
     decode_bytes(&bytes, &path.display().to_string(), options)
 }
@@ -86,13 +88,15 @@ pub fn decode_bytes(bytes: &[u8], name: &str, options: &DecodeOptions) -> Result
         return Err(ImageError::NotAnImage { name: name.into() });
     };
     let source = Source { bytes, name, format: format_name(format), options };
-    match format {
+    let decode = || match format {
         ImageFormat::Jpeg => jpeg::decode(&source),
         ImageFormat::Gif => gif::decode(&source),
         ImageFormat::Tiff => tiff::decode(&source),
         ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp => decode_general(&source, format),
         _ => Err(source.unsupported("this kind of file")),
-    }
+    };
+    // Hostile bytes can trip a decoder's bounds checks, and a picture must not end the program.
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err(source.corrupt("the decoder gave up")))
 }
 
 /// One encoded picture on its way through a decoder.
@@ -112,6 +116,8 @@ impl Source<'_> {
             Err(ImageError::NoPixels { name, width, height })
         } else if width.saturating_mul(height) > limit {
             Err(ImageError::TooManyPixels { name, width, height, limit })
+        } else if width.saturating_mul(height).saturating_mul(3) > self.options.max_alloc {
+            Err(self.too_much_memory())
         } else {
             Ok(())
         }
@@ -194,7 +200,8 @@ fn to_rgb(picture: DynamicImage, grey16: bool, rule: SixteenBitGrey) -> RgbImage
         DynamicImage::ImageLuma16(grey) => {
             grey.as_raw().iter().flat_map(|&value| [grey16_to_8(value, rule); 3]).collect()
         }
-        // A 16-bit grey PNG with a transparent colour arrives with an alpha channel that the file does not have.
+        // A 16-bit grey PNG with a transparent colour arrives with an alpha channel that the file does not
+        // have.
         DynamicImage::ImageLumaA16(grey) if grey16 => {
             grey.pixels().flat_map(|pixel| [grey16_to_8(pixel.0[0], rule); 3]).collect()
         }

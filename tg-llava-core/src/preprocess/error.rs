@@ -37,7 +37,9 @@ pub enum ImageError {
         detail: String,
     },
     /// The header is a picture's, the data behind it are broken or end too early.
-    #[error("{name}: the {format} data are damaged or cut short ({detail}); save or download the picture again")]
+    #[error(
+        "{name}: the {format} data are damaged or cut short ({detail}); save or download the picture again"
+    )]
     Corrupt {
         /// The file, or what the caller named the bytes.
         name: String,
@@ -47,7 +49,9 @@ pub enum ImageError {
         detail: String,
     },
     /// More bytes than [`max_bytes`](super::DecodeOptions::max_bytes).
-    #[error("{name}: {bytes} bytes are over the limit of {limit}; raise `max_bytes` if the file can be trusted")]
+    #[error(
+        "{name}: {bytes} bytes are over the limit of {limit}; raise `max_bytes` if the file can be trusted"
+    )]
     TooManyBytes {
         /// The file, or what the caller named the bytes.
         name: String,
@@ -105,7 +109,8 @@ mod tests {
 
     #[test]
     fn messages_name_the_picture_the_values_and_the_remedy() {
-        let error = ImageError::TooManyPixels { name: "a.png".into(), width: 50_000, height: 40_000, limit: 7 };
+        let error =
+            ImageError::TooManyPixels { name: "a.png".into(), width: 50_000, height: 40_000, limit: 7 };
         assert_eq!(
             error.to_string(),
             "a.png: 50000x40000 pixels are over the limit of 7 pixels; raise `max_pixels` if the picture can be trusted"

@@ -1,7 +1,7 @@
 //! GIF: the first frame on its canvas, as Pillow shows it.
 //!
-//! Read through the `gif` crate itself, since the colour outside a frame that is smaller than its canvas is an entry of
-//! the palette, which the `image` crate does not hand out.
+//! Read through the `gif` crate itself, since the colour outside a frame that is smaller than its canvas is
+//! an entry of the palette, which the `image` crate does not hand out.
 
 use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 use image::RgbImage;
@@ -32,10 +32,13 @@ pub(super) fn decode(source: &Source<'_>) -> Result<RgbImage, ImageError> {
     let mut indices = vec![0; decoder.buffer_size()];
     decoder.read_into_buffer(&mut indices).map_err(failed)?;
     let palette = decoder.palette().unwrap_or_default();
-    let colour = |index: u8| palette.chunks_exact(3).nth(index.into()).map_or([index; 3], |rgb| [rgb[0], rgb[1], rgb[2]]);
+    let colour = |index: u8| {
+        palette.chunks_exact(3).nth(index.into()).map_or([index; 3], |rgb| [rgb[0], rgb[1], rgb[2]])
+    };
     let colours: Vec<_> = (0..=u8::MAX).map(colour).collect();
 
-    let mut picture = RgbImage::from_pixel(width, height, image::Rgb(colours[usize::from(transparent.unwrap_or(0))]));
+    let mut picture =
+        RgbImage::from_pixel(width, height, image::Rgb(colours[usize::from(transparent.unwrap_or(0))]));
     for (position, &index) in (0_u32..).zip(&indices) {
         let (x, y) = (position % frame_width, position / frame_width);
         picture.put_pixel(left + x, top + y, image::Rgb(colours[usize::from(index)]));

@@ -1,9 +1,8 @@
 //! JPEG, bit for bit as libjpeg-turbo (and so Pillow) decodes it.
 //!
-//! `libjpeg-turbo-rs` follows libjpeg's inverse DCT, chroma upsampling and colour conversion exactly. The `image`
-//! crate's own decoder differs by up to four grey levels in some 15 % of the values of an ordinary 4:2:0 photograph.
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
+//! `libjpeg-turbo-rs` follows libjpeg's inverse DCT, chroma upsampling and colour conversion exactly. The
+//! `image` crate's own decoder differs by up to four grey levels in some 15 % of the values of an ordinary
+//! 4:2:0 photograph.
 
 use image::{RgbImage, metadata::Orientation};
 use libjpeg_turbo_rs::{DecodeLimits, Decoder, Image, JpegError, PixelFormat};
@@ -14,12 +13,6 @@ use super::{
 };
 
 pub(super) fn decode(source: &Source<'_>) -> Result<RgbImage, ImageError> {
-    // The decoder is young: hostile bytes can still trip its bounds checks, which must not end the program.
-    catch_unwind(AssertUnwindSafe(|| decode_trusting(source)))
-        .unwrap_or_else(|_| Err(source.corrupt("the decoder gave up")))
-}
-
-fn decode_trusting(source: &Source<'_>) -> Result<RgbImage, ImageError> {
     let options = source.options;
     let limits = DecodeLimits { max_memory: Some(options.max_alloc), ..DecodeLimits::default() };
     let decoder = Decoder::new_with_limits(source.bytes, limits).map_err(|error| convert(source, error))?;
@@ -27,7 +20,9 @@ fn decode_trusting(source: &Source<'_>) -> Result<RgbImage, ImageError> {
     source.check_size(header.width, header.height)?;
 
     let orientation = match decoder.exif_orientation() {
-        Some(value) if options.apply_exif => Orientation::from_exif(value).unwrap_or(Orientation::NoTransforms),
+        Some(value) if options.apply_exif => {
+            Orientation::from_exif(value).unwrap_or(Orientation::NoTransforms)
+        }
         _ => Orientation::NoTransforms,
     };
     let picture = decoder.decode_image().map_err(|error| convert(source, error))?;

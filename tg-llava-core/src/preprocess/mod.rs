@@ -1,14 +1,17 @@
 //! Pictures, from encoded bytes to the numbers that the vision tower takes.
 //!
-//! [`decode_file`] and [`decode_bytes`] give the RGB that Pillow gives, [`ImageProcessor`] resizes, crops and normalises
-//! it as Hugging Face's processors do, and cuts the detail crops. Plain buffers throughout; no tensor, no device.
+//! [`decode_file`] and [`decode_bytes`] give the RGB that Pillow gives, [`ImageProcessor`] resizes, crops and
+//! normalises it as Hugging Face's processors do, and cuts the detail crops. Plain buffers throughout; no
+//! tensor, no device.
 
 mod crops;
 mod decode;
 mod error;
+mod filter;
 pub mod geometry;
 mod gif;
 mod jpeg;
+mod kernel;
 mod processor;
 mod processor_config;
 pub mod resize;
@@ -20,3 +23,7 @@ pub use error::ImageError;
 pub use image::RgbImage;
 pub use processor::{AspectRatio, ImageProcessor, PreparedImage};
 
+#[cfg(test)]
+mod bad_input_tests;
+#[cfg(test)]
+mod decode_tests;

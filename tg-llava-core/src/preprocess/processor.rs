@@ -1,4 +1,5 @@
-//! From RGB to normalised pixels: Hugging Face's CLIP and SigLIP processors, and LLaVA's handling of the aspect ratio.
+//! From RGB to normalised pixels: Hugging Face's CLIP and SigLIP processors, and LLaVA's handling of the
+//! aspect ratio.
 
 use std::path::Path;
 
@@ -23,7 +24,8 @@ pub enum AspectRatio {
 }
 
 impl AspectRatio {
-    /// From the value in a checkpoint's config.json: `pad`, or anything else for no padding, as the reference reads it.
+    /// From the value in a checkpoint's config.json: `pad`, or anything else for no padding, as the reference
+    /// reads it.
     pub fn from_hf(value: Option<&str>) -> Self {
         if value == Some("pad") { Self::Pad } else { Self::Square }
     }
@@ -108,8 +110,9 @@ impl ImageProcessor {
     /// Reads a `preprocessor_config.json`, of the present or of the older form (sizes as plain numbers).
     ///
     /// # Errors
-    /// [`Error::Io`](crate::error::Error::Io) or [`Error::Json`](crate::error::Error::Json) where the file cannot be
-    /// read, [`Error::Config`](crate::error::Error::Config) where it asks for what this processor does not do.
+    /// [`Error::Io`](crate::error::Error::Io) or [`Error::Json`](crate::error::Error::Json) where the file
+    /// cannot be read, [`Error::Config`](crate::error::Error::Config) where it asks for what this processor
+    /// does not do.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         processor_config::read(path.as_ref())
     }
@@ -167,7 +170,8 @@ impl ImageProcessor {
         Pixels { data: planes.collect(), height: picture.height() as usize, width: picture.width() as usize }
     }
 
-    /// Every value of a channel. Rescaling is done in f64 and rounded, the rest in f32, as NumPy does it there.
+    /// Every value of a channel. Rescaling is done in f64 and rounded, the rest in f32, as NumPy does it
+    /// there.
     fn table(&self, channel: usize) -> [f32; 256] {
         let (mean, std) = (self.mean[channel] as f32, self.std[channel] as f32);
         std::array::from_fn(|value| ((value as f64 * self.rescale) as f32 - mean) / std)
@@ -222,13 +226,16 @@ mod tests {
     #[test]
     fn siglip_values_span_minus_one_to_one() {
         let picture = RgbImage::from_fn(6, 9, |_, y| Rgb([if y < 5 { 0 } else { 255 }; 3]));
-        let prepared = ImageProcessor::siglip(6).prepare(&picture, AspectRatio::Square, DetailSource::Upsampled);
+        let prepared =
+            ImageProcessor::siglip(6).prepare(&picture, AspectRatio::Square, DetailSource::Upsampled);
         assert_eq!((prepared.size, prepared.pixels[0], prepared.pixels[35]), (6, -1.0, 1.0));
     }
 
     proptest! {
         #[test]
-        fn any_picture_fits(width in 1_u32..60, height in 1_u32..60, side in 1_usize..24, pad: bool, native: bool) {
+        fn any_picture_fits(
+            width in 1_u32..60, height in 1_u32..60, side in 1_usize..24, pad: bool, native: bool,
+        ) {
             let picture = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 7]));
             let aspect = if pad { AspectRatio::Pad } else { AspectRatio::Square };
             let detail = if native { DetailSource::Native } else { DetailSource::Upsampled };

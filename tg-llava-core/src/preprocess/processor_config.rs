@@ -119,7 +119,8 @@ impl Raw {
 
     fn filter(&self, default: Filter) -> Result<Filter, String> {
         let Some(number) = self.resample else { return Ok(default) };
-        Filter::from_number(number).ok_or_else(|| format!("resample {number} is no filter of Pillow; 0 to 5 are"))
+        Filter::from_number(number)
+            .ok_or_else(|| format!("resample {number} is no filter of Pillow; 0 to 5 are"))
     }
 }
 
@@ -135,7 +136,10 @@ impl ImageProcessor {
             return Err("size and crop_size want at least one pixel".into());
         }
         if self.std.iter().any(|&std| !std.is_normal()) || !self.rescale.is_finite() {
-            return Err(format!("image_std {:?} and rescale_factor {} want finite values, image_std none of zero", self.std, self.rescale));
+            return Err(format!(
+                "image_std {:?} and rescale_factor {} want finite values, image_std none of zero",
+                self.std, self.rescale
+            ));
         }
         Ok(())
     }
@@ -170,6 +174,17 @@ mod tests {
     }
 
     #[test]
+    fn files_of_both_forms_are_read() {
+        let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/models");
+        for (case, side) in [("vicuna-tiny", 56), ("llama3-tiny", 42), ("qwen2-tiny", 42)] {
+            let path = format!("{models}/{case}/clip-tower/preprocessor_config.json");
+            assert_eq!(ImageProcessor::from_file(path).expect("reads"), ImageProcessor::clip(side), "{case}");
+        }
+        let error = ImageProcessor::from_file("no/preprocessor_config.json").expect_err("must fail");
+        assert!(error.to_string().starts_with("no/preprocessor_config.json: "), "{error}");
+    }
+
+    #[test]
     fn siglip_stretches() {
         let json = r#"{"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 384},
             "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}"#;
@@ -182,7 +197,8 @@ mod tests {
 
     #[test]
     fn steps_can_be_left_out() {
-        let processor = parse(r#"{"do_resize": false, "do_normalize": false, "do_rescale": false, "crop_size": 2}"#);
+        let processor =
+            parse(r#"{"do_resize": false, "do_normalize": false, "do_rescale": false, "crop_size": 2}"#);
         let processor = processor.expect("a fixed crop is a fixed size");
         let picture = image::RgbImage::from_fn(4, 4, |x, y| image::Rgb([(x + 4 * y) as u8, 0, 0]));
         let fitted = processor.fit_picture(&picture, super::super::AspectRatio::Square);

@@ -1,82 +1,17 @@
 //! Resampling, in the integer arithmetic of Pillow.
 //!
-//! Pillow (`src/libImaging/Resample.c`) weighs eight-bit samples with coefficients in fixed point of 22 bits, along rows
-//! and along columns, and rounds to eight bits after each. A shrinking filter widens with the ratio, so it does not
-//! alias. Here only the wanted window of the result is computed, and the border of a padded picture is never stored: an
-//! extreme strip costs no more than its pixels.
+//! Pillow (`src/libImaging/Resample.c`) weighs eight-bit samples with coefficients in fixed point of 22 bits,
+//! along rows and along columns, and rounds to eight bits after each. A shrinking filter widens with the
+//! ratio, so it does not alias. Here only the wanted window of the result is computed, and the border of a
+//! padded picture is never stored: an extreme strip costs no more than its pixels.
 
 use image::{Rgb, RgbImage};
 
-use super::geometry::{Size, Window};
-
-/// Resampling filters, by the numbers that Pillow and Hugging Face's `resample` key give them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Filter {
-    /// 0: the nearest sample, without any averaging.
-    Nearest,
-    /// 1: a windowed sinc over six samples.
-    Lanczos,
-    /// 2: a triangle over two samples.
-    Bilinear,
-    /// 3: the cubic with a = -0.5 over four samples; what CLIP and SigLIP use.
-    Bicubic,
-    /// 4: the mean of the samples covered.
-    Box,
-    /// 5: a windowed sinc over two samples.
-    Hamming,
-}
-
-impl Filter {
-    /// The filter with Pillow's number, if there is one.
-    pub fn from_number(number: u64) -> Option<Self> {
-        [Self::Nearest, Self::Lanczos, Self::Bilinear, Self::Bicubic, Self::Box, Self::Hamming]
-            .get(usize::try_from(number).ok()?)
-            .copied()
-    }
-
-    /// Half the filter's width, in samples.
-    fn support(self) -> f64 {
-        match self {
-            Self::Nearest => 0.0,
-            Self::Box => 0.5,
-            Self::Bilinear | Self::Hamming => 1.0,
-            Self::Bicubic => 2.0,
-            Self::Lanczos => 3.0,
-        }
-    }
-
-    fn weight(self, x: f64) -> f64 {
-        let distance = x.abs();
-        match self {
-            Self::Nearest => 0.0,
-            Self::Box => f64::from(x > -0.5 && x <= 0.5),
-            Self::Bilinear => (1.0 - distance).max(0.0),
-            Self::Hamming if distance == 0.0 => 1.0,
-            Self::Hamming if distance >= 1.0 => 0.0,
-            Self::Hamming => {
-                let angle = distance * std::f64::consts::PI;
-                angle.sin() / angle * (0.54 + 0.46 * angle.cos())
-            }
-            Self::Bicubic => {
-                const A: f64 = -0.5;
-                if distance < 1.0 {
-                    ((A + 2.0) * distance - (A + 3.0)) * distance * distance + 1.0
-                } else if distance < 2.0 {
-                    (((distance - 5.0) * distance + 8.0) * distance - 4.0) * A
-                } else {
-                    0.0
-                }
-            }
-            Self::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
-            Self::Lanczos => 0.0,
-        }
-    }
-}
-
-fn sinc(x: f64) -> f64 {
-    let angle = x * std::f64::consts::PI;
-    if x == 0.0 { 1.0 } else { angle.sin() / angle }
-}
+pub use super::filter::Filter;
+use super::{
+    geometry::{Size, Window},
+    kernel::{Kernel, Sums},
+};
 
 /// A picture on a larger ground of one colour, which is not stored.
 #[derive(Debug, Clone, Copy)]
@@ -168,7 +103,8 @@ pub fn resize_window(canvas: &Canvas<'_>, size: Size, window: Window, filter: Fi
     result
 }
 
-/// Whether Pillow shrinks along columns before it does so along rows. The order shows, since each pass rounds.
+/// Whether Pillow shrinks along columns before it does so along rows. The order shows, since each pass
+/// rounds.
 ///
 /// Pillow 13 does where more than twice as many rows as columns go away; older versions never do.
 fn columns_first(from: Size, to: Size) -> bool {
@@ -234,123 +170,122 @@ fn columns_then_rows<'r>(
     }
 }
 
-/// Bits behind the point of a coefficient: 32, less eight for the sample, less two for overshoot.
-const PRECISION: u32 = 32 - 8 - 2;
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-/// The weights of every output of one pass.
-struct Kernel {
-    /// First source sample and the range of its weights, for each output.
-    spans: Vec<(usize, std::ops::Range<usize>)>,
-    weights: Vec<i32>,
-}
+    use super::*;
 
-/// The weights of one output.
-struct Taps<'a> {
-    first: usize,
-    weights: &'a [i32],
-}
+    fn pattern(width: u32, height: u32) -> RgbImage {
+        let value = |x: u32, y: u32, channel: u32| (x * 37 + y * 91 + channel * 53 + x * y * 7) as u8;
+        RgbImage::from_fn(width, height, |x, y| Rgb([0, 1, 2].map(|channel| value(x, y, channel))))
+    }
 
-impl Kernel {
-    fn new(filter: Filter, from: usize, to: usize, outputs: std::ops::Range<usize>) -> Self {
-        let mut kernel = Self { spans: Vec::with_capacity(outputs.len()), weights: Vec::new() };
-        if from == to {
-            outputs.for_each(|output| kernel.push(output, &[1.0]));
-        } else if filter == Filter::Nearest {
-            // Pillow adds up the step, so its rounding errors add up as well.
-            let step = from as f64 / to as f64;
-            let mut centre = step * 0.5;
-            for output in 0..outputs.end {
-                if outputs.contains(&output) {
-                    kernel.push((centre as usize).min(from - 1), &[1.0]);
-                }
-                centre += step;
+    fn fnv1a(bytes: &[u8]) -> u64 {
+        bytes
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    }
+
+    struct Case {
+        from: (u32, u32),
+        to: (usize, usize),
+        /// FNV-1a of what Pillow 13.0.0 makes of `pattern`, by filter number.
+        hashes: [u64; 6],
+    }
+
+    #[rustfmt::skip]
+    const PILLOW: [Case; 7] = [
+        Case { from: (40, 30), to: (17, 13), hashes: [0x9a173a614c33d2d0, 0x83019c2c4e285d7a, 0xb21e6756ad289625, 0xb0b456b9807a010a, 0x2bc36b21a2b2ff0e, 0x15140f85b0d4f15f] },
+        Case { from: (13, 21), to: (56, 90), hashes: [0xd5fe3623240b2d2d, 0xf91f3d58ad951779, 0xc6e1ff8c70e85803, 0xad3d6bbb63c3815, 0xd5fe3623240b2d2d, 0xd2ae74f8078cc75b] },
+        Case { from: (30, 90), to: (20, 30), hashes: [0x84dca05c40a8119f, 0x18b7da64de49f02b, 0xf5b320efc169f714, 0x733ff5f4b6e5da1e, 0xa5dec0ba29cc23f7, 0xcbbbe0e106e5c22d] },
+        Case { from: (60, 20), to: (24, 45), hashes: [0xe5066a8c67430175, 0x2d74fe594d150605, 0xe7c9511730880f6d, 0x31f0fff92bdbe4f3, 0xcfebb24e56aedcd2, 0x47c97e30c1c56b9f] },
+        Case { from: (37, 1), to: (60, 8), hashes: [0x34d6847615cec785, 0xeaf0862ca9b02e45, 0xf0d3c0e3708cbb75, 0x6c92ff91f4f47835, 0x34d6847615cec785, 0x44e42d4f6c7ec905] },
+        Case { from: (1, 9), to: (5, 4), hashes: [0xc666c2c732bd3e75, 0x84f68364b3b969ed, 0x3529e0e981a3cf71, 0xa024bc0ec9afbb2d, 0x86a7ddce30ec650c, 0x439be9a168cfb272] },
+        Case { from: (200, 150), to: (7, 5), hashes: [0x79f396632424b1c5, 0x60cedd664f08e74e, 0xa1d2859fc43675fc, 0xfa28c8cd384669dd, 0x725dfebd59fc5450, 0xa217bb81010c8521] },
+    ];
+
+    #[test]
+    fn every_filter_equals_pillow() {
+        for Case { from, to, hashes } in PILLOW {
+            for (number, hash) in (0..).zip(hashes) {
+                let filter = Filter::from_number(number).expect("six filters");
+                let result = resize(&pattern(from.0, from.1), Size { width: to.0, height: to.1 }, filter);
+                assert_eq!(fnv1a(result.as_raw()), hash, "{from:?} to {to:?} with {filter:?}");
             }
-        } else {
-            outputs.for_each(|output| kernel.push_filtered(filter, from, to, output));
         }
-        kernel
     }
 
-    fn push_filtered(&mut self, filter: Filter, from: usize, to: usize, output: usize) {
-        let scale = from as f64 / to as f64;
-        let filter_scale = scale.max(1.0);
-        let support = filter.support() * filter_scale;
-        let centre = (output as f64 + 0.5) * scale;
-        // A conversion from a negative number gives zero, which is the bound wanted.
-        let first = (centre - support + 0.5) as usize;
-        let last = ((centre + support + 0.5) as usize).min(from);
-        let inverse = 1.0 / filter_scale;
-        let mut weights: Vec<f64> =
-            (first..last).map(|source| filter.weight((source as f64 - centre + 0.5) * inverse)).collect();
-        let total: f64 = weights.iter().sum();
-        if total != 0.0 {
-            weights.iter_mut().for_each(|weight| *weight /= total);
-        }
-        self.push(first, &weights);
+    #[test]
+    fn columns_go_first_where_many_more_rows_than_columns_vanish() {
+        let order = |from: (usize, usize), to: (usize, usize)| {
+            let size = |(width, height)| Size { width, height };
+            columns_first(size(from), size(to))
+        };
+        assert!(order((30, 90), (20, 69)));
+        assert!(!order((30, 90), (20, 70)));
+        assert!(order((30, 90), (40, 89)));
+        assert!(!order((30, 90), (400, 91)));
+        assert!(!order((4000, 3000), (448, 336)));
     }
 
-    fn push(&mut self, first: usize, weights: &[f64]) {
-        let start = self.weights.len();
-        let one = f64::from(1_u32 << PRECISION);
-        self.weights.extend(weights.iter().map(|weight| (weight * one).round() as i32));
-        self.spans.push((first, start..self.weights.len()));
+    #[test]
+    fn a_window_beside_the_picture_is_black() {
+        let picture = pattern(4, 4);
+        let window = Window { left: 9, top: -3, size: Size { width: 2, height: 3 } };
+        let result = resize_window(&Canvas::plain(&picture), Size::square(8), window, Filter::Bicubic);
+        assert!(result.as_raw().iter().all(|&value| value == 0));
     }
 
-    fn outputs(&self) -> usize {
-        self.spans.len()
+    fn filters() -> impl Strategy<Value = Filter> {
+        (0_u64..6).prop_map(|number| Filter::from_number(number).expect("six filters"))
     }
 
-    fn taps(&self) -> impl Iterator<Item = Taps<'_>> {
-        self.spans.iter().map(|(first, range)| Taps { first: *first, weights: &self.weights[range.clone()] })
+    fn sizes() -> impl Strategy<Value = Size> {
+        (1_usize..40, 1_usize..40).prop_map(|(width, height)| Size { width, height })
     }
 
-    /// The source samples that any output needs.
-    fn source_range(&self) -> std::ops::Range<usize> {
-        let first = self.spans.iter().map(|(first, _)| *first).min().unwrap_or(0);
-        let last = self.spans.iter().map(|(first, range)| first + range.len()).max().unwrap_or(0);
-        first..last
-    }
-
-    /// All outputs along one row of RGB.
-    fn apply(&self, source: &[u8], result: &mut [u8]) {
-        for (taps, pixel) in self.taps().zip(result.chunks_exact_mut(3)) {
-            let source = source[taps.first * 3..].chunks_exact(3);
-            let mut sums = [HALF; 3];
-            for (sample, weight) in source.zip(taps.weights) {
-                sums[0] += i32::from(sample[0]) * weight;
-                sums[1] += i32::from(sample[1]) * weight;
-                sums[2] += i32::from(sample[2]) * weight;
+    proptest! {
+        #[test]
+        fn a_window_is_cut_from_the_whole(
+            from in sizes(), to in sizes(), window in sizes(), filter in filters(),
+            left in -9_i64..40, top in -9_i64..40,
+        ) {
+            let picture = pattern(from.width as u32, from.height as u32);
+            let whole = resize(&picture, to, filter);
+            let cut = resize_window(&Canvas::plain(&picture), to, Window { left, top, size: window }, filter);
+            for (x, y, pixel) in cut.enumerate_pixels() {
+                let column = u32::try_from(i64::from(x) + left).ok();
+                let row = u32::try_from(i64::from(y) + top).ok();
+                let expected = column.zip(row).and_then(|(x, y)| whole.get_pixel_checked(x, y).copied());
+                prop_assert_eq!(*pixel, expected.unwrap_or(Rgb([0; 3])));
             }
-            pixel.copy_from_slice(&sums.map(to_byte));
+        }
+
+        #[test]
+        fn a_padded_canvas_equals_a_padded_picture(
+            own in sizes(), extra in sizes(), to in sizes(), share in 0.0_f64..1.0, filter in filters(),
+        ) {
+            let ground = [9, 200, 77];
+            let size = Size { width: own.width + extra.width, height: own.height + extra.height };
+            let offset = ((extra.width as f64 * share) as usize, (extra.height as f64 * share) as usize);
+            let picture = pattern(own.width as u32, own.height as u32);
+            let mut padded = RgbImage::from_pixel(size.width as u32, size.height as u32, Rgb(ground));
+            image::imageops::replace(&mut padded, &picture, offset.0 as i64, offset.1 as i64);
+            let canvas = Canvas::padded(&picture, size, offset, ground);
+            prop_assert_eq!(resize_window(&canvas, to, Window::whole(to), filter), resize(&padded, to, filter));
+        }
+
+        #[test]
+        fn one_colour_stays(from in sizes(), to in sizes(), colour: [u8; 3], filter in filters()) {
+            let picture = RgbImage::from_pixel(from.width as u32, from.height as u32, Rgb(colour));
+            prop_assert!(resize(&picture, to, filter).pixels().all(|pixel| pixel.0 == colour));
+        }
+
+        #[test]
+        fn the_same_size_is_the_same_picture(size in sizes(), filter in filters()) {
+            let picture = pattern(size.width as u32, size.height as u32);
+            prop_assert_eq!(resize(&picture, size, filter), picture);
         }
     }
-}
-
-/// A row of weighted sums.
-struct Sums(Vec<i32>);
-
-impl Sums {
-    fn new(length: usize) -> Self {
-        Self(vec![HALF; length])
-    }
-
-    fn add(&mut self, row: &[u8], weight: i32) {
-        for (sum, &sample) in self.0.iter_mut().zip(row) {
-            *sum += i32::from(sample) * weight;
-        }
-    }
-
-    /// Rounds the sums into `result` and starts anew.
-    fn take(&mut self, result: &mut [u8]) {
-        for (value, sum) in result.iter_mut().zip(&mut self.0) {
-            *value = to_byte(std::mem::replace(sum, HALF));
-        }
-    }
-}
-
-/// One half in fixed point: sums start with it, so that cutting off rounds.
-const HALF: i32 = 1 << (PRECISION - 1);
-
-fn to_byte(sum: i32) -> u8 {
-    (sum >> PRECISION).clamp(0, 255) as u8
 }

@@ -1,13 +1,11 @@
 //! TIFF: the kinds of pixels that the `image` crate refuses or rounds in another way than Pillow.
 //!
-//! Palettes, grey with alpha, grey of 2, 4 or 32 bits and CMYK are handled here, all others by the common path.
+//! Palettes, grey with alpha, grey of 2, 4 or 32 bits and CMYK are handled here, all others by the common
+//! path.
 
 use std::io::Cursor;
 
-use image::{
-    ImageFormat, RgbImage,
-    metadata::Orientation,
-};
+use image::{ImageFormat, RgbImage, metadata::Orientation};
 use tiff::{
     ColorType, TiffError,
     decoder::{Decoder, DecodingResult, Limits},
@@ -54,7 +52,8 @@ pub(super) fn decode(source: &Source<'_>) -> Result<RgbImage, ImageError> {
     finish(source, &mut reader, &samples, data)
 }
 
-/// The `tiff` crate refuses palettes. The indices are laid out as grey is, so a copy that says grey gives them.
+/// The `tiff` crate refuses palettes. The indices are laid out as grey is, so a copy that says grey gives
+/// them.
 fn decode_palette(source: &Source<'_>, mut reader: TiffReader<'_>) -> Result<RgbImage, ImageError> {
     let failed = |error| convert(source, error);
     let map = reader.get_tag_u16_vec(Tag::ColorMap).map_err(failed)?;
@@ -123,7 +122,8 @@ fn finish(
     samples: &Samples,
     data: Vec<u8>,
 ) -> Result<RgbImage, ImageError> {
-    let turn = reader.find_tag_unsigned::<u8>(Tag::Orientation).ok().flatten().and_then(Orientation::from_exif);
+    let turn =
+        reader.find_tag_unsigned::<u8>(Tag::Orientation).ok().flatten().and_then(Orientation::from_exif);
     let picture = source.rgb(samples.width, samples.height, data)?;
     Ok(orient(picture, turn.unwrap_or(Orientation::NoTransforms)))
 }
@@ -168,7 +168,9 @@ impl Samples {
             return Err(source.corrupt("fewer samples than the header announces"));
         }
         let (pixel_step, sample_step) = if self.planes > 1 { (1, count) } else { (samples, 1) };
-        Ok((0..count).map(move |pixel| std::array::from_fn(|sample| values(pixel * pixel_step + sample * sample_step))))
+        Ok((0..count).map(move |pixel| {
+            std::array::from_fn(|sample| values(pixel * pixel_step + sample * sample_step))
+        }))
     }
 
     /// Samples of less than a byte: the highest bits come first, and each row starts with a byte of its own.

@@ -60,11 +60,26 @@ impl TokenizerError {
         Self::Json { path: path.to_path_buf(), source }
     }
 
-    pub(super) fn malformed(path: &Path, reason: impl ToString) -> Self {
-        Self::Malformed { path: path.to_path_buf(), reason: reason.to_string() }
+    pub(super) fn malformed(path: &Path, reason: impl Into<Reason>) -> Self {
+        Self::Malformed { path: path.to_path_buf(), reason: reason.into().0 }
     }
 
-    pub(super) fn encode(text: &str, reason: impl ToString) -> Self {
-        Self::Encode { text: text.chars().take(60).collect(), reason: reason.to_string() }
+    pub(super) fn encode(text: &str, reason: impl Into<Reason>) -> Self {
+        Self::Encode { text: text.chars().take(60).collect(), reason: reason.into().0 }
+    }
+}
+
+/// Why something failed, in our words or in those of the `tokenizers` crate.
+pub(super) struct Reason(String);
+
+impl From<String> for Reason {
+    fn from(reason: String) -> Self {
+        Self(reason)
+    }
+}
+
+impl From<tokenizers::Error> for Reason {
+    fn from(error: tokenizers::Error) -> Self {
+        Self(error.to_string())
     }
 }

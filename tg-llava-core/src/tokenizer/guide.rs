@@ -193,3 +193,99 @@ fn kind_of(dir: &Path, config: &TokenizerConfig) -> Result<GuideKind, TokenizerE
     let by_files = config.class.is_none() && dir.join("spiece.model").exists();
     Ok(if siglip || by_files { GuideKind::Siglip } else { GuideKind::Clip })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIP: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/conversations/tokenizers/clip");
+
+    fn golden() -> Vec<(String, Value)> {
+        let path = format!("{CLIP}/../../tokenization.json");
+        let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let cases =
+            golden["clip_guides"].as_array().unwrap().iter().chain(golden["clip_texts"].as_array().unwrap());
+        let text =
+            |case: &Value| case.get("guide_text").unwrap_or(&case["text"]).as_str().unwrap().to_owned();
+        cases.map(|case| (text(case), case.clone())).collect()
+    }
+
+    fn ids(value: &Value) -> Vec<i64> {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    /// A folder with only the older files of the fixture.
+    fn old_files() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["vocab.json", "merges.txt", "tokenizer_config.json"] {
+            std::fs::copy(format!("{CLIP}/{name}"), dir.path().join(name)).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn clip_ids_equal_the_references() {
+        let old = old_files();
+        for dir in [Path::new(CLIP), old.path()] {
+            let tokenizer = GuideTokenizer::from_dir(dir, None).unwrap();
+            assert_eq!((tokenizer.kind(), tokenizer.positions()), (GuideKind::Clip, 77));
+            let repairing = tokenizer.clone().with_cleaning(GuideCleaning::Ftfy);
+            for (text, case) in golden() {
+                assert_eq!(tokenizer.encode(&text, GuideCut::Whole).unwrap(), ids(&case["ids"]), "{text:?}");
+                let slow = case.get("slow_ids").unwrap_or(&case["ids"]);
+                assert_eq!(repairing.encode(&text, GuideCut::Whole).unwrap(), ids(slow), "{text:?}");
+                if case["ids_cut_77"].is_array() {
+                    let cut = tokenizer.encode(&text, GuideCut::DropEnd).unwrap();
+                    assert_eq!(cut, ids(&case["ids_cut_77"]), "{text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_guide_keeps_its_end() {
+        let tokenizer = GuideTokenizer::from_dir(CLIP, Some(10)).unwrap();
+        let text = "word ".repeat(50);
+        let whole = tokenizer.encode(&text, GuideCut::Whole).unwrap();
+        let cut = tokenizer.encode(&text, GuideCut::KeepEnd).unwrap();
+        assert_eq!(cut.len(), 10);
+        assert_eq!(cut[..9], whole[..9]);
+        assert_eq!(cut[9], tokenizer.end_id());
+        assert_ne!(tokenizer.encode(&text, GuideCut::DropEnd).unwrap()[9], tokenizer.end_id());
+    }
+
+    #[test]
+    fn a_batch_is_padded_to_its_longest_text() {
+        let tokenizer = GuideTokenizer::from_dir(CLIP, None).unwrap();
+        let batch = tokenizer.encode_batch(&["a cat", ""], GuideCut::KeepEnd).unwrap();
+        assert_eq!(batch.ids[1][2..], vec![tokenizer.pad_id(); batch.length() - 2]);
+        assert_eq!(batch.mask[1].iter().filter(|real| **real).count(), 2);
+        assert!(batch.mask[0].iter().all(|real| *real));
+    }
+
+    #[test]
+    fn siglip_fills_every_position() {
+        // Any vocabulary will do: the class in the config makes it a SigLIP tokenizer.
+        let dir = tempfile::tempdir().unwrap();
+        let from = format!("{CLIP}/../llama/tokenizer.json");
+        std::fs::copy(from, dir.path().join("tokenizer.json")).unwrap();
+        let config = r#"{"tokenizer_class": "SiglipTokenizer", "eos_token": "</s>", "pad_token": "</s>"}"#;
+        std::fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
+        let tokenizer = GuideTokenizer::from_dir(dir.path(), None).unwrap();
+        let batch = tokenizer.encode_batch(&["A cat!", "a  CAT"], GuideCut::KeepEnd).unwrap();
+        assert_eq!((tokenizer.kind(), batch.length()), (GuideKind::Siglip, 64));
+        assert_eq!(batch.ids[0], batch.ids[1]);
+        assert_eq!(batch.ids[0][63], tokenizer.end_id());
+    }
+
+    #[test]
+    fn an_empty_folder_says_what_is_looked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = GuideTokenizer::from_dir(dir.path(), None).unwrap_err().to_string();
+        assert!(error.contains("merges.txt"), "{error}");
+        std::fs::write(dir.path().join("config.json"), r#"{"model_type": "siglip"}"#).unwrap();
+        let error = GuideTokenizer::from_dir(dir.path(), None).unwrap_err().to_string();
+        assert!(error.contains("spiece.model"), "{error}");
+    }
+}

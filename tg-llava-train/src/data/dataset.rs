@@ -33,8 +33,10 @@ pub struct LlavaDataset {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    span: Span,
+    offset: u64,
     bytes: u32,
+    line: u32,
+    place: u32,
     words_and_image: u32,
 }
 
@@ -42,9 +44,15 @@ struct Entry {
 const IMAGE_BIT: u32 = 1 << 31;
 
 impl Entry {
-    fn new(span: Span, bytes: u32, summary: Summary) -> Self {
+    fn new(span: Span, bytes: u32, place: usize, summary: Summary) -> Self {
         let image = if summary.has_image { IMAGE_BIT } else { 0 };
-        Self { span, bytes, words_and_image: summary.words.min(IMAGE_BIT - 1) | image }
+        Self {
+            offset: span.offset,
+            bytes,
+            line: u32::try_from(span.line).unwrap_or(u32::MAX),
+            place: u32::try_from(place).unwrap_or(u32::MAX),
+            words_and_image: summary.words.min(IMAGE_BIT - 1) | image,
+        }
     }
 
     fn has_image(&self) -> bool {
@@ -82,11 +90,11 @@ impl LlavaDataset {
                 let message = format!("one sample of {} bytes; at most 4 GiB are possible", buffer.len());
                 return Err(DataError::Layout { path: path.to_path_buf(), line: span.line, message });
             };
+            let place = entries.len() + rejected.len();
             match Summary::parse(&buffer, span.line) {
-                Ok(summary) => entries.push(Entry::new(span, bytes, summary)),
+                Ok(summary) => entries.push(Entry::new(span, bytes, place, summary)),
                 Err(problem) => {
-                    let place = entries.len() + rejected.len();
-                    let id = salvage_id(&buffer).unwrap_or_else(|| format!("#{place}"));
+                    let id = salvage_id(&buffer).unwrap_or_else(|| unnamed(place));
                     let error = problem.at(path, span.line, id);
                     match on_bad_sample {
                         OnBadSample::Error => return Err(error),
@@ -133,7 +141,12 @@ impl LlavaDataset {
 
     /// The line of the file on which sample `index` starts, from 1; 0 beyond the end.
     pub fn line(&self, index: usize) -> u64 {
-        self.entries.get(index).map_or(0, |entry| entry.span.line)
+        self.entries.get(index).map_or(0, |entry| entry.line.into())
+    }
+
+    /// The place of sample `index` in the file, from 0: not `index` where samples before it were left out.
+    pub fn place(&self, index: usize) -> usize {
+        self.entries.get(index).map_or(index, |entry| entry.place as usize)
     }
 
     /// Words of each sample, plus 128 where it has a picture (`lengths` of the reference's dataset).
@@ -157,13 +170,22 @@ impl LlavaDataset {
         let mut json = vec![0; entry.bytes as usize];
         {
             let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.seek(SeekFrom::Start(entry.span.offset))
+            file.seek(SeekFrom::Start(entry.offset))
                 .and_then(|_| file.read_exact(&mut json))
                 .map_err(|source| DataError::Io { path: self.path.clone(), source })?;
         }
-        Sample::parse(&json, entry.span.line)
-            .map_err(|problem| problem.at(&self.path, entry.span.line, format!("#{index}")))
+        let mut sample = Sample::parse(&json, self.line(index))
+            .map_err(|problem| problem.at(&self.path, self.line(index), unnamed(self.place(index))))?;
+        if sample.id.is_empty() {
+            sample.id = unnamed(self.place(index));
+        }
+        Ok(sample)
     }
+}
+
+/// What a sample without `id` is called.
+fn unnamed(place: usize) -> String {
+    format!("#{place}")
 }
 
 #[cfg(test)]
@@ -190,7 +212,7 @@ mod tests {
             let data = LlavaDataset::open(path, OnBadSample::Error).unwrap();
             assert_eq!(data.lengths(), [131, 3]);
             assert_eq!(data.modality_lengths(), [3, -3]);
-            assert_eq!(data.sample(1).unwrap().id.as_deref(), Some("b"));
+            assert_eq!(data.sample(1).unwrap().id, "b");
             assert_eq!(data.sample(0).unwrap().images, ["a.png"]);
             assert!(matches!(data.sample(2), Err(DataError::OutOfRange { index: 2, count: 2, .. })));
         }
@@ -203,11 +225,11 @@ mod tests {
         assert!(error.contains("line 2, sample bad: 1 `<image>`"), "{error}");
 
         let data = LlavaDataset::open(file.path(), OnBadSample::Skip).unwrap();
-        assert_eq!((data.len(), data.line(1)), (2, 4));
+        assert_eq!((data.len(), data.line(1), data.place(1)), (2, 4, 3));
         match data.rejected() {
             [DataError::Sample { id, .. }, DataError::Sample { id: second, problem, line: 3, .. }] => {
                 assert_eq!((id.as_str(), second.as_str()), ("bad", "#2"));
-                assert!(matches!(problem, SampleProblem::Syntax { line: 3, .. }), "{problem}");
+                assert!(matches!(**problem, SampleProblem::Syntax { line: 3, .. }), "{problem}");
             }
             other => panic!("{other:?}"),
         }

@@ -42,7 +42,7 @@ pub enum DataError {
         /// The sample's `id`, or `#n` (its place in the file, from 0) where it has none.
         id: String,
         /// What is wrong with it.
-        problem: SampleProblem,
+        problem: Box<SampleProblem>,
     },
     /// No sample of the file is left after the bad ones were skipped.
     #[error("{path}: all {count} samples were skipped; the first one: {first}")]
@@ -133,7 +133,7 @@ pub enum SampleProblem {
 impl SampleProblem {
     /// Places the problem at a sample of a file.
     pub(super) fn at(self, path: &Path, line: u64, id: impl Into<String>) -> DataError {
-        DataError::Sample { path: path.to_path_buf(), line, id: id.into(), problem: self }
+        DataError::Sample { path: path.to_path_buf(), line, id: id.into(), problem: Box::new(self) }
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use tg_llava_core::{
     conversation::{
-        GuideTurn, ImageMarks, LabelNote, LabelOptions, SingleLabels, Template, guide_text, label_conversation,
+        GuideTurn, ImageMarks, LabelNote, LabelOptions, SingleLabels, Template, guide_text,
+        label_conversation,
     },
     multimodal::IMAGE_TOKEN_INDEX,
     nn::IGNORE_INDEX,
@@ -62,7 +63,7 @@ impl EncodeOptions {
 pub struct Example {
     /// Its number in the data set.
     pub index: usize,
-    /// Its `id`, or `#index` where it has none.
+    /// Its `id`, or `#n` (its place in the file, from 0) where it has none.
     pub id: String,
     /// Token ids; [`IMAGE_TOKEN_INDEX`] stands for a picture.
     pub input_ids: Vec<i64>,
@@ -147,7 +148,7 @@ impl SampleEncoder {
         let guide = guide_text(&sample.conversations, options.guide_turn)?;
         let mut example = Example {
             index,
-            id: sample.id.clone().unwrap_or_else(|| format!("#{index}")),
+            id: sample.id.clone(),
             input_ids: labelled.ids,
             labels: labelled.labels,
             guide_ids: self.guide.encode(&guide, options.guide_cut)?,

@@ -20,9 +20,7 @@ pub use collate::{Batch, PaddedText};
 pub use dataset::LlavaDataset;
 pub use error::{DataError, OnBadSample, SampleProblem};
 pub use example::{EncodeOptions, Example, SampleEncoder};
-pub use grouping::{
-    Grouping, length_grouped_indices, modality_length_grouped_indices, split_to_even_chunks,
-};
+pub use grouping::{Grouping, length_grouped_indices, modality_length_grouped_indices, split_to_even_chunks};
 pub use loader::{Loader, Outcome, SampleNotice};
 pub use prefetch::Prefetch;
 pub use random::Permutations;

@@ -39,7 +39,8 @@ impl<I: Iterator<Item = Vec<usize>>> Prefetch<I> {
             thread::spawn(move || work(&loader, &queue))
         });
         let workers = workers.collect();
-        let mut prefetch = Self { batches, ahead: ahead.max(1), jobs: Some(jobs), due: VecDeque::new(), workers };
+        let mut prefetch =
+            Self { batches, ahead: ahead.max(1), jobs: Some(jobs), due: VecDeque::new(), workers };
         prefetch.order_more();
         prefetch
     }

@@ -14,8 +14,8 @@ use super::error::SampleProblem;
 /// One training sample, checked: roles are known, there is a turn, and marks and pictures agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// The sample's `id`; `None` where it has none.
-    pub id: Option<String>,
+    /// The sample's `id`, or `#n` (its place in the file, from 0) where it has none.
+    pub id: String,
     /// File names of the pictures, relative to the image folder; none for a text-only sample.
     pub images: Vec<String>,
     /// The turns, at least one.
@@ -82,7 +82,8 @@ impl RawImages<'_> {
 }
 
 impl Sample {
-    /// Reads and checks one sample; `line` is the line of the file on which `json` starts.
+    /// Reads and checks one sample; `line` is the line of the file on which `json` starts. A sample without `id`
+    /// gets an empty one.
     pub(super) fn parse(json: &[u8], line: u64) -> Result<Self, SampleProblem> {
         let raw = RawSample::parse(json, line)?;
         raw.check(line)?;
@@ -97,7 +98,7 @@ impl Sample {
             .enumerate()
             .map(|(at, turn)| Ok(Turn { from: turn.speaker(at, line)?, value: turn.value.into_owned() }))
             .collect::<Result<_, SampleProblem>>()?;
-        Ok(Self { id: raw.id.map(RawId::into_string), images, conversations })
+        Ok(Self { id: raw.id.map_or_else(String::new, RawId::into_string), images, conversations })
     }
 
     /// Whether the sample has no picture.
@@ -138,13 +139,13 @@ impl<'a> RawSample<'a> {
 
 impl RawTurn<'_> {
     fn speaker(&self, at: usize, line: u64) -> Result<Speaker, SampleProblem> {
-        [Speaker::Human, Speaker::Gpt].into_iter().find(|speaker| speaker.name() == self.from).ok_or_else(|| {
-            SampleProblem::Field {
+        [Speaker::Human, Speaker::Gpt].into_iter().find(|speaker| speaker.name() == self.from).ok_or_else(
+            || SampleProblem::Field {
                 field: format!("conversations[{at}].from"),
                 line,
                 message: format!("unknown role {:?}; expected \"human\" or \"gpt\"", self.from),
-            }
-        })
+            },
+        )
     }
 }
 
@@ -251,7 +252,7 @@ mod tests {
         ] {
             let json = format!("{{\"id\": 7, {image} \"model\": \"x\", \"conversations\": {}}}", turns(text));
             let sample = Sample::parse(json.as_bytes(), 1).unwrap();
-            assert_eq!(sample.id.as_deref(), Some("7"));
+            assert_eq!(sample.id, "7");
             assert_eq!(sample.images, expected);
             assert_eq!(Summary::parse(json.as_bytes(), 1).unwrap().has_image, !expected.is_empty());
         }

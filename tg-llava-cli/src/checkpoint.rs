@@ -1,0 +1,122 @@
+//! Which folder is meant.
+
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+
+/// Names the folder of the checkpoint that `chat` takes without `--model`.
+pub const WEIGHTS_VARIABLE: &str = "TG_LLAVA_WEIGHTS";
+
+/// The folder to load: `asked`, or the checkpoint that ships.
+///
+/// # Errors
+/// [`Failure::Input`] where there is none.
+pub fn find(asked: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(dir) = asked {
+        check(dir)?;
+        return Ok(dir.to_path_buf());
+    }
+    if let Some(dir) = std::env::var_os(WEIGHTS_VARIABLE).map(PathBuf::from) {
+        return shipped_in(&dir)?.ok_or_else(|| {
+            Failure::input(format_args!("{WEIGHTS_VARIABLE}={}: there is no checkpoint there", dir.display()))
+        });
+    }
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("weights")));
+    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../weights"));
+    for place in beside.iter().map(PathBuf::as_path).chain([Path::new("weights"), source]) {
+        if let Some(dir) = shipped_in(place)? {
+            return Ok(dir);
+        }
+    }
+    Err(Failure::input(format_args!(
+        "there is no checkpoint in a folder weights/ (beside the program, here, or in the sources).\n  \
+         Name one with --model DIR or {WEIGHTS_VARIABLE}=DIR; README.md says how to get weights"
+    )))
+}
+
+/// Checks that `dir` looks like a checkpoint.
+///
+/// # Errors
+/// [`Failure::Input`] where it does not, with what it looks like instead.
+pub fn check(dir: &Path) -> Result<(), Failure> {
+    let name = dir.display();
+    if dir.join("config.json").is_file() {
+        return Ok(());
+    }
+    if dir.is_file() {
+        return Err(Failure::input(format_args!("{name}: a file; give the folder that holds config.json")));
+    }
+    if !dir.is_dir() {
+        return Err(Failure::input(format_args!(
+            "{name}: no such folder; checkpoints are not downloaded by name, README.md says how to get them"
+        )));
+    }
+    let hint = match checkpoints_in(dir).as_slice() {
+        [] => String::new(),
+        [only] => format!("; did you mean {}?", only.display()),
+        [first, ..] => format!("; did you mean a folder in it, such as {}?", first.display()),
+    };
+    Err(Failure::input(format_args!(
+        "{name}: not a checkpoint: it holds no config.json (beside weights and tokenizer files){hint}"
+    )))
+}
+
+/// The checkpoint in a folder of shipped weights: the folder itself, or the one folder in it.
+fn shipped_in(place: &Path) -> Result<Option<PathBuf>, Failure> {
+    if place.join("config.json").is_file() {
+        return Ok(Some(place.to_path_buf()));
+    }
+    let mut found = checkpoints_in(place);
+    if found.len() > 1 {
+        let names: Vec<_> = found.iter().map(|dir| dir.display().to_string()).collect();
+        return Err(Failure::input(format_args!(
+            "there are several checkpoints; choose with --model: {}",
+            names.join(", ")
+        )));
+    }
+    Ok(found.pop())
+}
+
+/// Folders in `dir` that hold a config.json, by name.
+fn checkpoints_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| path.join("config.json").is_file()).collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(with: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for name in with {
+            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("config.json"), "{}").unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn shipped_weights_are_the_folder_or_the_one_in_it() {
+        let dir = folder(&[]);
+        assert_eq!(shipped_in(dir.path()).unwrap(), None);
+        assert_eq!(shipped_in(&dir.path().join("none")).unwrap(), None);
+        let dir = folder(&["small"]);
+        assert_eq!(shipped_in(dir.path()).unwrap(), Some(dir.path().join("small")));
+        let dir = folder(&["", "tower"]);
+        assert_eq!(shipped_in(dir.path()).unwrap(), Some(dir.path().join("")));
+        let message = shipped_in(folder(&["a", "b"]).path()).unwrap_err().message().unwrap();
+        assert!(message.contains("--model"), "{message}");
+    }
+
+    #[test]
+    fn a_folder_too_high_is_told() {
+        let dir = folder(&["small"]);
+        let message = check(dir.path()).unwrap_err().message().unwrap();
+        assert!(message.ends_with("small?"), "{message}");
+        assert!(check(&dir.path().join("small")).is_ok());
+    }
+}

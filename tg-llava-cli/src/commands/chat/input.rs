@@ -1,0 +1,127 @@
+//! Where a conversation's lines come from: a line editor on a terminal, plain lines otherwise.
+
+use std::io::{self, BufRead, IsTerminal};
+use std::path::PathBuf;
+
+use anyhow::{Context, Error};
+use rustyline::error::ReadlineError;
+use rustyline::{Config, DefaultEditor};
+
+use crate::failure::Failure;
+
+/// Lines that the editor remembers.
+const HISTORY_LINES: usize = 1000;
+const PROMPT: &str = "> ";
+
+/// The next thing that was typed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Typed {
+    /// A line without its end.
+    Line(String),
+    /// Ctrl-C instead of a line.
+    Interrupt,
+    /// Ctrl-D, or the end of the input.
+    End,
+}
+
+/// A source of lines.
+pub enum Input {
+    /// A terminal, with history in a file where one can be kept.
+    Editor(Box<DefaultEditor>, Option<PathBuf>),
+    /// Piped lines.
+    Plain,
+}
+
+impl Input {
+    /// An editor where both ends are a terminal.
+    ///
+    /// # Errors
+    /// [`Failure::Run`] where the terminal cannot be used.
+    pub fn open() -> Result<Self, Failure> {
+        if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+            return Ok(Self::Plain);
+        }
+        let editor = || -> rustyline::Result<DefaultEditor> {
+            let config = Config::builder().max_history_size(HISTORY_LINES)?.auto_add_history(true).build();
+            DefaultEditor::with_config(config)
+        };
+        let mut editor = editor().context("the terminal cannot be used").map_err(Failure::Run)?;
+        let file = history_file();
+        if let Some(file) = &file {
+            // The first time there is none.
+            let _ = editor.load_history(file);
+        }
+        Ok(Self::Editor(Box::new(editor), file))
+    }
+
+    /// Whether somebody sits in front of it.
+    pub fn is_interactive(&self) -> bool {
+        matches!(self, Self::Editor(..))
+    }
+
+    /// Waits for the next line.
+    ///
+    /// # Errors
+    /// [`Failure::Run`] where input cannot be read.
+    pub fn next(&mut self) -> Result<Typed, Failure> {
+        match self {
+            Self::Editor(editor, _) => match editor.readline(PROMPT) {
+                Ok(line) => Ok(Typed::Line(line)),
+                Err(ReadlineError::Interrupted) => Ok(Typed::Interrupt),
+                Err(ReadlineError::Eof) => Ok(Typed::End),
+                Err(error) => Err(Failure::Run(Error::new(error).context("the terminal cannot be read"))),
+            },
+            Self::Plain => read_plain(&mut io::stdin().lock()),
+        }
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        if let Self::Editor(editor, Some(file)) = self {
+            // A history that cannot be kept is nothing to stop for.
+            let _ = file.parent().map(std::fs::create_dir_all);
+            let _ = editor.save_history(file);
+        }
+    }
+}
+
+fn read_plain(input: &mut impl BufRead) -> Result<Typed, Failure> {
+    let mut line = Vec::new();
+    let length = input.read_until(b'\n', &mut line);
+    match length.context("standard input cannot be read").map_err(Failure::Run)? {
+        0 => Ok(Typed::End),
+        _ => match String::from_utf8(line) {
+            Ok(line) => Ok(Typed::Line(line.trim_end_matches(['\r', '\n']).to_owned())),
+            Err(_) => Err(Failure::input("standard input is not UTF-8 text")),
+        },
+    }
+}
+
+/// The history's place in the user's data folder.
+fn history_file() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = if cfg!(windows) {
+        variable("APPDATA")
+    } else if cfg!(target_os = "macos") {
+        variable("HOME").map(|home| home.join("Library/Application Support"))
+    } else {
+        variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")))
+    };
+    Some(data?.join("tg-llava").join("history.txt"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_lines_end_with_the_input() {
+        let mut input = "one\r\n\ntwo".as_bytes();
+        for line in ["one", "", "two"] {
+            assert_eq!(read_plain(&mut input).unwrap(), Typed::Line(line.into()));
+        }
+        assert_eq!(read_plain(&mut input).unwrap(), Typed::End);
+        assert_eq!(read_plain(&mut &b"\xff\n"[..]).unwrap_err().exit_code(), 2);
+    }
+}

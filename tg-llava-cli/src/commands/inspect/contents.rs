@@ -1,0 +1,230 @@
+//! What was found in a checkpoint folder, in the shape that `--json` prints.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Serialize, Serializer};
+use tg_llava_core::weights::StoredTensor;
+
+/// Kinds of folders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Decoder, towers, bridges and projector.
+    Full,
+    /// A decoder that sees no pictures.
+    PlainDecoder,
+    /// What stage 1 trains, over a decoder in another folder.
+    Stage1,
+    /// What stage 1 trains; the decoder was not found.
+    Stage1WithoutBase,
+    /// A CLIP or SigLIP folder.
+    Tower,
+}
+
+/// Parts of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Pictures to features.
+    VisionTower,
+    /// Guide text to features.
+    TextTower,
+    /// `mm_cross_attn`.
+    FeatureGuide,
+    /// `mm_patch_encoder`.
+    DetailPerceiver,
+    /// `mm_projector`.
+    Projector,
+    /// The decoder.
+    Llm,
+}
+
+/// Everything that was found.
+#[derive(Debug, Serialize)]
+pub struct Contents {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Whether it can be used as it is.
+    pub complete: bool,
+    /// Each part in words.
+    #[serde(serialize_with = "as_object")]
+    pub description: Vec<(&'static str, String)>,
+    /// Sizes by part; skipped tensors are not counted.
+    pub parts: BTreeMap<Part, Size>,
+    /// The files that the tensors are in.
+    pub files: Vec<FileEntry>,
+    /// What prevents its use, in words; keys that are missing, unknown or wrong are listed below.
+    pub problems: Vec<String>,
+    /// Keys that config.json asks for and no file holds.
+    pub missing: Vec<String>,
+    /// Keys that no part of the model has a place for.
+    pub unknown: Vec<KeyInFile>,
+    /// Keys whose shape is not the one that config.json asks for.
+    pub misshapen: Vec<Misshapen>,
+    /// Keys of weights that are no floats.
+    pub not_float: Vec<String>,
+    /// Keys that loading skips, because the model never uses them.
+    pub unused: Vec<String>,
+    /// Every tensor (with `-v`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tensors: Vec<TensorEntry>,
+}
+
+/// Size of a part.
+#[derive(Debug, Default, Clone, Serialize)]
+pub struct Size {
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Number of values.
+    pub parameters: u64,
+    /// Bytes of the values in the files.
+    pub bytes: u64,
+    /// Tensors by element type.
+    pub dtypes: BTreeMap<String, usize>,
+}
+
+/// One weights file.
+#[derive(Debug, Clone, Serialize)]
+pub struct FileEntry {
+    /// Its path, relative to the folder where it is inside.
+    pub file: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Tensors that are taken from it.
+    pub tensors: usize,
+}
+
+/// A key and where it was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct KeyInFile {
+    /// The key.
+    pub key: String,
+    /// The file, relative to the folder where it is inside.
+    pub file: PathBuf,
+}
+
+/// A tensor of the wrong shape.
+#[derive(Debug, Clone, Serialize)]
+pub struct Misshapen {
+    /// The key.
+    pub key: String,
+    /// The shape in the file.
+    pub found: Vec<usize>,
+    /// The shape that config.json asks for.
+    pub expected: Vec<usize>,
+}
+
+/// One tensor.
+#[derive(Debug, Clone, Serialize)]
+pub struct TensorEntry {
+    /// The key of a full checkpoint.
+    pub key: String,
+    /// Element type.
+    pub dtype: String,
+    /// Extents, outermost first.
+    pub shape: Vec<usize>,
+    /// The file, relative to the folder where it is inside.
+    pub file: PathBuf,
+    /// Whether the model uses it.
+    pub used: bool,
+}
+
+impl Kind {
+    /// What it is called.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Full => "full checkpoint",
+            Self::PlainDecoder => "plain decoder, which sees no pictures",
+            Self::Stage1 => "stage-1 files over a decoder",
+            Self::Stage1WithoutBase => "stage-1 files; the decoder is elsewhere (name it with --base)",
+            Self::Tower => "CLIP or SigLIP tower",
+        }
+    }
+}
+
+impl Part {
+    /// The part that a full checkpoint's key belongs to.
+    pub fn of(key: &str) -> Self {
+        [
+            ("model.vision_tower.", Self::VisionTower),
+            ("model.text_tower.", Self::TextTower),
+            ("model.mm_cross_attn.", Self::FeatureGuide),
+            ("model.mm_patch_encoder.", Self::DetailPerceiver),
+            ("model.mm_projector.", Self::Projector),
+        ]
+        .into_iter()
+        .find(|(prefix, _)| key.starts_with(prefix))
+        .map_or(Self::Llm, |(_, part)| part)
+    }
+
+    /// What it is called.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::VisionTower => "vision tower",
+            Self::TextTower => "text tower",
+            Self::FeatureGuide => "feature guide",
+            Self::DetailPerceiver => "detail perceiver",
+            Self::Projector => "projector",
+            Self::Llm => "decoder",
+        }
+    }
+}
+
+impl Size {
+    /// Counts a tensor.
+    pub fn add(&mut self, tensor: &StoredTensor) {
+        self.tensors += 1;
+        self.parameters += tensor.num_elements() as u64;
+        self.bytes += tensor.num_elements() as u64 * element_bytes(&tensor.dtype_name);
+        *self.dtypes.entry(tensor.dtype_name.to_lowercase()).or_default() += 1;
+    }
+
+    /// Counts another part's tensors.
+    pub fn merge(&mut self, other: &Self) {
+        self.tensors += other.tensors;
+        self.parameters += other.parameters;
+        self.bytes += other.bytes;
+        for (dtype, count) in &other.dtypes {
+            *self.dtypes.entry(dtype.clone()).or_default() += count;
+        }
+    }
+}
+
+/// Titles become keys.
+fn as_object<S: Serializer>(lines: &[(&'static str, String)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(lines.iter().map(|(title, text)| (title.replace(' ', "_"), text)))
+}
+
+/// Bytes of one element: dtypes end in their number of bits.
+fn element_bytes(dtype: &str) -> u64 {
+    let digits = dtype.trim_start_matches(|c: char| !c.is_ascii_digit());
+    digits.parse().map_or(1, |bits: u64| bits.div_ceil(8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_belong_to_parts() {
+        for (key, part) in [
+            ("model.vision_tower.vision_tower.vision_model.a", Part::VisionTower),
+            ("model.mm_projector.0.weight", Part::Projector),
+            ("model.mm_patch_encoder.latents", Part::DetailPerceiver),
+            ("model.layers.0.mlp.up_proj.weight", Part::Llm),
+            ("lm_head.weight", Part::Llm),
+        ] {
+            assert_eq!(Part::of(key), part, "{key}");
+        }
+    }
+
+    #[test]
+    fn element_sizes() {
+        for (dtype, bytes) in [("F32", 4), ("BF16", 2), ("I64", 8), ("U8", 1), ("BOOL", 1)] {
+            assert_eq!(element_bytes(dtype), bytes, "{dtype}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `inspect`: what a checkpoint folder holds and whether it is complete, from headers alone.
+
+mod compare;
+mod contents;
+mod describe;
+mod folder;
+mod render;
+
+use crate::args::InspectArgs;
+use crate::checkpoint;
+use crate::console::{Console, print, print_json};
+use crate::failure::Failure;
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Failure::Check`] where the folder is not complete, [`Failure::Input`] where it cannot be read.
+pub fn run(args: &InspectArgs) -> Result<(), Failure> {
+    let console = Console::new(&args.output);
+    checkpoint::check(&args.dir)?;
+    if let Some(base) = &args.base {
+        checkpoint::check(base)?;
+    }
+    let mut contents = folder::inspect(&args.dir, args.base.as_deref())?;
+    if console.json {
+        if !console.verbose {
+            contents.tensors.clear();
+        }
+        print_json(&contents, true)?;
+    } else {
+        print(&render::text(&contents, console.verbose))?;
+    }
+    if contents.complete { Ok(()) } else { Err(Failure::Check) }
+}

@@ -1,0 +1,6 @@
+//! One module a command.
+
+pub mod chat;
+pub mod completions;
+pub mod inspect;
+pub mod parity;

@@ -1,0 +1,318 @@
+//! Devices: the backends that this build has, which one to take, and how to open it.
+
+use burn::tensor::{DType, Device, Tensor};
+use clap::ValueEnum;
+
+use crate::args::ComputeArgs;
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::fault;
+
+/// A Burn backend; each is compiled in by the Cargo feature of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// NVIDIA GPUs.
+    Cuda,
+    /// GPUs through Vulkan, with SPIR-V kernels.
+    Vulkan,
+    /// GPUs through Vulkan, Metal or DirectX, with WGSL kernels.
+    Wgpu,
+    /// The CPU.
+    Flex,
+    /// The CPU, with Burn's older backend.
+    NdArray,
+}
+
+/// What `--device` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceSpec {
+    /// The backend.
+    pub backend: Backend,
+    /// Which of several GPUs (CUDA alone).
+    pub index: usize,
+}
+
+/// What `--dtype` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the values' help would repeat their names")]
+pub enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+/// The number format where none is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usual {
+    /// What the device is best at: bf16 on CUDA, f32 elsewhere.
+    Fast,
+    /// f32.
+    Exact,
+}
+
+/// A device ready for use.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// What was opened.
+    pub spec: DeviceSpec,
+    /// Burn's handle.
+    pub device: Device,
+    /// The number format to load weights in.
+    pub dtype: DType,
+}
+
+impl Backend {
+    /// All backends, the one to prefer first.
+    pub const ALL: [Self; 5] = [Self::Cuda, Self::Vulkan, Self::Wgpu, Self::Flex, Self::NdArray];
+
+    /// The name on the command line, which is the Cargo feature's.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cuda => "cuda",
+            Self::Vulkan => "vulkan",
+            Self::Wgpu => "wgpu",
+            Self::Flex => "flex",
+            Self::NdArray => "ndarray",
+        }
+    }
+
+    /// Whether this build has it.
+    pub fn is_built(self) -> bool {
+        match self {
+            Self::Cuda => cfg!(feature = "cuda"),
+            Self::Vulkan => cfg!(feature = "vulkan"),
+            Self::Wgpu => cfg!(feature = "wgpu"),
+            Self::Flex => cfg!(feature = "flex"),
+            Self::NdArray => cfg!(feature = "ndarray"),
+        }
+    }
+
+    /// Names of the backends that this build has.
+    pub fn built() -> Vec<&'static str> {
+        Self::ALL.into_iter().filter(|backend| backend.is_built()).map(Self::name).collect()
+    }
+
+    fn is_cpu(self) -> bool {
+        matches!(self, Self::Flex | Self::NdArray)
+    }
+}
+
+impl DeviceSpec {
+    /// Reads `flex`, `ndarray`, `wgpu`, `vulkan`, `cuda` or `cuda:N`.
+    ///
+    /// # Errors
+    /// A text for the user: the names there are, or the feature that this build lacks.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, index) = match text.split_once(':') {
+            Some((name, index)) => (name, Some(index)),
+            None => (text, None),
+        };
+        let backend = Backend::ALL.into_iter().find(|backend| backend.name() == name).ok_or_else(|| {
+            format!(
+                "there is no such device; there are flex, ndarray, wgpu, vulkan, cuda and cuda:N (this build has {})",
+                list_built()
+            )
+        })?;
+        let index = match index {
+            None => 0,
+            Some(index) if backend == Backend::Cuda => index
+                .parse()
+                .map_err(|_| format!("{index:?} is not the number of a GPU; the first is cuda:0"))?,
+            Some(_) => return Err(format!("{name} takes no number; write --device {name}")),
+        };
+        if !backend.is_built() {
+            return Err(format!(
+                "this build has {}, not {name}; build with `cargo build --release -p tg-llava-cli --features {name}`",
+                list_built()
+            ));
+        }
+        Ok(Self { backend, index })
+    }
+
+    /// Burn's handle; `None` for a backend that this build lacks.
+    fn device(self) -> Option<Device> {
+        match self.backend {
+            #[cfg(feature = "cuda")]
+            Backend::Cuda => Some(Device::cuda(self.index)),
+            #[cfg(feature = "vulkan")]
+            Backend::Vulkan => Some(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu => Some(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+            #[cfg(feature = "flex")]
+            Backend::Flex => Some(Device::flex()),
+            #[cfg(feature = "ndarray")]
+            #[expect(deprecated, reason = "offered to compare with, as long as Burn has it")]
+            Backend::NdArray => Some(Device::ndarray()),
+            #[cfg(not(all(
+                feature = "cuda",
+                feature = "vulkan",
+                feature = "wgpu",
+                feature = "flex",
+                feature = "ndarray"
+            )))]
+            _ => None,
+        }
+    }
+
+    /// Burn's handle, once a small computation has shown that the device works.
+    fn open(self) -> Result<Device, String> {
+        let device = self.device().ok_or_else(|| format!("this build has no {}", self.backend.name()))?;
+        if self.backend.is_cpu() {
+            return Ok(device);
+        }
+        let sum = fault::catch(false, || {
+            Tensor::<1>::from_floats([1.0, 2.0], &device).sum().try_into_vec_as::<f32>()
+        })?;
+        match sum {
+            Ok(values) if values == [3.0] => Ok(device),
+            Ok(values) => Err(format!("1 + 2 came out as {values:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Whether to take this device unasked: a GPU must be a real one, not a program that plays one.
+    fn is_worth_trying(self) -> bool {
+        match self.backend {
+            #[cfg(feature = "vulkan")]
+            Backend::Vulkan => has_real_gpu(burn::tensor::DeviceType::Vulkan, Device::vulkan),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu => has_real_gpu(burn::tensor::DeviceType::Wgpu, Device::wgpu),
+            _ => self.backend.is_built(),
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.backend {
+            Backend::Cuda => write!(f, "cuda:{}", self.index),
+            other => f.write_str(other.name()),
+        }
+    }
+}
+
+#[cfg(any(feature = "vulkan", feature = "wgpu"))]
+fn has_real_gpu(kind: burn::tensor::DeviceType, device: fn(burn::tensor::DeviceKind) -> Device) -> bool {
+    use burn::tensor::DeviceKind::{DiscreteGpu, IntegratedGpu, VirtualGpu};
+    let found = fault::catch(false, || Device::enumerate(kind).into_vec()).unwrap_or_default();
+    [DiscreteGpu(0), IntegratedGpu(0), VirtualGpu(0)].into_iter().any(|gpu| found.contains(&device(gpu)))
+}
+
+fn list_built() -> String {
+    match Backend::built() {
+        built if built.is_empty() => "no device at all".into(),
+        built => built.join(", "),
+    }
+}
+
+/// A device to describe models with, on which nothing is computed.
+///
+/// # Errors
+/// Where this build has no backend.
+pub fn any() -> Result<Device, Failure> {
+    // From the last: the CPU costs nothing to name.
+    let device = Backend::ALL.into_iter().rev().find_map(|backend| DeviceSpec { backend, index: 0 }.device());
+    device.ok_or_else(no_backend)
+}
+
+/// Opens the device that was asked for, or the best one that works; `usual` is the number format where none was
+/// asked for.
+///
+/// # Errors
+/// [`Failure::Run`] where a device does not work, [`Failure::Input`] where it cannot compute in the format asked
+/// for.
+pub fn open(args: &ComputeArgs, usual: Usual, console: &Console) -> Result<Opened, Failure> {
+    let (spec, device) = match args.device {
+        Some(spec) => {
+            let device = spec.open().map_err(|reason| {
+                Failure::Run(anyhow::anyhow!("device {spec} does not work on this machine: {reason}"))
+            })?;
+            (spec, device)
+        }
+        None => best(console)?,
+    };
+    let dtype = dtype_of(args.dtype, usual, spec.backend);
+    check_dtype(dtype, spec, &device, console)?;
+    console.detail(format_args!("device {spec}, numbers in {}", dtype.name()));
+    Ok(Opened { spec, device, dtype })
+}
+
+fn best(console: &Console) -> Result<(DeviceSpec, Device), Failure> {
+    for backend in Backend::ALL {
+        let spec = DeviceSpec { backend, index: 0 };
+        if !spec.is_worth_trying() {
+            continue;
+        }
+        match spec.open() {
+            Ok(device) => return Ok((spec, device)),
+            Err(reason) => console.detail(format_args!("device {spec} does not work here: {reason}")),
+        }
+    }
+    Err(no_backend())
+}
+
+fn no_backend() -> Failure {
+    Failure::input(format_args!(
+        "no device works here (this build has {}); `cargo build --release -p tg-llava-cli` has flex, which runs on \
+         any CPU",
+        list_built()
+    ))
+}
+
+/// The format to compute in: what was asked for, or the usual one.
+fn dtype_of(asked: Option<Dtype>, usual: Usual, backend: Backend) -> DType {
+    match (asked, usual) {
+        (Some(Dtype::F32), _) => DType::F32,
+        (Some(Dtype::F16), _) => DType::F16,
+        (Some(Dtype::Bf16), _) => DType::BF16,
+        (None, Usual::Fast) if backend == Backend::Cuda => DType::BF16,
+        (None, Usual::Fast | Usual::Exact) => DType::F32,
+    }
+}
+
+fn check_dtype(dtype: DType, spec: DeviceSpec, device: &Device, console: &Console) -> Result<(), Failure> {
+    let refused = spec.backend == Backend::Wgpu && dtype == DType::BF16;
+    if refused || !device.supports_dtype(dtype) {
+        return Err(Failure::input(format_args!(
+            "{spec} does not compute in {}; use --dtype f32{}",
+            dtype.name(),
+            if spec.backend == Backend::NdArray { " or --device flex" } else { "" }
+        )));
+    }
+    if spec.backend.is_cpu() && dtype == DType::BF16 {
+        console.warn(
+            "bf16 is over ten times slower than f32 on a CPU; --dtype f32 or f16 loads bf16 files as well",
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers() {
+        assert!(
+            DeviceSpec::parse("tpu").unwrap_err().contains("flex, ndarray, wgpu, vulkan, cuda and cuda:N")
+        );
+        assert!(DeviceSpec::parse("cuda:first").unwrap_err().contains("\"first\""));
+        assert!(DeviceSpec::parse("flex:1").unwrap_err().contains("takes no number"));
+        for backend in Backend::ALL {
+            match DeviceSpec::parse(backend.name()) {
+                Ok(spec) => assert!(spec.backend == backend && backend.is_built()),
+                Err(text) => assert!(text.contains(&format!("--features {}", backend.name())), "{text}"),
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "flex")]
+    fn the_cpu_always_works() {
+        let spec = DeviceSpec::parse("flex").unwrap();
+        let console = Console::new(&Default::default());
+        let opened = open(&ComputeArgs { device: Some(spec), dtype: None }, Usual::Fast, &console).unwrap();
+        assert_eq!(opened.dtype, DType::F32);
+        assert_eq!(spec.to_string(), "flex");
+    }
+}

@@ -1,0 +1,52 @@
+//! The command line of TG-LLaVA: ask about pictures, check numbers, look into checkpoints.
+//!
+//! [`args`] says what can be typed, [`commands`] does it, and [`device`] is the one place that names backends.
+//! Results go to stdout and everything else to stderr, so that output can be piped.
+
+pub mod args;
+pub mod checkpoint;
+pub mod commands;
+pub mod console;
+pub mod device;
+pub mod failure;
+mod fault;
+pub mod interrupt;
+pub mod parity;
+pub mod picture;
+pub mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use failure::Failure;
+
+/// Runs the program on its command line and gives its exit code: 0 ok, 1 failed check or run, 2 bad usage or
+/// bad input, 130 stopped by Ctrl-C.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = fault::contain(|| run(&cli));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = failure.message() {
+                eprintln!("error: {message}");
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// A [`Failure`], which knows its exit code and what to print.
+pub fn run(cli: &Cli) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Chat(args) => commands::chat::run(args),
+        Command::Parity(args) => commands::parity::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::Completions(args) => commands::completions::run(args),
+    }
+}

@@ -1,0 +1,117 @@
+//! Comparison of this build with golden folders.
+
+mod conversations;
+mod dataset;
+mod golden;
+mod model;
+mod preprocess;
+pub mod report;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use burn::tensor::{DType, Device};
+
+use self::report::{FolderReport, Report, Row};
+
+/// Groups of comparisons inside a model case.
+pub const MODEL_GROUPS: [&str; 5] = ["weights", "forward", "batch", "generation", "gradients"];
+
+/// What is compared, and how.
+#[derive(Debug, Clone)]
+pub struct ParityOptions {
+    /// Dtype of the weights.
+    pub dtype: DType,
+    /// Groups of a model case that run; empty means all.
+    pub only: Vec<String>,
+    /// Factor on f32 tolerances, for devices whose f32 products are rounded (TF32).
+    pub tolerance_scale: f64,
+}
+
+impl Default for ParityOptions {
+    /// Everything, in f32, to the stated tolerances.
+    fn default() -> Self {
+        Self { dtype: DType::F32, only: Vec::new(), tolerance_scale: 1.0 }
+    }
+}
+
+impl ParityOptions {
+    /// Whether `group` of a model case runs.
+    fn wants(&self, group: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == group)
+    }
+}
+
+/// What a folder holds, by its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Model,
+    Conversations,
+    Preprocess,
+    Dataset,
+}
+
+fn kind_of(dir: &Path) -> Option<Kind> {
+    let has = |name: &str| dir.join(name).exists();
+    if has("golden.safetensors") && (has("model.safetensors") || has("config.json")) {
+        Some(Kind::Model)
+    } else if has("prompts.json") || has("preprocess.json") {
+        Some(Kind::Conversations)
+    } else if has("images") && has("golden.safetensors") {
+        Some(Kind::Preprocess)
+    } else if has("data.json") && has("golden.safetensors") {
+        Some(Kind::Dataset)
+    } else {
+        None
+    }
+}
+
+/// Compares every golden folder among `dirs` and below them.
+///
+/// # Errors
+/// Where a folder holds nothing golden, or a file in it cannot be read.
+pub fn run(dirs: &[PathBuf], device: &Device, options: &ParityOptions) -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    for dir in dirs {
+        let mut found = Vec::new();
+        find(dir, &mut found).with_context(|| format!("{}", dir.display()))?;
+        if found.is_empty() {
+            bail!(
+                "{}: holds nothing golden; expected golden.safetensors beside model.safetensors, images/ or data.json, or prompts.json",
+                dir.display()
+            );
+        }
+        for (folder, kind) in found {
+            let rows = compare(&folder, kind, device, options)
+                .with_context(|| format!("while comparing {}", folder.display()))?;
+            report.folders.push(FolderReport { folder, rows });
+        }
+    }
+    Ok(report)
+}
+
+fn compare(dir: &Path, kind: Kind, device: &Device, options: &ParityOptions) -> anyhow::Result<Vec<Row>> {
+    match kind {
+        Kind::Model => model::run(dir, device, options),
+        // These hold no tensors of the model and do not depend on the device.
+        Kind::Conversations if options.only.is_empty() => conversations::run(dir),
+        Kind::Preprocess if options.only.is_empty() => preprocess::run(dir),
+        Kind::Dataset if options.only.is_empty() => dataset::run(dir),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Golden folders at `dir` or below it, in order.
+fn find(dir: &Path, found: &mut Vec<(PathBuf, Kind)>) -> std::io::Result<()> {
+    if let Some(kind) = kind_of(dir) {
+        found.push((dir.to_path_buf(), kind));
+        return Ok(());
+    }
+    let mut below: Vec<PathBuf> =
+        std::fs::read_dir(dir)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    below.sort();
+    for path in below.into_iter().filter(|path| path.is_dir()) {
+        find(&path, found)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! Gradients of one batch in both stages.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Gradients, Tensor};
+use tg_llava_core::config::{GuidePadding, ProjectorConfig, read_model_config};
+use tg_llava_core::model::TgLlava;
+use tg_llava_core::weights::{apply, open_sources, reference_key};
+
+use super::inputs::Inputs;
+use super::{Case, set_padding, to_host};
+use crate::parity::golden::{Array, Golden, Group};
+use crate::parity::report::Row;
+
+/// `suggested.grad_abs_over_tensor_max` of the fixtures.
+const GRADIENT: f64 = 2e-4;
+/// Where the true gradient is zero, what is left is rounding; it must stay this far below the rest.
+const NOISE: f64 = 1e-5;
+
+/// Which parts learn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Projector and bridges; gradients flow through the frozen decoder.
+    Pretrain,
+    /// Those and the decoder.
+    Finetune,
+}
+
+/// Compares the gradients of every stage that was recorded.
+pub(super) fn run(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, stage) in [("stage1", Stage::Pretrain), ("stage2", Stage::Finetune)] {
+        let path = case.dir.join(format!("grads_{name}.safetensors"));
+        if let (true, Some(meta)) = (path.is_file(), case.meta.grads.get(name)) {
+            let meta = serde_json::from_value(meta.clone()).context("meta.json: grads")?;
+            rows.extend(compare(case, name, stage, &meta, &Golden::read(&path)?)?);
+        }
+    }
+    Ok(rows)
+}
+
+fn compare(
+    case: &Case<'_>,
+    name: &str,
+    stage: Stage,
+    meta: &super::GradMeta,
+    golden: &Golden,
+) -> anyhow::Result<Vec<Row>> {
+    let device = case.device.clone().autodiff();
+    let model = trainable(case, stage, &device)?;
+    let inputs = Inputs::read(case, &meta.scenario)?;
+    // The reference pads all guides to one length and lets the padding be seen.
+    let keep: Vec<usize> = (0..inputs.rows.len()).collect();
+    let mut batch = inputs.batch(&keep, case.meta.clip.eos, &device);
+    batch.guides.ids = inputs.guides.clone();
+    let gradients = model.loss(&batch)?.backward();
+    let ours = collect(&model, &gradients)?;
+
+    let mut group = Group::new(format!("{name}: gradients"), case.tolerance(GRADIENT));
+    let mut noise = Group::new(format!("{name}: gradients that are zero"), case.tolerance(NOISE));
+    let mut squares = 0.0;
+    for key in golden.names().map(str::to_owned).collect::<Vec<_>>() {
+        let Some(expected) = golden.float(&key) else { continue };
+        match ours.get(&key) {
+            None => group.fail(format!("{key}: no gradient")),
+            Some(gradient) if meta.zero_or_noise_grads.contains(&key) => {
+                let largest = gradient.values.iter().map(|v| v.abs()).fold(0.0, f32::max);
+                noise.scalar(&key, f64::from(largest), 0.0);
+            }
+            Some(gradient) => group.floats(&key, gradient, expected),
+        }
+    }
+    for (key, gradient) in &ours {
+        squares += gradient.values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        if golden.float(key).is_none() {
+            group.fail(format!("{key}: has a gradient here, but none in the reference"));
+        }
+    }
+    let mut norm = Group::new(format!("{name}: global norm"), case.tolerance(1e-4));
+    if let Some(expected) = meta.global_norm {
+        norm.scalar("global norm over the golden one", squares.sqrt() / expected, 1.0);
+    }
+    Ok([group, noise, norm].into_iter().filter_map(Group::row).collect())
+}
+
+/// The case's model without dropout, the stage's frozen parts frozen.
+fn trainable(case: &Case<'_>, stage: Stage, device: &burn::tensor::Device) -> anyhow::Result<TgLlava> {
+    let mut config = read_model_config(case.dir)?;
+    let source = open_sources(case.dir, &config, None)?;
+    set_padding(&mut config, GuidePadding::Visible);
+    if let Some(mm) = &mut config.multimodal {
+        if let Some(guide) = &mut mm.guide {
+            guide.dropout = 0.0;
+        }
+    }
+    let model = config.init(device)?;
+    let (mut model, _) = apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?;
+    model.vision_tower = model.vision_tower.map(Module::no_grad);
+    model.text_tower = model.text_tower.map(Module::no_grad);
+    if stage == Stage::Pretrain {
+        model.llm = model.llm.no_grad();
+    }
+    Ok(model)
+}
+
+/// Gradients by the reference's keys and in its shapes.
+fn collect(model: &TgLlava, gradients: &Gradients) -> anyhow::Result<BTreeMap<String, Array<f32>>> {
+    let projector = model.config().multimodal.as_ref().map(|mm| mm.projector);
+    let mut collector = Collector {
+        gradients,
+        plain_linear: projector == Some(ProjectorConfig::Linear),
+        path: Vec::new(),
+        containers: Vec::new(),
+        found: BTreeMap::new(),
+        error: None,
+    };
+    model.visit(&mut collector);
+    match collector.error {
+        Some(error) => Err(error),
+        None => Ok(collector.found),
+    }
+}
+
+struct Collector<'a> {
+    gradients: &'a Gradients,
+    plain_linear: bool,
+    path: Vec<String>,
+    containers: Vec<String>,
+    found: BTreeMap<String, Array<f32>>,
+    error: Option<anyhow::Error>,
+}
+
+impl ModuleVisitor for Collector<'_> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.push(name.to_owned());
+        self.containers.push(container_type.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+        self.containers.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(gradient) = param.val().grad(self.gradients) else { return };
+        let linear = self.containers.last().is_some_and(|c| c == "Struct:Linear");
+        let gradient = if linear && D == 2 { gradient.transpose() } else { gradient };
+        match to_host(gradient) {
+            Ok(array) => {
+                self.found.insert(reference_key(&self.path.join("."), self.plain_linear), array);
+            }
+            Err(error) => self.error = Some(error),
+        }
+    }
+}
