@@ -20,9 +20,11 @@ impl Progress {
             Some(total) => {
                 let style =
                     ProgressStyle::with_template("{prefix} {bar:30} {percent:>3}% of {msg}, {elapsed}");
-                let bar = ProgressBar::new(total).with_prefix(what.to_owned());
-                bar.set_message(format!("{} values", short_count(total)));
-                bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                // The style first: every other setting draws.
+                let bar = ProgressBar::new(total)
+                    .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+                    .with_prefix(what.to_owned())
+                    .with_message(format!("{} values", short_count(total)));
                 bar.enable_steady_tick(Duration::from_millis(200));
                 Self(bar)
             }
@@ -36,8 +38,9 @@ impl Progress {
             return Self(ProgressBar::hidden());
         }
         let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
-        let spinner = ProgressBar::new_spinner().with_message(what.to_owned());
-        spinner.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        let spinner = ProgressBar::new_spinner()
+            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+            .with_message(what.to_owned());
         spinner.enable_steady_tick(Duration::from_millis(100));
         Self(spinner)
     }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use burn::tensor::{DType, Tensor};
 use safetensors::{Dtype, SafeTensors};
+use tg_llava_core::nn::cast_to;
 
 use super::report::Row;
 
@@ -23,6 +25,15 @@ impl<T: Clone> Array<T> {
         let width = self.values.len() / self.shape.first().copied().unwrap_or(1).max(1);
         self.values.chunks(width.max(1)).map(<[T]>::to_vec).collect()
     }
+}
+
+/// A device tensor on the host, in f32.
+pub fn to_host<const D: usize>(tensor: Tensor<D>) -> anyhow::Result<Array<f32>> {
+    let shape = tensor.dims().to_vec();
+    let values = cast_to(tensor, DType::F32)
+        .try_into_vec_as::<f32>()
+        .map_err(|e| anyhow::anyhow!("the device could not give a result: {e}"))?;
+    Ok(Array { shape, values })
 }
 
 /// The tensors of one golden file, and which of them were looked at.
@@ -75,6 +86,11 @@ impl Golden {
     pub fn int(&self, name: &str) -> Option<&Array<i64>> {
         self.seen.borrow_mut().insert(name.to_owned());
         self.ints.get(name)
+    }
+
+    /// Notes that nothing in the model corresponds to `name`.
+    pub fn skip(&self, name: &str) {
+        self.seen.borrow_mut().insert(name.to_owned());
     }
 
     /// Names of all tensors.

@@ -2,10 +2,12 @@
 
 mod conversations;
 mod dataset;
+mod decoder;
 mod golden;
 mod model;
 mod preprocess;
 pub mod report;
+mod towers;
 
 use std::path::{Path, PathBuf};
 
@@ -36,6 +38,15 @@ impl Default for ParityOptions {
 }
 
 impl ParityOptions {
+    /// The tolerance for values that were measured in f32; half precision gets its rounding.
+    fn tolerance(&self, f32: f64) -> f64 {
+        match self.dtype {
+            DType::F16 => f32.max(2e-2),
+            DType::BF16 => f32.max(1e-1),
+            _ => f32 * self.tolerance_scale,
+        }
+    }
+
     /// Whether `group` of a model case runs.
     fn wants(&self, group: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == group)
@@ -46,6 +57,8 @@ impl ParityOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Model,
+    Decoder,
+    Towers,
     Conversations,
     Preprocess,
     Dataset,
@@ -53,8 +66,14 @@ enum Kind {
 
 fn kind_of(dir: &Path) -> Option<Kind> {
     let has = |name: &str| dir.join(name).exists();
-    if has("golden.safetensors") && (has("model.safetensors") || has("config.json")) {
-        Some(Kind::Model)
+    if has("config.json") && (has("golden.safetensors") || has("greedy.json")) {
+        if decoder::is_decoder(dir) {
+            Some(Kind::Decoder)
+        } else if towers::is_towers(dir) {
+            Some(Kind::Towers)
+        } else {
+            Some(Kind::Model)
+        }
     } else if has("prompts.json") || has("preprocess.json") {
         Some(Kind::Conversations)
     } else if has("images") && has("golden.safetensors") {
@@ -93,6 +112,8 @@ pub fn run(dirs: &[PathBuf], device: &Device, options: &ParityOptions) -> anyhow
 fn compare(dir: &Path, kind: Kind, device: &Device, options: &ParityOptions) -> anyhow::Result<Vec<Row>> {
     match kind {
         Kind::Model => model::run(dir, device, options),
+        Kind::Decoder if options.wants("forward") => decoder::run(dir, device, options),
+        Kind::Towers if options.wants("forward") => towers::run(dir, device, options),
         // These hold no tensors of the model and do not depend on the device.
         Kind::Conversations if options.only.is_empty() => conversations::run(dir),
         Kind::Preprocess if options.only.is_empty() => preprocess::run(dir),

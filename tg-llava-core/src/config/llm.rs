@@ -62,6 +62,21 @@ impl LlmConfig {
         }
     }
 
+    /// Tokens that the decoder can hold: the trained context, times the factor of a rotary scaling.
+    pub fn context_length(&self) -> usize {
+        let trained = self.max_position_embeddings;
+        match self.rope_scaling {
+            None => trained,
+            Some(RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor }) => {
+                trained.max((trained as f64 * factor) as usize)
+            }
+            // Such configs state the scaled context, but the original one is the more reliable base.
+            Some(RopeScaling::Llama3 { factor, original_max_position_embeddings, .. }) => {
+                trained.max((original_max_position_embeddings as f64 * factor) as usize)
+            }
+        }
+    }
+
     /// Whether q, k and v have biases.
     pub fn qkv_bias(&self) -> bool {
         self.family == LlmFamily::Qwen2 || self.attention_bias

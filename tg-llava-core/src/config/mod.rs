@@ -8,7 +8,10 @@ mod preset;
 mod tower;
 
 pub use bridge::{DetailPerceiverConfig, FeatureGuideConfig, ProjectorConfig};
-pub use hf::{GenerationDefaults, locate_tower, model_config_json, read_model_config, write_model_config};
+pub use hf::{
+    GenerationDefaults, locate_tower, model_config_json, read_model_config, read_tower_configs,
+    write_model_config,
+};
 pub(crate) use hf::read_json;
 pub use llm::{LlmConfig, LlmFamily};
 pub use model::{

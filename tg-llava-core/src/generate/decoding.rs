@@ -40,7 +40,7 @@ impl<'m> Decoding<'m> {
         options: GenerateOptions,
     ) -> Result<Self> {
         options.validate()?;
-        let context = model.config().llm.max_position_embeddings;
+        let context = model.config().llm.context_length();
         let longest = plan.mask.iter().map(|row| row.iter().filter(|&&real| real).count()).max().unwrap_or(0);
         if let Some(cut) = plan.truncated.iter().find(|&&cut| cut > 0) {
             return Err(Error::Request(format!(

@@ -25,10 +25,19 @@ impl GuideCleaning {
     }
 }
 
-/// SigLIP's canonical form: lower case, no ASCII punctuation, single spaces, none at the ends.
+/// SigLIP's canonical form: lower case, no ASCII punctuation, single spaces, none at the end.
+///
+/// The reference marks the beginning of the text before it takes the punctuation out, so that a text which
+/// then begins with a space has a word mark of its own there; that is kept.
 pub(super) fn canonicalize(text: &str) -> String {
-    let kept: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
-    kept.split_whitespace().collect::<Vec<_>>().join(" ")
+    const WORD_MARK: char = '\u{2581}';
+    let text = text.replace(WORD_MARK, " ").to_lowercase();
+    let kept: String = text.chars().filter(|c| !c.is_ascii_punctuation()).collect();
+    let words = kept.split_whitespace().collect::<Vec<_>>().join(" ");
+    match kept.starts_with(char::is_whitespace) && !words.is_empty() {
+        true => format!("{WORD_MARK}{words}"),
+        false => words,
+    }
 }
 
 /// ftfy's `fix_text` with its default settings, but for mojibake.

@@ -39,6 +39,12 @@ pub struct Loaded {
 /// The three files that stage 1 writes.
 const ADAPTERS: [&str; 3] = ["mm_projector", "mm_cross_attn", "mm_patch_encoder"];
 
+/// The towers' keys in their own folder and in a full checkpoint.
+const TOWERS: [(&str, &str); 2] = [
+    ("vision_model.", "model.vision_tower.vision_tower."),
+    ("text_model.", "model.text_tower.text_tower."),
+];
+
 /// Loads a checkpoint folder: a full one, a plain decoder, or stage-1 files over a base decoder; towers
 /// from inside the checkpoint or from their own folders.
 ///
@@ -86,17 +92,30 @@ pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Re
         source.merge(TensorSource::from_folder(&base)?, |key| Some(key.to_owned()));
     }
     let Some(mm) = &config.multimodal else { return Ok(source) };
+    let [vision, text] = TOWERS;
     let towers = [
-        ("vision_model.", "model.vision_tower.vision_tower.", Some(&mm.towers.vision)),
-        ("text_model.", "model.text_tower.text_tower.", mm.text.as_ref().map(|_| &mm.towers.text)),
+        (vision, Some(&mm.towers.vision)),
+        (text, mm.text.as_ref().map(|_| &mm.towers.text)),
     ];
-    for (part, prefix, name) in towers {
+    for ((part, prefix), name) in towers {
         let Some(name) = name else { continue };
         let inside = source.iter().any(|(key, _)| key.starts_with(prefix));
         let folder = locate_tower(dir, name).filter(|folder| TensorSource::folder_has_weights(folder));
         if let (false, Some(folder)) = (inside, folder) {
             source.merge(TensorSource::from_folder(&folder)?, |key| tower_key(part, prefix, key));
         }
+    }
+    Ok(source)
+}
+
+/// The weights of a CLIP or SigLIP folder, under the keys that both towers have in a full checkpoint.
+///
+/// # Errors
+/// Where the folder holds no readable weights.
+pub fn open_towers(dir: &Path) -> Result<TensorSource> {
+    let mut source = TensorSource::default();
+    for (part, prefix) in TOWERS {
+        source.merge(TensorSource::from_folder(dir)?, |key| tower_key(part, prefix, key));
     }
     Ok(source)
 }

@@ -10,7 +10,7 @@ mod placeholder;
 mod save;
 mod source;
 
-pub use checkpoint::{LoadOptions, Loaded, load_model, open_sources};
+pub use checkpoint::{LoadOptions, Loaded, load_model, open_sources, open_towers};
 pub use error::WeightsError;
 pub use file::{StoredDType, StoredTensor};
 pub use load::{LoadReport, apply};

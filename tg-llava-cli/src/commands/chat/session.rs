@@ -136,11 +136,10 @@ impl Session {
 
     fn generate(&self, busy: &Busy<'_>) -> Result<AnswerRecord, Failure> {
         let start = Instant::now();
-        let spinner = Progress::spinner(&self.console, "thinking");
+        let mut spinner = Some(Progress::spinner(&self.console, "thinking"));
         let prompt_tokens = self.prompt_tokens()?;
         let mut answer = self.assistant.answer(&self.chat, &self.options)?;
         let mut text = String::new();
-        let mut spinner = Some(spinner);
         let mut finish = None;
         while finish.is_none() {
             if busy.interrupted() {
@@ -149,8 +148,10 @@ impl Session {
             }
             match answer.next() {
                 Some(piece) => {
-                    spinner.take();
                     let piece = piece.map_err(|e| Failure::Run(Error::new(e)))?;
+                    if !piece.is_empty() {
+                        spinner.take();
+                    }
                     // White space at the end is not shown until something follows it.
                     let shown = text.trim_end().len();
                     text += &piece;

@@ -150,9 +150,7 @@ fn compare_trace(
     filter: impl Fn(&[usize]) -> Option<Filter>,
 ) {
     for input in INPUTS {
-        // Noted as read.
-        let name = format!("{scenario}.{input}");
-        let _ = (case.golden.float(&name), case.golden.int(&name));
+        case.golden.skip(&format!("{scenario}.{input}"));
     }
     for (name, ours) in trace {
         let Some(golden) = case.golden.float(&format!("{scenario}.{name}")) else { continue };

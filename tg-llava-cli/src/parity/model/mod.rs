@@ -12,15 +12,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::Device;
 use serde::Deserialize;
 use tg_llava_core::config::{GuidePadding, ModelConfig};
 use tg_llava_core::model::TgLlava;
-use tg_llava_core::nn::cast_to;
 use tg_llava_core::weights::{LoadOptions, load_model};
 
 use super::ParityOptions;
-use super::golden::{Array, Golden};
+use super::golden::{Golden, to_host};
 use super::report::Row;
 
 /// What `meta.json` says of a case.
@@ -107,13 +106,9 @@ impl Case<'_> {
         Ok(model)
     }
 
-    /// The tolerance for values that were measured at `f32` in f32; half precision gets its rounding.
+    /// The tolerance for values that were measured at `f32` in f32.
     fn tolerance(&self, f32: f64) -> f64 {
-        match self.options.dtype {
-            DType::F16 => f32.max(2e-2),
-            DType::BF16 => f32.max(1e-1),
-            _ => f32 * self.options.tolerance_scale,
-        }
+        self.options.tolerance(f32)
     }
 }
 
@@ -122,13 +117,4 @@ fn set_padding(config: &mut ModelConfig, padding: GuidePadding) {
     if let Some(mm) = &mut config.multimodal {
         mm.guide_padding = padding;
     }
-}
-
-/// A device tensor on the host, in f32.
-pub(super) fn to_host<const D: usize>(tensor: Tensor<D>) -> anyhow::Result<Array<f32>> {
-    let shape = tensor.dims().to_vec();
-    let values = cast_to(tensor, DType::F32)
-        .try_into_vec_as::<f32>()
-        .map_err(|e| anyhow::anyhow!("the device could not give a result: {e}"))?;
-    Ok(Array { shape, values })
 }

@@ -15,7 +15,7 @@ pub use generation::GenerationDefaults;
 pub use write::{model_config_json, write_model_config};
 
 use self::raw::RawConfig;
-use super::{ModelConfig, PaddingSide};
+use super::{ModelConfig, PaddingSide, TextTowerConfig, VisionTowerConfig};
 use crate::error::{Error, Result};
 
 /// Context length where config.json does not say where sequences are cut.
@@ -62,6 +62,15 @@ pub(crate) fn default_detail(widths: BridgeWidths) -> super::DetailPerceiverConf
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     serde_json::from_str(&text).map_err(|e| Error::json(path, e))
+}
+
+/// The towers that a CLIP or SigLIP folder's config.json describes: both, or one.
+///
+/// # Errors
+/// Where the file is missing, malformed, or of another kind of model.
+pub fn read_tower_configs(dir: &Path) -> Result<(Option<VisionTowerConfig>, Option<TextTowerConfig>)> {
+    let file = tower::read_tower_file(&dir.join("config.json"))?;
+    Ok((file.vision, file.text))
 }
 
 /// The folder of a tower that config.json calls `name`, where there is one: the path as it stands, then

@@ -1,0 +1,101 @@
+//! A plain decoder with recorded scores (`golden.safetensors`) or greedy answers (`greedy.json`).
+
+use std::path::Path;
+
+use anyhow::Context;
+use burn::tensor::Device;
+use serde::Deserialize;
+use tg_llava_core::generate::{Decoding, GenerateOptions};
+use tg_llava_core::model::{GuideTexts, ModelBatch, TgLlava};
+use tg_llava_core::multimodal::SpliceRow;
+use tg_llava_core::tokenizer::TextTokenizer;
+use tg_llava_core::weights::{LoadOptions, load_model};
+
+use super::ParityOptions;
+use super::golden::{Array, Golden, Group, to_host};
+use super::report::Row;
+
+/// As for model cases.
+const FORWARD: f64 = 1e-4;
+
+#[derive(Deserialize)]
+struct Greedy {
+    cases: Vec<GreedyCase>,
+}
+
+#[derive(Deserialize)]
+struct GreedyCase {
+    prompt: String,
+    prompt_ids: Vec<i64>,
+    new_ids: Vec<i64>,
+}
+
+/// Whether `dir` holds a decoder's recordings and not a whole model's.
+pub(super) fn is_decoder(dir: &Path) -> bool {
+    dir.join("greedy.json").is_file()
+        || Golden::read(&dir.join("golden.safetensors"))
+            .is_ok_and(|golden| golden.float("logits").is_some() && golden.int("input_ids").is_some())
+}
+
+/// Compares scores and greedy answers.
+pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyhow::Result<Vec<Row>> {
+    let load = LoadOptions { dtype: options.dtype, ..LoadOptions::default() };
+    let model = load_model(dir, device, &load, &mut |_| {})?.model;
+    let mut rows = Vec::new();
+    let golden = dir.join("golden.safetensors");
+    if golden.is_file() {
+        rows.extend(recorded(&model, &Golden::read(&golden)?, options)?);
+    }
+    let greedy = dir.join("greedy.json");
+    if greedy.is_file() {
+        let text = std::fs::read_to_string(&greedy)?;
+        let greedy: Greedy = serde_json::from_str(&text).context("greedy.json")?;
+        let tokenizer = TextTokenizer::from_dir(dir)?;
+        let mut ids = Group::new("prompt ids", 0.0);
+        let mut answers = Group::new("greedy answers", 0.0);
+        for case in &greedy.cases {
+            let ours: Vec<i64> = tokenizer.encode(&case.prompt, false)?.into_iter().map(i64::from).collect();
+            ids.equal(&case.prompt, &ours, &case.prompt_ids);
+            answers.equal(
+                &case.prompt,
+                &answer(&model, &case.prompt_ids, case.new_ids.len())?,
+                &case.new_ids,
+            );
+        }
+        rows.extend([ids, answers].into_iter().filter_map(Group::row));
+    }
+    Ok(rows)
+}
+
+fn recorded(model: &TgLlava, golden: &Golden, options: &ParityOptions) -> anyhow::Result<Vec<Row>> {
+    let prompt = golden.int("input_ids").context("input_ids")?.values.clone();
+    let output = model.forward(&text_batch(&prompt))?;
+    let [batch, len, width] = output.hidden_states.dims();
+    let logits = to_host(model.llm.logits(output.hidden_states.reshape([batch * len, width])))?;
+    let expected = golden.float("logits").context("logits")?;
+    let mut scores = Group::new("scores", options.tolerance(FORWARD));
+    scores.floats("logits", &Array { shape: expected.shape.clone(), values: logits.values }, expected);
+    let mut greedy = Group::new("greedy ids", 0.0);
+    if let Some(generated) = golden.int("generated") {
+        greedy.equal("generated", &answer(model, &prompt, generated.values.len())?, &generated.values);
+    }
+    let mut all = Group::new("all tensors compared", 0.0);
+    all.equal("left out", &golden.unseen(), &Vec::new());
+    Ok([scores, greedy, all].into_iter().filter_map(Group::row).collect())
+}
+
+fn answer(model: &TgLlava, prompt: &[i64], count: usize) -> anyhow::Result<Vec<i64>> {
+    let (plan, embeds) = model.embed(&text_batch(prompt))?;
+    let options = GenerateOptions { max_new_tokens: count, ..GenerateOptions::default() };
+    let mut decoding = Decoding::start(model, &plan, embeds, options)?;
+    while decoding.step()?.is_some() {}
+    Ok(decoding.answers()[0].clone())
+}
+
+fn text_batch(ids: &[i64]) -> ModelBatch {
+    ModelBatch {
+        rows: vec![SpliceRow { input_ids: ids.to_vec(), labels: None, images: Vec::new() }],
+        images: None,
+        guides: GuideTexts { ids: Vec::new(), pad_id: 0, sample_of_image: Vec::new() },
+    }
+}

@@ -1,0 +1,112 @@
+//! What the tests of the command line share: the program, fixture folders to damage, and what it printed.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use safetensors::tensor::{SafeTensors, TensorView};
+use tempfile::TempDir;
+
+/// The program, without anything that a user's environment may add.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tg-llava-cli"));
+    for name in ["COLUMNS", "RUST_BACKTRACE", "TG_LLAVA_WEIGHTS"] {
+        command.env_remove(name);
+    }
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy", "HTTPS_PROXY"] {
+        command.env_remove(name);
+    }
+    command.timeout(std::time::Duration::from_secs(120));
+    command
+}
+
+/// `chat` on the CPU, whatever this build has besides.
+pub fn chat(model: &Path) -> Command {
+    let mut command = program();
+    command.args(["chat", "--max-new-tokens", "12"]).args(cpu()).arg("--model").arg(model);
+    command
+}
+
+/// The flags for the CPU device that this build has.
+pub fn cpu() -> [&'static str; 2] {
+    ["--device", if cfg!(feature = "flex") { "flex" } else { "ndarray" }]
+}
+
+/// A folder under the workspace's fixtures.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+}
+
+/// A photograph.
+pub fn photo() -> PathBuf {
+    fixture("models/vicuna-tiny/photo.png")
+}
+
+/// A copy of a model case to damage: what `chat` needs, and no golden data.
+pub fn copy_of(case: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let from = fixture("models").join(case);
+    for (from, to) in
+        [(from.clone(), dir.path().to_path_buf()), (from.join("clip-tower"), dir.path().join("clip-tower"))]
+    {
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let golden =
+                ["golden", "grads", "train", "generation.", "meta"].iter().any(|g| name.starts_with(g));
+            if path.is_file() && !golden {
+                std::fs::copy(&path, to.join(name)).unwrap();
+            }
+        }
+    }
+    dir
+}
+
+/// A tensor of a file that is rewritten.
+pub struct Stored {
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+/// Rewrites a safetensors file after `change`, which may remove, add and alter f32 tensors.
+pub fn rewrite(file: &Path, change: impl FnOnce(&mut HashMap<String, Stored>)) {
+    let bytes = std::fs::read(file).unwrap();
+    let read = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: HashMap<String, Stored> = read
+        .iter()
+        .filter(|(_, view)| view.dtype() == safetensors::Dtype::F32)
+        .map(|(key, view)| {
+            (key.to_owned(), Stored { shape: view.shape().to_vec(), bytes: view.data().to_vec() })
+        })
+        .collect();
+    change(&mut tensors);
+    let views = tensors.iter().map(|(key, tensor)| {
+        (key, TensorView::new(safetensors::Dtype::F32, tensor.shape.clone(), &tensor.bytes).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, file).unwrap();
+}
+
+/// Exit code, stdout and stderr as one text, with `names` in the place of paths.
+pub fn outcome(command: &mut Command, names: &[(&Path, &str)]) -> String {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut out = format!("exit code {}\n", output.status.code().unwrap());
+    for (title, text) in [("stdout", text(&output.stdout)), ("stderr", text(&output.stderr))] {
+        if !text.is_empty() {
+            out += &format!("--- {title}\n{}\n", text.trim_end_matches('\n'));
+        }
+    }
+    for (path, name) in names {
+        out = out.replace(path.to_str().unwrap(), name);
+    }
+    out.replace('\\', "/")
+}
+
+/// What a command printed to stdout; it must have ended well.
+pub fn stdout(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}

@@ -1,0 +1,106 @@
+//! What `inspect` says about checkpoints, whole and damaged.
+
+mod common;
+
+use std::path::Path;
+
+use common::{copy_of, fixture, outcome, program, rewrite};
+use serde_json::Value;
+
+fn inspect(dir: &Path, arguments: &[&str]) -> String {
+    outcome(program().arg("inspect").arg(dir).args(arguments), &[(dir, "MODEL")])
+}
+
+fn json(dir: &Path, arguments: &[&str]) -> Value {
+    let output = program().arg("inspect").arg(dir).arg("--json").args(arguments).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn every_kind_of_folder() {
+    for (name, folder) in [
+        ("full", "vicuna-tiny"),
+        ("plain_decoder", "vicuna-tiny/base-llm"),
+        ("tower", "vicuna-tiny/clip-tower"),
+    ] {
+        insta::assert_snapshot!(format!("inspect_{name}"), inspect(&fixture("models").join(folder), &[]));
+    }
+    for case in ["llama3-tiny", "qwen2-tiny", "linear-tiny", "identity-tiny"] {
+        program().arg("inspect").arg(fixture("models").join(case)).assert().success();
+    }
+}
+
+/// Stage-1 files with their sizes in config.json, over the decoder beside them and without it.
+#[test]
+fn stage_1_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = copy_of("vicuna-tiny");
+    let stage1 = dir.path().join("stage1");
+    std::fs::create_dir(&stage1).unwrap();
+    std::fs::rename(model.path().join("clip-tower"), dir.path().join("clip-tower")).unwrap();
+    std::fs::copy(model.path().join("config.json"), stage1.join("config.json")).unwrap();
+    for part in ["mm_projector", "mm_cross_attn", "mm_patch_encoder"] {
+        let file = format!("{part}.bin");
+        std::fs::copy(fixture("models/vicuna-tiny/stage1").join(&file), stage1.join(&file)).unwrap();
+    }
+    let names = [(stage1.as_path(), "STAGE1"), (dir.path(), "DIR")];
+    insta::assert_snapshot!("inspect_stage1_alone", outcome(program().arg("inspect").arg(&stage1), &names));
+    let base = fixture("models/vicuna-tiny/base-llm");
+    let names = [(stage1.as_path(), "STAGE1"), (dir.path(), "DIR"), (base.as_path(), "BASE")];
+    let mut command = program();
+    command.arg("inspect").arg(&stage1).arg("--base").arg(&base);
+    insta::assert_snapshot!("inspect_stage1_over_base", outcome(&mut command, &names));
+}
+
+#[test]
+fn damage_is_listed_and_fails() {
+    let model = copy_of("vicuna-tiny");
+    rewrite(&model.path().join("model.safetensors"), |tensors| {
+        tensors.get_mut("model.norm.weight").unwrap().shape = vec![8, 5];
+        let head = tensors.remove("lm_head.weight").unwrap();
+        tensors.insert("lm_haed.weight".into(), head);
+        tensors.retain(|key, _| !key.starts_with("model.mm_projector."));
+    });
+    insta::assert_snapshot!("inspect_damaged", inspect(model.path(), &[]));
+    let found = json(model.path(), &[]);
+    assert_eq!(found["complete"], false);
+    assert_eq!(found["missing"].as_array().unwrap().len(), 5);
+    assert_eq!(found["unknown"][0]["key"], "lm_haed.weight");
+    assert_eq!(found["misshapen"][0]["expected"], serde_json::json!([40]));
+}
+
+#[test]
+fn folders_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    program().arg("inspect").arg(dir.path()).assert().code(2);
+    program().arg("inspect").arg(dir.path().join("nowhere")).assert().code(2);
+    let model = copy_of("vicuna-tiny");
+    std::fs::write(model.path().join("model.safetensors"), b"short").unwrap();
+    let text = inspect(model.path(), &[]);
+    assert!(text.starts_with("exit code 2\n") && text.contains("MODEL/model.safetensors"), "{text}");
+}
+
+#[test]
+fn json_counts_what_is_there() {
+    let dir = fixture("models/vicuna-tiny");
+    let found = json(&dir, &["-v"]);
+    assert_eq!((&found["kind"], &found["complete"]), (&"full".into(), &true.into()));
+    let tensors = found["tensors"].as_array().unwrap();
+    let used = tensors.iter().filter(|tensor| tensor["used"] == true);
+    let values: u64 = used
+        .map(|tensor| {
+            tensor["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).product::<u64>()
+        })
+        .sum();
+    let parts = found["parts"].as_object().unwrap();
+    assert_eq!(values, parts.values().map(|part| part["parameters"].as_u64().unwrap()).sum::<u64>());
+    assert_eq!(parts.len(), 6);
+    assert!(json(&dir, &[]).get("tensors").is_none());
+}
+
+#[test]
+fn verbose_names_every_tensor() {
+    let text = inspect(&fixture("models/vicuna-tiny"), &["-v"]);
+    assert!(text.contains("model.mm_projector.2.bias"), "{text}");
+    assert!(text.contains("not used"), "{text}");
+}
