@@ -58,8 +58,8 @@ impl Console {
         }
     }
 
-    /// A message that cannot be delivered is nothing to stop for.
-    fn say(&self, message: impl std::fmt::Display) {
+    /// Something that was asked for. A message that cannot be delivered is nothing to stop for.
+    pub fn say(&self, message: impl std::fmt::Display) {
         let _ = writeln!(io::stderr(), "{message}");
     }
 }

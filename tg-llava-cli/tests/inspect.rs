@@ -45,8 +45,11 @@ fn stage_1_files() {
     }
     let names = [(stage1.as_path(), "STAGE1"), (dir.path(), "DIR")];
     insta::assert_snapshot!("inspect_stage1_alone", outcome(program().arg("inspect").arg(&stage1), &names));
-    let base = fixture("models/vicuna-tiny/base-llm");
-    let names = [(stage1.as_path(), "STAGE1"), (dir.path(), "DIR"), (base.as_path(), "BASE")];
+    let base = dir.path().join("decoder");
+    std::fs::create_dir(&base).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(fixture("models/vicuna-tiny/base-llm").join(file), base.join(file)).unwrap();
+    }
     let mut command = program();
     command.arg("inspect").arg(&stage1).arg("--base").arg(&base);
     insta::assert_snapshot!("inspect_stage1_over_base", outcome(&mut command, &names));

@@ -53,11 +53,23 @@ impl Activation {
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::QuickGelu => x.clone() * sigmoid(x * 1.702),
-            Self::Gelu => gelu(x),
+            Self::Gelu => exact_gelu(x),
             Self::GeluTanh => gelu_approximate(x),
             Self::Silu => silu(x),
             Self::Relu => relu(x),
         }
+    }
+}
+
+/// `x / 2 * (1 + erf(x / sqrt 2))`.
+///
+/// Where gradients are recorded it is written out: the derivative that several backends have for their own
+/// GELU is that of the tanh approximation, which is off by a thousandth.
+fn exact_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.device().is_autodiff() {
+        x.clone() * ((x * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5
+    } else {
+        gelu(x)
     }
 }
 

@@ -74,7 +74,7 @@ fn handle(session: &mut Session, line: &str, dir: &Path, interrupt: &Interrupt) 
             save(session, dir, &file)?;
             console.note(format_args!("{} turns are in {}.", session.turns().len(), file.display()));
         }
-        Line::Help => console.note(HELP),
+        Line::Help => console.say(HELP),
         Line::Quit => return Ok(Next::End),
     }
     Ok(Next::GoOn)

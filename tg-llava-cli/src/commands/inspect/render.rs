@@ -46,12 +46,9 @@ fn sizes(contents: &Contents) -> String {
 }
 
 fn files(contents: &Contents) -> String {
-    let width = contents.files.iter().map(|file| file.file.display().to_string().chars().count()).max();
-    let width = width.unwrap_or(0).max(16);
-    let mut out = format!("\n  {:width$}  {:>7}  {:>12}\n", "file", "tensors", "bytes");
+    let mut out = format!("\n  {:>7}  {:>12}  file\n", "tensors", "bytes");
     for file in &contents.files {
-        let name = file.file.display().to_string();
-        out += &format!("  {name:width$}  {:>7}  {:>12}\n", file.tensors, short_bytes(file.bytes));
+        out += &format!("  {:>7}  {:>12}  {}\n", file.tensors, short_bytes(file.bytes), file.file.display());
     }
     out
 }

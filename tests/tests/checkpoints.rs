@@ -1,0 +1,182 @@
+//! Writing and reading checkpoints.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{DType, Device};
+use serde_json::Value;
+use tg_llava_core::config::{ModelConfig, PaddingSide, llm_preset, multimodal, tiny, tower_preset};
+use tg_llava_core::model::TgLlava;
+use tg_llava_core::weights::{
+    LoadOptions, SaveOptions, TensorSource, load_model, reference_tensors, save_model,
+};
+use tg_llava_core::{Error, weights::WeightsError};
+use tg_llava_tests::fixture;
+
+const CASES: [&str; 5] = ["vicuna-tiny", "llama3-tiny", "qwen2-tiny", "linear-tiny", "identity-tiny"];
+
+fn load(dir: &Path) -> Result<TgLlava, Error> {
+    Ok(load_model(dir, &Device::flex(), &LoadOptions::default(), &mut |_| {})?.model)
+}
+
+/// Bytes of every tensor by key.
+fn contents(dir: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
+    let source = TensorSource::from_folder(dir).unwrap();
+    source.iter().map(|(k, t)| (k.to_owned(), (t.shape.clone(), t.bytes().unwrap().into_owned()))).collect()
+}
+
+#[test]
+fn what_is_saved_loads_bit_for_bit() {
+    for case in CASES {
+        let dir = fixture("models").join(case);
+        let model = load(&dir).unwrap();
+        let (once, twice) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let options = SaveOptions { template: Some(dir.clone()), ..SaveOptions::default() };
+        save_model(&model, once.path(), &options).unwrap();
+        let again = load(once.path()).unwrap();
+        assert_eq!(again.config().llm, model.config().llm, "{case}");
+        assert_eq!(again.config().multimodal, model.config().multimodal, "{case}");
+        let sharded = SaveOptions { max_shard_bytes: 100_000, template: Some(once.path().to_path_buf()) };
+        save_model(&again, twice.path(), &sharded).unwrap();
+        assert!(twice.path().join("model.safetensors.index.json").is_file(), "{case}");
+        let saved = contents(once.path());
+        assert_eq!(saved, contents(twice.path()), "{case}");
+        // All but the placeholders of BERT's unused parts are the original's values.
+        let original = contents(&dir);
+        assert!(original.keys().eq(saved.keys()), "{case}");
+        for (key, value) in &original {
+            if !tg_llava_core::weights::is_unused_key(key) {
+                assert_eq!(value, &saved[key], "{case}: {key}");
+            }
+        }
+    }
+}
+
+#[test]
+fn half_precision_is_kept_and_converted() {
+    let dir = fixture("models/qwen2-tiny");
+    for dtype in [DType::F16, DType::BF16] {
+        let options = LoadOptions { dtype, ..LoadOptions::default() };
+        let half = load_model(&dir, &Device::flex(), &options, &mut |_| {}).unwrap().model;
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let save = SaveOptions { template: Some(dir.clone()), ..SaveOptions::default() };
+        save_model(&half, first.path(), &save).unwrap();
+        let stored = TensorSource::from_folder(first.path()).unwrap();
+        let name = if dtype == DType::F16 { "F16" } else { "BF16" };
+        assert_eq!(stored.get("lm_head.weight").unwrap().dtype_name, name);
+        // Widened to f32 and narrowed again, nothing changes.
+        let single = load(first.path()).unwrap();
+        assert_eq!(single.llm.dtype(), DType::F32);
+        save_model(&single, second.path(), &SaveOptions::default()).unwrap();
+        let narrowed = load_model(second.path(), &Device::flex(), &options, &mut |_| {}).unwrap().model;
+        let third = tempfile::tempdir().unwrap();
+        save_model(&narrowed, third.path(), &SaveOptions::default()).unwrap();
+        assert_eq!(contents(first.path()), contents(third.path()));
+    }
+}
+
+/// Names and shapes of the trainable parts at full size are the reference's, every one of them.
+#[test]
+fn keys_at_full_size_are_the_references() {
+    let text = std::fs::read_to_string(fixture("full_size_manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&text).unwrap();
+    let presets =
+        [("vicuna-7b / llama-3-8b", "vicuna-7b"), ("vicuna-13b", "vicuna-13b"), ("qwen2-7b", "qwen2-7b")];
+    for (entry, preset) in presets {
+        let llm = llm_preset(preset).unwrap();
+        let (vision, text) = tower_preset("clip-l-336").unwrap();
+        let config = ModelConfig {
+            multimodal: Some(multimodal(vision, text, "clip", llm.hidden_size)),
+            llm,
+            conversation: None,
+            max_length: 2048,
+            padding_side: PaddingSide::Right,
+        };
+        // Lazy: no memory is taken for the weights.
+        let model = config.init(&Device::flex()).unwrap();
+        let ours: BTreeMap<String, Vec<usize>> = reference_tensors(&model)
+            .into_iter()
+            .filter(|(key, _)| key.starts_with("model.mm_"))
+            .map(|(key, tensor)| (key, tensor.shape().to_vec()))
+            .collect();
+        let golden: BTreeMap<String, Vec<usize>> =
+            serde_json::from_value(manifest["models"][entry]["tensors"].clone()).unwrap();
+        assert_eq!(ours, golden, "{preset}");
+    }
+}
+
+#[test]
+fn all_that_does_not_fit_is_said_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = tiny(50);
+    save_model(&config.init(&Device::flex()).unwrap(), dir.path(), &SaveOptions::default()).unwrap();
+    assert!(load(dir.path()).is_ok());
+    // Another width of the feed-forward, one block more, and no detail perceiver.
+    let path = dir.path().join("config.json");
+    let mut json: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    json["intermediate_size"] = 40.into();
+    json["num_hidden_layers"] = 3.into();
+    json["tg_llava"]["detail_perceiver"] = false.into();
+    std::fs::write(&path, json.to_string()).unwrap();
+    let Error::Weights(WeightsError::Mismatch { missing, unknown, misshapen }) = load(dir.path()).unwrap_err()
+    else {
+        panic!("another error was expected");
+    };
+    assert!(missing.contains(&"model.layers.2.mlp.up_proj.weight".to_owned()));
+    assert!(unknown.iter().any(|key| key.starts_with("model.mm_patch_encoder.perceiver.latents")));
+    assert!(misshapen.iter().any(|key| key.starts_with("model.layers.0.mlp.up_proj.weight: [48, 32]")));
+}
+
+#[test]
+fn a_cut_file_names_file_and_tensor() {
+    let dir = tempfile::tempdir().unwrap();
+    save_model(&tiny(50).init(&Device::flex()).unwrap(), dir.path(), &SaveOptions::default()).unwrap();
+    let path = dir.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 10]).unwrap();
+    let error = load(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("model.safetensors") && error.contains("tensor model."), "{error}");
+    // A header that promises more than there is.
+    std::fs::write(&path, &bytes[..100]).unwrap();
+    let error = load(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("model.safetensors"), "{error}");
+    std::fs::write(&path, b"").unwrap();
+    let error = load(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("too short"), "{error}");
+}
+
+#[test]
+fn integers_are_no_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = tiny(50).init(&Device::flex()).unwrap();
+    save_model(&model, dir.path(), &SaveOptions::default()).unwrap();
+    let path = dir.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let header = String::from_utf8_lossy(&bytes).find("\"model.norm.weight\":{\"dtype\":\"F32\"").unwrap();
+    let mut changed = bytes;
+    let dtype = header + "\"model.norm.weight\":{\"dtype\":\"".len();
+    changed[dtype..dtype + 3].copy_from_slice(b"I32");
+    std::fs::write(&path, changed).unwrap();
+    let error = load(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("model.norm.weight") && error.contains("I32"), "{error}");
+}
+
+/// Without text tower, guide and detail perceiver there is plain LLaVA; each may also be left out alone.
+#[test]
+fn ablations_save_and_load() {
+    for (guide, detail) in [(true, false), (false, true), (false, false)] {
+        let mut config = tiny(50);
+        let mm = config.multimodal.as_mut().unwrap();
+        mm.guide = mm.guide.take().filter(|_| guide);
+        mm.detail = mm.detail.take().filter(|_| detail);
+        if !guide && !detail {
+            mm.text = None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        save_model(&config.init(&Device::flex()).unwrap(), dir.path(), &SaveOptions::default()).unwrap();
+        let loaded = load(dir.path()).unwrap();
+        assert_eq!(loaded.feature_guide.is_some(), guide);
+        assert_eq!(loaded.detail_perceiver.is_some(), detail);
+        assert_eq!(loaded.config().multimodal, config.multimodal);
+    }
+}

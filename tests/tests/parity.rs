@@ -1,0 +1,54 @@
+//! Everything golden, on every CPU backend.
+
+use burn::tensor::Device;
+use tg_llava_cli::parity::{ParityOptions, report::Report, run};
+use tg_llava_tests::fixture;
+
+fn assert_passes(report: &Report, at_least: usize) {
+    let rows = report.rows().count();
+    assert!(report.failures() == 0, "{}", report.table());
+    assert!(rows >= at_least, "only {rows} groups were compared:\n{}", report.table());
+}
+
+#[test]
+fn everything_on_flex() {
+    let report = run(&[fixture("")], &Device::flex(), &ParityOptions::default()).unwrap();
+    assert_passes(&report, 480);
+}
+
+#[test]
+fn models_on_ndarray() {
+    let dirs = ["models", "rope-tiny", "siglip-tiny"].map(fixture);
+    let report = run(&dirs, &Device::ndarray(), &ParityOptions::default()).unwrap();
+    assert_passes(&report, 250);
+}
+
+/// A comparison that cannot fail is none: one changed golden value must show.
+#[test]
+fn a_changed_value_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&fixture("rope-tiny/none"), folder.path());
+    let file = folder.path().join("golden.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 0x7f;
+    std::fs::write(&file, bytes).unwrap();
+    let dirs = [folder.path().to_path_buf()];
+    let report = run(&dirs, &Device::flex(), &ParityOptions::default()).unwrap();
+    assert!(report.failures() > 0, "{}", report.table());
+}
+
+#[test]
+fn a_folder_without_golden_data_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let dirs = [folder.path().to_path_buf()];
+    let error = run(&dirs, &Device::flex(), &ParityOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("nothing golden"), "{error}");
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
