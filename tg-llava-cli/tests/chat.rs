@@ -1,4 +1,5 @@
 //! Answers: one-shot and in conversations.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

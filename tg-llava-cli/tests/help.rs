@@ -1,4 +1,5 @@
 //! What `--help` says.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What `inspect` says about checkpoints, whole and damaged.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Pictures from the web, served by a small server of the test's own.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

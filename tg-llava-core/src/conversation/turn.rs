@@ -83,12 +83,16 @@ pub enum ImageMarks {
 }
 
 /// The turns of a sample with a picture, its tag moved to the front of the turn it stands in and wrapped as the
-/// template and `marks` want it (LLaVA's `preprocess_multimodal`). A turn keeps ONE tag, however many it had.
+/// template and `marks` want it (LLaVA's `preprocess_multimodal`). Several tags of one turn stay where they
+/// stand, since each is a picture of its own; the reference would keep one of them and lose the other pictures.
 pub fn place_image_tags(turns: &[Turn], template: &Template, marks: ImageMarks) -> Vec<Turn> {
     let place = |turn: &Turn| {
         let mut value = turn.value.clone();
-        if value.contains(IMAGE_TAG) {
+        let tags = value.matches(IMAGE_TAG).count();
+        if tags == 1 {
             value = format!("{IMAGE_TAG}\n{}", strip(&value.replace(IMAGE_TAG, "")));
+        }
+        if tags > 0 {
             value = strip(&value).to_owned();
             if template.wraps_images() {
                 value = value.replace(IMAGE_TAG, "<Image><image></Image>");
@@ -119,6 +123,8 @@ mod tests {
         assert_eq!(placed[0].value, "<image>\nWhat?");
         assert_eq!(placed[1].value, "<image>");
         assert_eq!(placed[2].value, "  no tag ");
+        let several = [Turn::human(" <image> or <image>? ")];
+        assert_eq!(place_image_tags(&several, template, ImageMarks::None)[0].value, "<image> or <image>?");
         let marked = place_image_tags(&turns, template, ImageMarks::StartEnd);
         assert_eq!(marked[0].value, "<im_start><image><im_end>\nWhat?");
         let wrapped = place_image_tags(&turns, Template::for_version("v1_mmtag"), ImageMarks::None);
