@@ -118,7 +118,8 @@ fn all_that_does_not_fit_is_said_at_once() {
     json["num_hidden_layers"] = 3.into();
     json["tg_llava"]["detail_perceiver"] = false.into();
     std::fs::write(&path, json.to_string()).unwrap();
-    let Error::Weights(WeightsError::Mismatch { missing, unknown, misshapen }) = load(dir.path()).unwrap_err()
+    let Error::Weights(WeightsError::Mismatch { missing, unknown, misshapen }) =
+        load(dir.path()).unwrap_err()
     else {
         panic!("another error was expected");
     };

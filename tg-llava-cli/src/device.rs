@@ -170,14 +170,14 @@ impl DeviceSpec {
         }
     }
 
-    /// Whether to take this device unasked: a GPU must be a real one, not a program that plays one.
+    /// Whether to take this device before others unasked: a GPU must be a real one, not a program that plays one.
     fn is_worth_trying(self) -> bool {
         match self.backend {
             #[cfg(feature = "vulkan")]
             Backend::Vulkan => has_real_gpu(burn::tensor::DeviceType::Vulkan, Device::vulkan),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu => has_real_gpu(burn::tensor::DeviceType::Wgpu, Device::wgpu),
-            _ => self.backend.is_built(),
+            _ => true,
         }
     }
 }
@@ -238,11 +238,10 @@ pub fn open(args: &ComputeArgs, usual: Usual, console: &Console) -> Result<Opene
 }
 
 fn best(console: &Console) -> Result<(DeviceSpec, Device), Failure> {
-    for backend in Backend::ALL {
-        let spec = DeviceSpec { backend, index: 0 };
-        if !spec.is_worth_trying() {
-            continue;
-        }
+    let built = Backend::ALL.into_iter().filter(|backend| backend.is_built());
+    let (good, poor): (Vec<_>, Vec<_>) =
+        built.map(|backend| DeviceSpec { backend, index: 0 }).partition(|spec| spec.is_worth_trying());
+    for spec in good.into_iter().chain(poor) {
         match spec.open() {
             Ok(device) => return Ok((spec, device)),
             Err(reason) => console.detail(format_args!("device {spec} does not work here: {reason}")),

@@ -61,7 +61,7 @@ fn a_plain_decoder_answers_in_text() {
 #[test]
 fn weights_are_found_by_the_variable() {
     let mut command = common::program();
-    command.args(["chat", "--max-new-tokens", "2", "Hi"]).args(common::cpu());
+    command.args(["chat", "--max-new-tokens", "2", "Hi"]).args(common::device());
     stdout(command.env("TG_LLAVA_WEIGHTS", vicuna()));
     command.env("TG_LLAVA_WEIGHTS", fixture("preprocess")).assert().code(2);
 }

@@ -2,9 +2,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
 
-use crate::config::{
-    GenerationDefaults, GuidePadding, MultimodalConfig, TowerFamily, locate_tower,
-};
+use crate::config::{GenerationDefaults, GuidePadding, MultimodalConfig, TowerFamily, locate_tower};
 use crate::conversation::{GuideTurn, Template};
 use crate::error::Result;
 use crate::generate::{GenerateOptions, Sampling};
@@ -126,7 +124,10 @@ impl Assistant {
             sampling,
             repetition_penalty: defaults.repetition_penalty.unwrap_or(1.0),
             eos_token_ids: eos,
-            stop_strings: Some(self.template.end_mark().to_owned()).into_iter().filter(|s| !s.is_empty()).collect(),
+            stop_strings: Some(self.template.end_mark().to_owned())
+                .into_iter()
+                .filter(|s| !s.is_empty())
+                .collect(),
             ..GenerateOptions::default()
         }
     }

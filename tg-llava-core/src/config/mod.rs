@@ -8,14 +8,12 @@ mod preset;
 mod tower;
 
 pub use bridge::{DetailPerceiverConfig, FeatureGuideConfig, ProjectorConfig};
+pub(crate) use hf::read_json;
 pub use hf::{
     GenerationDefaults, locate_tower, model_config_json, read_model_config, read_tower_configs,
     write_model_config,
 };
-pub(crate) use hf::read_json;
 pub use llm::{LlmConfig, LlmFamily};
-pub use model::{
-    GuidePadding, ModelConfig, MultimodalConfig, PaddingSide, SelectFeature, TowerLocation,
-};
+pub use model::{GuidePadding, ModelConfig, MultimodalConfig, PaddingSide, SelectFeature, TowerLocation};
 pub use preset::{LLM_PRESETS, TOWER_PRESETS, llm_preset, multimodal, tiny, tower_preset};
 pub use tower::{EosRule, TextTowerConfig, TowerFamily, VisionTowerConfig};

@@ -1,6 +1,5 @@
 use super::{
-    DetailPerceiverConfig, FeatureGuideConfig, LlmConfig, ProjectorConfig, TextTowerConfig,
-    VisionTowerConfig,
+    DetailPerceiverConfig, FeatureGuideConfig, LlmConfig, ProjectorConfig, TextTowerConfig, VisionTowerConfig,
 };
 use crate::conversation::GuideTurn;
 use crate::error::{Error, Result};
@@ -120,7 +119,8 @@ impl ModelConfig {
         mm.vision.hidden_state_index(mm.select_layer)?;
         if mm.select_feature == SelectFeature::ClsPatch && !mm.vision.has_class_token() {
             return Err(Error::Config(
-                "mm_vision_select_feature = \"cls_patch\": a SigLIP tower has no class token; use \"patch\"".into(),
+                "mm_vision_select_feature = \"cls_patch\": a SigLIP tower has no class token; use \"patch\""
+                    .into(),
             ));
         }
         let fits = |what: &str, got: usize, wanted: usize| {

@@ -3,8 +3,8 @@
 use super::hf::BridgeWidths;
 use super::hf::{default_detail, default_guide};
 use super::{
-    EosRule, GuidePadding, LlmConfig, LlmFamily, ModelConfig, MultimodalConfig, PaddingSide,
-    ProjectorConfig, SelectFeature, TextTowerConfig, TowerFamily, TowerLocation, VisionTowerConfig,
+    EosRule, GuidePadding, LlmConfig, LlmFamily, ModelConfig, MultimodalConfig, PaddingSide, ProjectorConfig,
+    SelectFeature, TextTowerConfig, TowerFamily, TowerLocation, VisionTowerConfig,
 };
 use crate::conversation::GuideTurn;
 use crate::nn::Activation;

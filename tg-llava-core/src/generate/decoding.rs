@@ -104,8 +104,8 @@ impl<'m> Decoding<'m> {
         }
         let [batch, vocab] = self.logits.dims();
         let scores = cast_to(self.logits.clone(), DType::F32).try_into_vec_as::<f32>();
-        let mut scores =
-            scores.map_err(|e| Error::Request(format!("the device could not compute the next token: {e}")))?;
+        let mut scores = scores
+            .map_err(|e| Error::Request(format!("the device could not compute the next token: {e}")))?;
         let mut chosen = Vec::with_capacity(batch);
         for row in 0..batch {
             if self.ended[row] {
@@ -132,8 +132,7 @@ impl<'m> Decoding<'m> {
             positions: self.next_positions.iter().map(|&p| vec![p]).collect(),
             mask: vec![vec![true]; batch],
         };
-        let states =
-            self.model.llm.forward(embeds.reshape([batch, 1, hidden]), &new, Some(&mut self.cache));
+        let states = self.model.llm.forward(embeds.reshape([batch, 1, hidden]), &new, Some(&mut self.cache));
         self.logits = self.model.llm.logits(states.reshape([batch, hidden]));
         self.next_positions.iter_mut().for_each(|p| *p += 1);
     }

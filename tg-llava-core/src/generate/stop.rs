@@ -74,7 +74,7 @@ mod tests {
         fn pieces_do_not_matter(text in "[ab#é]{0,20}", cuts in prop::collection::vec(1usize..4, 0..20)) {
             let mut filter = StopFilter::new(&["a#".into(), "#é#".into()]);
             let chars: Vec<char> = text.chars().collect();
-            let (mut shown, mut start) = (String::new(), 0);
+            let (mut shown, mut start) = (String::new(), 0usize);
             for cut in cuts.into_iter().chain([usize::MAX]) {
                 let end = start.saturating_add(cut).min(chars.len());
                 shown += &filter.push(&chars[start..end].iter().collect::<String>());

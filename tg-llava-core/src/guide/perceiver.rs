@@ -3,9 +3,7 @@ use burn::nn::{Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
 
 use crate::config::DetailPerceiverConfig;
-use crate::nn::{
-    Activation, GatedMlp, GatedMlpConfig, attention, merge_heads, rms_norm, split_heads,
-};
+use crate::nn::{Activation, GatedMlp, GatedMlpConfig, attention, merge_heads, rms_norm, split_heads};
 
 /// An Idefics2-style resampler: latents read a context layer by layer.
 #[derive(Module, Debug)]
@@ -69,8 +67,7 @@ impl Perceiver {
 
 impl PerceiverLayer {
     fn init(config: &DetailPerceiverConfig, device: &Device) -> Self {
-        let proj =
-            |from: usize, to: usize| LinearConfig::new(from, to).with_bias(false).init(device);
+        let proj = |from: usize, to: usize| LinearConfig::new(from, to).with_bias(false).init(device);
         let (width, head_dim) = (config.hidden_size, config.head_dim);
         Self {
             input_latents_norm: norm(config, device),

@@ -24,9 +24,8 @@ pub struct DecoderAttention {
 impl DecoderAttention {
     pub(super) fn init(config: &LlmConfig, device: &Device) -> Self {
         let (hidden, head_dim) = (config.hidden_size, config.head_dim);
-        let proj = |from: usize, to: usize, bias: bool| {
-            linear(from, to, bias, config.initializer_range, device)
-        };
+        let proj =
+            |from: usize, to: usize, bias: bool| linear(from, to, bias, config.initializer_range, device);
         Self {
             q_proj: proj(hidden, config.num_attention_heads * head_dim, config.qkv_bias()),
             k_proj: proj(hidden, config.num_key_value_heads * head_dim, config.qkv_bias()),

@@ -21,8 +21,7 @@ pub struct DecoderLayer {
 
 impl DecoderLayer {
     pub(super) fn init(config: &LlmConfig, device: &Device) -> Self {
-        let norm =
-            || RmsNormConfig::new(config.hidden_size).with_epsilon(config.rms_norm_eps).init(device);
+        let norm = || RmsNormConfig::new(config.hidden_size).with_epsilon(config.rms_norm_eps).init(device);
         Self {
             input_layernorm: norm(),
             self_attn: DecoderAttention::init(config, device),

@@ -54,9 +54,8 @@ impl LlmConfig {
                 .init(device),
             layers: (0..self.num_hidden_layers).map(|_| DecoderLayer::init(self, device)).collect(),
             norm: RmsNormConfig::new(self.hidden_size).with_epsilon(self.rms_norm_eps).init(device),
-            lm_head: (!self.tie_word_embeddings).then(|| {
-                linear(self.hidden_size, self.vocab_size, false, self.initializer_range, device)
-            }),
+            lm_head: (!self.tie_word_embeddings)
+                .then(|| linear(self.hidden_size, self.vocab_size, false, self.initializer_range, device)),
             rotary: self.rotary(),
             num_kv_heads: self.num_key_value_heads,
         }
@@ -67,8 +66,7 @@ impl Llm {
     /// Vectors of token ids, `[ids.len(), hidden]`.
     pub fn embed(&self, ids: &[i64]) -> Tensor<2> {
         let device = self.device();
-        let indices: Tensor<1, Int> =
-            Tensor::from_data(TensorData::new(ids.to_vec(), [ids.len()]), &device);
+        let indices: Tensor<1, Int> = Tensor::from_data(TensorData::new(ids.to_vec(), [ids.len()]), &device);
         self.embed_tokens.weight.val().select(0, indices)
     }
 

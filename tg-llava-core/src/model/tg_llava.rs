@@ -47,8 +47,7 @@ impl ModelConfig {
             text_tower: mm.and_then(|mm| mm.text.as_ref()).map(|text| text.init(device)),
             feature_guide: mm.and_then(|mm| mm.guide.as_ref()).map(|guide| guide.init(device)),
             detail_perceiver: mm.and_then(|mm| mm.detail.as_ref()).map(|detail| detail.init(device)),
-            projector: mm
-                .map(|mm| mm.projector.init(mm.vision.hidden_size, self.llm.hidden_size, device)),
+            projector: mm.map(|mm| mm.projector.init(mm.vision.hidden_size, self.llm.hidden_size, device)),
             llm: self.llm.init(device),
             config: self.clone(),
         })

@@ -25,7 +25,9 @@ pub enum MultimodalError {
         labels: usize,
     },
     /// A token that the decoder does not know.
-    #[error("row {row}: token id {id} is outside the vocabulary of {vocab_size}; do tokenizer and model belong together?")]
+    #[error(
+        "row {row}: token id {id} is outside the vocabulary of {vocab_size}; do tokenizer and model belong together?"
+    )]
     TokenOutOfRange {
         /// Row of the batch.
         row: usize,

@@ -190,9 +190,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_named() {
-        let fails = |row: SpliceRow| {
-            SplicePlan::new(&[row], settings(2, 9, PaddingSide::Right)).unwrap_err()
-        };
+        let fails = |row: SpliceRow| SplicePlan::new(&[row], settings(2, 9, PaddingSide::Right)).unwrap_err();
         let marks = fails(row(&[1, IMAGE_TOKEN_INDEX], &[]));
         assert_eq!(marks, MultimodalError::ImageCount { row: 0, placeholders: 1, images: 0 });
         let pictures = fails(row(&[1], &[0]));

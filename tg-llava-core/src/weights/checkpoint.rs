@@ -40,10 +40,8 @@ pub struct Loaded {
 const ADAPTERS: [&str; 3] = ["mm_projector", "mm_cross_attn", "mm_patch_encoder"];
 
 /// The towers' keys in their own folder and in a full checkpoint.
-const TOWERS: [(&str, &str); 2] = [
-    ("vision_model.", "model.vision_tower.vision_tower."),
-    ("text_model.", "model.text_tower.text_tower."),
-];
+const TOWERS: [(&str, &str); 2] =
+    [("vision_model.", "model.vision_tower.vision_tower."), ("text_model.", "model.text_tower.text_tower.")];
 
 /// Loads a checkpoint folder: a full one, a plain decoder, or stage-1 files over a base decoder; towers
 /// from inside the checkpoint or from their own folders.
@@ -63,8 +61,7 @@ pub fn load_model(
     let may_be_missing = |key: &str| {
         options.fresh_bridges && ADAPTERS.iter().any(|name| key.starts_with(&format!("model.{name}.")))
     };
-    let (model, report) =
-        apply(config.init(device)?, &source, options.dtype, &may_be_missing, progress)?;
+    let (model, report) = apply(config.init(device)?, &source, options.dtype, &may_be_missing, progress)?;
     Ok(Loaded { model, report })
 }
 
@@ -93,10 +90,7 @@ pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Re
     }
     let Some(mm) = &config.multimodal else { return Ok(source) };
     let [vision, text] = TOWERS;
-    let towers = [
-        (vision, Some(&mm.towers.vision)),
-        (text, mm.text.as_ref().map(|_| &mm.towers.text)),
-    ];
+    let towers = [(vision, Some(&mm.towers.vision)), (text, mm.text.as_ref().map(|_| &mm.towers.text))];
     for ((part, prefix), name) in towers {
         let Some(name) = name else { continue };
         let inside = source.iter().any(|(key, _)| key.starts_with(prefix));
@@ -147,11 +141,10 @@ fn base_folder(dir: &Path, base: Option<&Path>) -> Result<PathBuf> {
     let config: serde_json::Value = read_json(&dir.join("config.json"))?;
     let name = config.get("_name_or_path").and_then(|v| v.as_str()).unwrap_or_default();
     let last = Path::new(name).file_name().map(PathBuf::from).unwrap_or_default();
-    let places =
-        [dir.join(name), dir.join(&last), dir.parent().map(|p| p.join(&last)).unwrap_or_default()];
-    let found = places.into_iter().find(|place| {
-        !name.is_empty() && place != dir && TensorSource::folder_has_weights(place)
-    });
+    let places = [dir.join(name), dir.join(&last), dir.parent().map(|p| p.join(&last)).unwrap_or_default()];
+    let found = places
+        .into_iter()
+        .find(|place| !name.is_empty() && place != dir && TensorSource::folder_has_weights(place));
     found.ok_or_else(|| {
         Error::from(WeightsError::NeedsBase {
             dir: dir.to_path_buf(),

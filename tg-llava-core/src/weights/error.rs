@@ -13,7 +13,9 @@ pub enum WeightsError {
         dir: PathBuf,
     },
     /// A shard that the index names is not there.
-    #[error("{index}: names {shard}, which is not in the folder; {tensors} tensor(s) are missing with it (first: {first})")]
+    #[error(
+        "{index}: names {shard}, which is not in the folder; {tensors} tensor(s) are missing with it (first: {first})"
+    )]
     MissingShard {
         /// The index file.
         index: PathBuf,
@@ -25,7 +27,9 @@ pub enum WeightsError {
         first: String,
     },
     /// An index that names a tensor which its shard does not hold.
-    #[error("{index}: says that {tensor} is in {shard}, but it is not; the folder mixes files of two checkpoints")]
+    #[error(
+        "{index}: says that {tensor} is in {shard}, but it is not; the folder mixes files of two checkpoints"
+    )]
     NotInShard {
         /// The index file.
         index: PathBuf,
@@ -63,7 +67,9 @@ pub enum WeightsError {
         misshapen: Vec<String>,
     },
     /// A base model that a folder of adapters needs.
-    #[error("{dir}: holds stage-1 files only; the decoder's folder is also needed (config.json names {name:?}): {hint}")]
+    #[error(
+        "{dir}: holds stage-1 files only; the decoder's folder is also needed (config.json names {name:?}): {hint}"
+    )]
     NeedsBase {
         /// The folder.
         dir: PathBuf,

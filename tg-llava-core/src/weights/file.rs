@@ -142,8 +142,8 @@ fn cut_reason(map: &[u8]) -> String {
 }
 
 fn open_pytorch(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
-    let reader = PytorchReader::new(path)
-        .map_err(|e| damaged(path, format!("not a readable PyTorch file: {e}")))?;
+    let reader =
+        PytorchReader::new(path).map_err(|e| damaged(path, format!("not a readable PyTorch file: {e}")))?;
     let path = Arc::new(path.to_path_buf());
     let tensor = |(key, tensor): (String, pytorch_reader::Tensor)| {
         let stored = StoredTensor {

@@ -39,8 +39,7 @@ pub fn apply(
 ) -> Result<(TgLlava, LoadReport)> {
     let config = model.config();
     let tied = config.llm.tie_word_embeddings;
-    let plain_linear =
-        config.multimodal.as_ref().is_some_and(|mm| mm.projector == ProjectorConfig::Linear);
+    let plain_linear = config.multimodal.as_ref().is_some_and(|mm| mm.projector == ProjectorConfig::Linear);
     let mut filler = Filler {
         source,
         dtype,

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tg_llava_core::Error;
 use tg_llava_core::config::{ModelConfig, locate_tower, read_model_config};
 use tg_llava_core::conversation::Template;
 use tg_llava_core::tokenizer::{GuideTokenizer, TextTokenizer};
-use tg_llava_core::weights::{TensorSource, WeightsError, open_sources, reference_tensors};
-use tg_llava_core::{Error, weights};
+use tg_llava_core::weights::{TensorSource, WeightsError, is_unused_key, open_sources, reference_tensors};
 
 use super::compare::{Expected, compare};
 use super::contents::{Contents, Kind, Part};
@@ -102,8 +102,9 @@ fn model(dir: &Path, base: Option<&Path>) -> Result<Contents, Failure> {
 fn expected_shapes(config: &ModelConfig, kind: Kind) -> Result<BTreeMap<String, Vec<usize>>, Failure> {
     let model = config.init(&device::any()?)?;
     let wanted = |key: &str| {
-        let decoder_or_tower = matches!(Part::of(key), Part::Llm | Part::VisionTower | Part::TextTower);
-        !weights::is_unused_key(key) && !(kind == Kind::Stage1WithoutBase && decoder_or_tower)
+        let elsewhere = kind == Kind::Stage1WithoutBase
+            && matches!(Part::of(key), Part::Llm | Part::VisionTower | Part::TextTower);
+        !elsewhere && !is_unused_key(key)
     };
     let tensors = reference_tensors(&model);
     let shapes = tensors.iter().filter(|(key, _)| wanted(key));

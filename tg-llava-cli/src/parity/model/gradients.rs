@@ -90,10 +90,8 @@ fn trainable(case: &Case<'_>, stage: Stage, device: &burn::tensor::Device) -> an
     let mut config = read_model_config(case.dir)?;
     let source = open_sources(case.dir, &config, None)?;
     set_padding(&mut config, GuidePadding::Visible);
-    if let Some(mm) = &mut config.multimodal {
-        if let Some(guide) = &mut mm.guide {
-            guide.dropout = 0.0;
-        }
+    if let Some(guide) = config.multimodal.as_mut().and_then(|mm| mm.guide.as_mut()) {
+        guide.dropout = 0.0;
     }
     let model = config.init(device)?;
     let (mut model, _) = apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?;

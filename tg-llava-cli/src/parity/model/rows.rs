@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use tg_llava_core::config::PaddingSide;
+use tg_llava_core::generate::{Decoding, GenerateOptions};
 use tg_llava_core::model::TgLlava;
 
 use super::inputs::Inputs;
@@ -23,13 +24,15 @@ pub(super) fn run(case: &Case<'_>, model: &TgLlava) -> anyhow::Result<Vec<Row>> 
             PaddingSide::Left => "batch row = single run, padded left",
         };
         let mut group = Group::new(name, case.tolerance(TOLERANCE));
+        let mut answers = Group::new(name.replace("batch row", "batch answer"), 0.0);
         for (scenario, meta) in &case.meta.scenarios {
             if !meta.llm || scenario == "leftpad" || meta.batch_of_one(case, scenario) {
                 continue;
             }
             compare(case, &model, scenario, &mut group)?;
+            compare_answers(case, &model, scenario, &mut answers)?;
         }
-        rows.extend(group.row());
+        rows.extend([group, answers].into_iter().filter_map(Group::row));
     }
     Ok(rows)
 }
@@ -48,6 +51,34 @@ fn compare(case: &Case<'_>, model: &TgLlava, scenario: &str, group: &mut Group) 
     for row in all {
         let alone = real_logits(model, &inputs, &[row], eos, case)?;
         group.floats(&format!("{scenario} row {row}"), &together[row], &alone[0]);
+    }
+    Ok(())
+}
+
+/// Tokens that are generated behind each row.
+const NEW_TOKENS: usize = 4;
+
+fn compare_answers(
+    case: &Case<'_>,
+    model: &TgLlava,
+    scenario: &str,
+    group: &mut Group,
+) -> anyhow::Result<()> {
+    let inputs = Inputs::read(case, scenario)?;
+    let all: Vec<usize> = (0..inputs.rows.len()).collect();
+    let answers = |keep: &[usize]| -> anyhow::Result<Vec<Vec<i64>>> {
+        let (plan, embeds) = model.embed(&inputs.batch(keep, case.meta.clip.eos, case.device))?;
+        if plan.truncated.iter().any(|&cut| cut > 0) {
+            // Generation refuses prompts that were cut.
+            return Ok(Vec::new());
+        }
+        let options = GenerateOptions { max_new_tokens: NEW_TOKENS, ..GenerateOptions::default() };
+        let mut decoding = Decoding::start(model, &plan, embeds, options)?;
+        while decoding.step()?.is_some() {}
+        Ok(decoding.answers().to_vec())
+    };
+    for (row, together) in answers(&all)?.into_iter().enumerate() {
+        group.equal(&format!("{scenario} row {row}"), &together, &answers(&[row])?[0]);
     }
     Ok(())
 }

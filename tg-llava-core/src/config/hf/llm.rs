@@ -115,8 +115,12 @@ mod tests {
         let linear = Some(RopeScaling::Linear { factor: 2.0 });
         assert_eq!(read(json!({"type": "linear", "factor": 2.0})).unwrap(), linear);
         assert_eq!(read(json!({"rope_type": "linear", "factor": 2})).unwrap(), linear);
-        let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0});
-        assert!(matches!(read(llama3).unwrap(), Some(RopeScaling::Llama3 { original_max_position_embeddings: 64, .. })));
+        let llama3 =
+            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0});
+        assert!(matches!(
+            read(llama3).unwrap(),
+            Some(RopeScaling::Llama3 { original_max_position_embeddings: 64, .. })
+        ));
         assert!(read(json!({"type": "yarn", "factor": 2})).unwrap_err().contains("yarn"));
         assert!(read(json!({"type": "linear"})).unwrap_err().contains("factor"));
     }

@@ -1,9 +1,9 @@
 use std::path::Path;
 
 use super::bridges::{self, BridgeWidths};
+use super::locate_tower;
 use super::raw::{RawConfig, RawTgLlava};
 use super::tower::{family_of, read_tower_file, text_from_json, vision_from_json};
-use super::locate_tower;
 use crate::config::{
     GuidePadding, MultimodalConfig, ProjectorConfig, SelectFeature, TextTowerConfig, TowerLocation,
     VisionTowerConfig, tower_preset,
@@ -85,9 +85,9 @@ fn vision_config(tg: &RawTgLlava, dir: &Path, name: &str) -> Result<VisionTowerC
     }
     if let Some(folder) = locate_tower(dir, name) {
         let path = folder.join("config.json");
-        return read_tower_file(&path)?.vision.ok_or_else(|| {
-            Error::Config(format!("{}: describes no vision tower", path.display()))
-        });
+        return read_tower_file(&path)?
+            .vision
+            .ok_or_else(|| Error::Config(format!("{}: describes no vision tower", path.display())));
     }
     tower_preset(name).map(|(vision, _)| vision).ok_or_else(|| unknown_tower(dir, "mm_vision_tower", name))
 }
@@ -98,9 +98,9 @@ fn text_config(tg: &RawTgLlava, dir: &Path, name: &str) -> Result<TextTowerConfi
     }
     if let Some(folder) = locate_tower(dir, name) {
         let path = folder.join("config.json");
-        return read_tower_file(&path)?.text.ok_or_else(|| {
-            Error::Config(format!("{}: describes no text tower", path.display()))
-        });
+        return read_tower_file(&path)?
+            .text
+            .ok_or_else(|| Error::Config(format!("{}: describes no text tower", path.display())));
     }
     tower_preset(name).map(|(_, text)| text).ok_or_else(|| unknown_tower(dir, "mm_text_tower", name))
 }
