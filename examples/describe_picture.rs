@@ -1,7 +1,7 @@
 //! Asks one question about one picture and prints the answer while it grows.
 //!
 //! ```sh
-//! cargo run --release -p tg-llava-examples --example describe_picture -- DIR PHOTO QUESTION
+//! cargo run -p tg-llava-examples --example describe_picture -- DIR PHOTO QUESTION
 //! ```
 
 use std::env;
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
         bail!("usage: describe_picture DIR PHOTO QUESTION");
     };
 
-    // The one line that chooses a backend: the best one that this build and this machine have.
+    // The one line that chooses a backend: the first of those in this build, or what BURN_DEVICE names.
     let device = Device::default();
     let assistant = Assistant::load(Path::new(dir), &device, &AssistantOptions::default(), &mut |_| {})?;
 

@@ -1,7 +1,7 @@
 //! Lists what a checkpoint holds, by component: keys, shapes, number formats. No weight is read.
 //!
 //! ```sh
-//! cargo run --release -p tg-llava-examples --example inspect_checkpoint -- DIR
+//! cargo run -p tg-llava-examples --example inspect_checkpoint -- DIR
 //! ```
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Answers the same question on every device that this build has, and compares the answers.
 //!
 //! ```sh
-//! cargo run --release -p tg-llava-examples --features ndarray --example swap_device -- DIR PHOTO QUESTION
+//! cargo run -p tg-llava-examples --features ndarray --example swap_device -- DIR PHOTO QUESTION
 //! ```
 
 use std::env;

@@ -208,7 +208,10 @@ mod tests {
 
     #[test]
     fn siglip_text_is_bare_words() {
-        assert_eq!(canonicalize("  A Photo, of: a CAT's  tail!\n"), "a photo of a cats tail");
+        assert_eq!(canonicalize("A Photo, of: a CAT's  tail!\n"), "a photo of a cats tail");
+        // The word mark of a text that begins with a space stays, as in the reference.
+        assert_eq!(canonicalize("  A photo"), "\u{2581}a photo");
+        assert_eq!(canonicalize("?!"), "");
     }
 
     proptest::proptest! {
