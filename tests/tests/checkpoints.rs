@@ -22,7 +22,7 @@ fn load(dir: &Path) -> Result<TgLlava, Error> {
 /// Bytes of every tensor by key.
 fn contents(dir: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
     let source = TensorSource::from_folder(dir).unwrap();
-    source.iter().map(|(k, t)| (k.to_owned(), (t.shape.clone(), t.bytes().unwrap().into_owned()))).collect()
+    source.iter().map(|(k, t)| (k.to_owned(), (t.shape.clone(), t.bytes().unwrap()))).collect()
 }
 
 #[test]

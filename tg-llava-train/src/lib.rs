@@ -1,4 +1,5 @@
-//! Training TG-LLaVA: data, sampling and schedules.
+//! Training TG-LLaVA: data, sampling, schedules and optimisation.
 
 pub mod data;
+pub mod optim;
 pub mod schedule;

@@ -154,6 +154,16 @@ impl Group {
         }
     }
 
+    /// Compares floats by their absolute difference.
+    pub fn absolute(&mut self, name: &str, ours: &Array<f32>, golden: &Array<f32>) {
+        if ours.shape != golden.shape {
+            return self.fail(format!("{name}: shape {:?}, golden {:?}", ours.shape, golden.shape));
+        }
+        for (ours, golden) in ours.values.iter().zip(&golden.values) {
+            self.note(name, (f64::from(*ours) - f64::from(*golden)).abs());
+        }
+    }
+
     /// Compares two numbers by their absolute difference.
     pub fn scalar(&mut self, name: &str, ours: f64, golden: f64) {
         self.note(name, (ours - golden).abs());

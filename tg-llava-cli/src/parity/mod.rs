@@ -17,7 +17,7 @@ use burn::tensor::{DType, Device};
 use self::report::{FolderReport, Report, Row};
 
 /// Groups of comparisons inside a model case.
-pub const MODEL_GROUPS: [&str; 5] = ["weights", "forward", "batch", "generation", "gradients"];
+pub const MODEL_GROUPS: [&str; 6] = ["weights", "forward", "batch", "generation", "gradients", "training"];
 
 /// What is compared, and how.
 #[derive(Debug, Clone)]

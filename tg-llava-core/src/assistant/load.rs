@@ -9,7 +9,7 @@ use crate::generate::{GenerateOptions, Sampling};
 use crate::model::TgLlava;
 use crate::preprocess::{DetailSource, ImageProcessor};
 use crate::tokenizer::{GuideTokenizer, TextTokenizer};
-use crate::weights::{LoadOptions, LoadReport, Loaded, load_model};
+use crate::weights::{LoadOptions, LoadReport, Loaded, TensorSource, find_base, load_model};
 
 /// How an [`Assistant`] is put together; `None` keeps what the checkpoint says.
 #[derive(Debug, Clone)]
@@ -73,9 +73,13 @@ impl Assistant {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
         // The small files first: what is wrong with them shows before gigabytes are read.
-        let base = options.base.clone();
-        let tokenizer = load_tokenizer(dir, base.as_deref())?;
         let config = crate::config::read_model_config(dir)?;
+        let base = match (&options.base, TensorSource::folder_has_weights(dir)) {
+            (Some(base), _) => Some(base.clone()),
+            (None, true) => None,
+            (None, false) => Some(find_base(dir)?),
+        };
+        let tokenizer = load_tokenizer(dir, base.as_deref())?;
         let declared = options.template.as_deref().or(config.conversation.as_deref());
         let folder = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let template = Template::for_model(declared, &folder, &tokenizer)?.clone();

@@ -13,7 +13,7 @@ pub enum FinishReason {
     Length,
 }
 
-/// One answer as an iterator of text pieces; a piece never splits a character.
+/// One answer as an iterator of text pieces: one a token, which never splits a character and may be empty.
 ///
 /// Dropping it ends the work, so a caller that wants to interrupt just stops iterating.
 #[derive(Debug)]
@@ -57,31 +57,30 @@ impl<'a> Answer<'a> {
         Ok(pieces?.trim_end().to_owned())
     }
 
+    /// One step: the text that it made certain, which may be none.
     fn advance(&mut self) -> Result<Option<String>> {
-        while self.finish.is_none() {
-            let piece = match self.decoding.step()? {
-                Some(tokens) => {
-                    let token = tokens[0].unwrap_or_default();
-                    if self.decoding.ended(0) {
-                        self.end(FinishReason::EndOfTurn)?
-                    } else {
-                        let text = self.detokenizer.push(token)?;
-                        let piece = self.stop.push(&text);
-                        if self.stop.stopped() {
-                            self.finish = Some(FinishReason::StopString);
-                        }
-                        piece
-                    }
-                }
-                None => self.end(FinishReason::Length)?,
-            };
-            let piece = if self.started { piece.as_str() } else { piece.trim_start() };
-            if !piece.is_empty() {
-                self.started = true;
-                return Ok(Some(piece.to_owned()));
-            }
+        if self.finish.is_some() {
+            return Ok(None);
         }
-        Ok(None)
+        let piece = match self.decoding.step()? {
+            Some(tokens) => {
+                let token = tokens[0].unwrap_or_default();
+                if self.decoding.ended(0) {
+                    self.end(FinishReason::EndOfTurn)?
+                } else {
+                    let text = self.detokenizer.push(token)?;
+                    let piece = self.stop.push(&text);
+                    if self.stop.stopped() {
+                        self.finish = Some(FinishReason::StopString);
+                    }
+                    piece
+                }
+            }
+            None => self.end(FinishReason::Length)?,
+        };
+        let piece = if self.started { piece } else { piece.trim_start().to_owned() };
+        self.started |= !piece.is_empty();
+        Ok(Some(piece))
     }
 
     fn end(&mut self, reason: FinishReason) -> Result<String> {

@@ -82,10 +82,11 @@ pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Re
     }
     if TensorSource::folder_has_weights(dir) {
         source.merge(TensorSource::from_folder(dir)?, |key| Some(key.to_owned()));
-    } else if source.is_empty() && base.is_none() {
-        return Err(WeightsError::NoWeights { dir: dir.to_path_buf() }.into());
     } else {
-        let base = base_folder(dir, base)?;
+        let base = match base {
+            Some(base) => base.to_path_buf(),
+            None => find_base(dir)?,
+        };
         source.merge(TensorSource::from_folder(&base)?, |key| Some(key.to_owned()));
     }
     let Some(mm) = &config.multimodal else { return Ok(source) };
@@ -134,9 +135,17 @@ fn tower_key(part: &str, prefix: &str, key: &str) -> Option<String> {
     Some(format!("{prefix}{key}"))
 }
 
-fn base_folder(dir: &Path, base: Option<&Path>) -> Result<PathBuf> {
-    if let Some(base) = base {
-        return Ok(base.to_path_buf());
+/// The folder of the decoder that a folder of stage-1 files builds on: the one that its config.json names,
+/// inside it or beside it.
+///
+/// # Errors
+/// [`WeightsError::NoWeights`] where `dir` holds no stage-1 files either, [`WeightsError::NeedsBase`] where
+/// there is no such folder.
+pub(crate) fn find_base(dir: &Path) -> Result<PathBuf> {
+    let has_adapter =
+        |name: &&str| ["safetensors", "bin"].iter().any(|e| dir.join(format!("{name}.{e}")).is_file());
+    if !ADAPTERS.iter().any(|name| has_adapter(&name)) {
+        return Err(WeightsError::NoWeights { dir: dir.to_path_buf() }.into());
     }
     let config: serde_json::Value = read_json(&dir.join("config.json"))?;
     let name = config.get("_name_or_path").and_then(|v| v.as_str()).unwrap_or_default();

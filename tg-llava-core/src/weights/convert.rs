@@ -1,4 +1,4 @@
-use burn::tensor::{DType, TensorData};
+use burn::tensor::{DType, Element, TensorData};
 use half::{bf16, f16};
 
 use super::{StoredDType, StoredTensor, WeightsError};
@@ -6,29 +6,23 @@ use crate::error::Result;
 
 /// A tensor's values in the dtype that was asked for, and whether all of them are finite.
 ///
-/// Converts straight from the file's bytes: no f32 copy in between, so memory peaks at the result alone.
+/// Converts while it reads, so memory holds the result and a chunk of the file.
 ///
 /// # Errors
 /// [`WeightsError::DType`] for anything but floats, [`WeightsError::Damaged`] for unreadable bytes.
 pub(super) fn read_as(stored: &StoredTensor, dtype: DType) -> Result<(TensorData, bool)> {
-    let bytes = stored.bytes()?;
-    let (data, finite) = match stored.dtype {
-        StoredDType::F32 => convert::<4, f32>(&bytes, &stored.shape, dtype, f32::from_le_bytes),
-        StoredDType::F16 => convert::<2, f16>(&bytes, &stored.shape, dtype, f16::from_le_bytes),
-        StoredDType::BF16 => convert::<2, bf16>(&bytes, &stored.shape, dtype, bf16::from_le_bytes),
-        StoredDType::F64 => {
-            convert::<8, f32>(&bytes, &stored.shape, dtype, |raw| f64::from_le_bytes(raw) as f32)
+    match stored.dtype {
+        StoredDType::F32 => convert::<4, f32>(stored, dtype, f32::from_le_bytes),
+        StoredDType::F16 => convert::<2, f16>(stored, dtype, f16::from_le_bytes),
+        StoredDType::BF16 => convert::<2, bf16>(stored, dtype, bf16::from_le_bytes),
+        StoredDType::F64 => convert::<8, f32>(stored, dtype, |raw| f64::from_le_bytes(raw) as f32),
+        StoredDType::Other => Err(WeightsError::DType {
+            path: stored.path.to_path_buf(),
+            tensor: stored.key.clone(),
+            dtype: stored.dtype_name.clone(),
         }
-        StoredDType::Other => {
-            return Err(WeightsError::DType {
-                path: stored.path.to_path_buf(),
-                tensor: stored.key.clone(),
-                dtype: stored.dtype_name.clone(),
-            }
-            .into());
-        }
-    };
-    Ok((data, finite))
+        .into()),
+    }
 }
 
 /// A half or single float.
@@ -55,24 +49,33 @@ impl Half for bf16 {
 }
 
 fn convert<const N: usize, T: Half>(
-    bytes: &[u8],
-    shape: &[usize],
+    stored: &StoredTensor,
     dtype: DType,
     parse: impl Fn([u8; N]) -> T,
-) -> (TensorData, bool) {
-    let mut finite = true;
-    let values = bytes.chunks_exact(N).map(|chunk| {
-        let mut raw = [0; N];
-        raw.copy_from_slice(chunk);
-        let value = parse(raw).single();
-        finite &= value.is_finite();
-        value
-    });
+) -> Result<(TensorData, bool)> {
     // f16 and bf16 are exact in f32, so going through a single value loses nothing where the dtype stays.
-    let data = match dtype {
-        DType::F16 => TensorData::new(values.map(f16::from_f32).collect::<Vec<_>>(), shape),
-        DType::BF16 => TensorData::new(values.map(bf16::from_f32).collect::<Vec<_>>(), shape),
-        _ => TensorData::new(values.collect::<Vec<f32>>(), shape),
-    };
-    (data, finite)
+    match dtype {
+        DType::F16 => collect(stored, parse, f16::from_f32),
+        DType::BF16 => collect(stored, parse, bf16::from_f32),
+        _ => collect(stored, parse, |value| value),
+    }
+}
+
+fn collect<const N: usize, T: Half, U: Element>(
+    stored: &StoredTensor,
+    parse: impl Fn([u8; N]) -> T,
+    cast: impl Fn(f32) -> U,
+) -> Result<(TensorData, bool)> {
+    let mut finite = true;
+    let mut values = Vec::with_capacity(stored.num_elements());
+    stored.read_chunks(|chunk| {
+        values.extend(chunk.chunks_exact(N).map(|bytes| {
+            let mut raw = [0; N];
+            raw.copy_from_slice(bytes);
+            let value = parse(raw).single();
+            finite &= value.is_finite();
+            cast(value)
+        }));
+    })?;
+    Ok((TensorData::new(values, stored.shape.clone()), finite))
 }

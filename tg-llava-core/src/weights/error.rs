@@ -14,7 +14,7 @@ pub enum WeightsError {
     },
     /// A shard that the index names is not there.
     #[error(
-        "{index}: names {shard}, which is not in the folder; {tensors} tensor(s) are missing with it (first: {first})"
+        "{index}: names {shard}, which is not in the folder; {tensors} tensor(s) are missing with it (first: {first}); fetch the file again"
     )]
     MissingShard {
         /// The index file.

@@ -1,12 +1,11 @@
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use pytorch_reader::PytorchReader;
-use safetensors::tensor::{SafeTensorError, SafeTensors, TensorInfo};
+use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::WeightsError;
 use crate::error::{Error, Result};
@@ -44,9 +43,16 @@ pub struct StoredTensor {
 
 #[derive(Clone)]
 enum Bytes {
-    Mapped { map: Arc<Mmap>, start: usize, end: usize },
+    /// At this offset of the file.
+    Plain {
+        offset: u64,
+        len: usize,
+    },
     Pytorch(Arc<pytorch_reader::Tensor>),
 }
+
+/// Bytes that are read at once; a multiple of every element size.
+const CHUNK: usize = 1 << 20;
 
 impl StoredTensor {
     /// Number of elements.
@@ -58,14 +64,38 @@ impl StoredTensor {
     ///
     /// # Errors
     /// [`WeightsError::Damaged`] where the file cannot give them.
-    pub fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+    pub fn bytes(&self) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        self.read_chunks(|chunk| all.extend_from_slice(chunk))?;
+        Ok(all)
+    }
+
+    /// Calls `take` with the raw little-endian bytes in order, whole elements at a time. A safetensors file
+    /// never has more than a chunk in memory.
+    ///
+    /// # Errors
+    /// [`WeightsError::Damaged`] where the file cannot give them.
+    pub fn read_chunks(&self, mut take: impl FnMut(&[u8])) -> Result<()> {
+        let fail = |e: std::io::Error| {
+            let reason = format!("{}: {e}", self.key);
+            Error::from(WeightsError::Damaged { path: self.path.to_path_buf(), reason })
+        };
         match &self.bytes {
-            Bytes::Mapped { map, start, end } => Ok(Cow::Borrowed(&map[*start..*end])),
-            Bytes::Pytorch(tensor) => tensor.read().map(Cow::Owned).map_err(|e| {
-                let reason = format!("{}: {e}", self.key);
-                WeightsError::Damaged { path: self.path.to_path_buf(), reason }.into()
-            }),
+            Bytes::Plain { offset, len } => {
+                let mut file = File::open(&*self.path).map_err(fail)?;
+                file.seek(SeekFrom::Start(*offset)).map_err(fail)?;
+                let mut buffer = vec![0; CHUNK.min(*len)];
+                let mut left = *len;
+                while left > 0 {
+                    let part = &mut buffer[..CHUNK.min(left)];
+                    file.read_exact(part).map_err(fail)?;
+                    take(part);
+                    left -= part.len();
+                }
+            }
+            Bytes::Pytorch(tensor) => take(&tensor.read().map_err(fail)?),
         }
+        Ok(())
     }
 }
 
@@ -81,27 +111,11 @@ fn damaged(path: &Path, reason: String) -> Error {
     WeightsError::Damaged { path: path.to_path_buf(), reason }.into()
 }
 
-#[expect(unsafe_code, reason = "memory-mapping: weights of many GB are read tensor by tensor without a copy")]
-fn map_file(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    // SAFETY: the map is read-only; another process that truncates the file meanwhile would fault, as with
-    // every reader of mapped weights.
-    unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))
-}
-
 fn open_safetensors(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
-    let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
-    if size < 8 {
-        return Err(damaged(path, format!("{size} bytes is too short for a safetensors file")));
-    }
-    let map = map_file(path)?;
-    let (header_len, metadata) = SafeTensors::read_metadata(&map).map_err(|e| match e {
-        SafeTensorError::MetadataIncompleteBuffer => damaged(path, cut_reason(&map)),
-        other => damaged(path, format!("not a valid safetensors file: {other}")),
-    })?;
-    let (map, path, data) = (Arc::new(map), Arc::new(path.to_path_buf()), 8 + header_len);
+    let (data, metadata) = read_header(path)?;
+    let path = Arc::new(path.to_path_buf());
     let tensor = |(key, info): (String, &TensorInfo)| {
-        let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
+        let (start, end) = info.data_offsets;
         let stored = StoredTensor {
             path: path.clone(),
             key: key.clone(),
@@ -114,31 +128,53 @@ fn open_safetensors(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
             },
             dtype_name: format!("{:?}", info.dtype),
             shape: info.shape.clone(),
-            bytes: Bytes::Mapped { map: map.clone(), start, end },
+            bytes: Bytes::Plain { offset: data + start as u64, len: end - start },
         };
         (key, stored)
     };
     Ok(metadata.tensors().into_iter().map(tensor).collect())
 }
 
-/// Says which tensor a cut file ends in.
-fn cut_reason(map: &[u8]) -> String {
-    let first_cut = || -> Option<String> {
-        let header_len = usize::try_from(u64::from_le_bytes(map.get(..8)?.try_into().ok()?)).ok()?;
-        let data = map.get(8..8usize.checked_add(header_len)?)?;
-        let header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(data).ok()?;
-        let available = (map.len() - 8 - header_len) as u64;
-        let beyond = header.iter().filter_map(|(key, info)| {
-            let offsets = info.get("data_offsets")?.as_array()?;
-            let (start, end) = (offsets.first()?.as_u64()?, offsets.get(1)?.as_u64()?);
-            (end > available).then_some((start, end, key))
-        });
-        let (_, end, key) = beyond.min()?;
-        Some(format!(
-            "the file is cut: tensor {key} ends at byte {end} of the data, but only {available} are there; fetch the file again"
-        ))
+/// Where the data begins, and what the header says of it; checked against the size of the file.
+fn read_header(path: &Path) -> Result<(u64, Metadata)> {
+    let io = |e| Error::io(path, e);
+    let mut file = File::open(path).map_err(io)?;
+    let size = file.metadata().map_err(io)?.len();
+    if size < 8 {
+        return Err(damaged(path, format!("{size} bytes is too short for a safetensors file")));
+    }
+    let mut prefix = [0; 8];
+    file.read_exact(&mut prefix).map_err(io)?;
+    let header_len = u64::from_le_bytes(prefix);
+    if header_len > size - 8 {
+        let reason =
+            format!("not a valid safetensors file, or cut: a header of {header_len} bytes in {size}");
+        return Err(damaged(path, reason));
+    }
+    let mut header = Vec::new();
+    file.take(header_len).read_to_end(&mut header).map_err(io)?;
+    // Parsing also checks that the tensors lie behind each other and that shapes and sizes agree.
+    let metadata: Metadata = serde_json::from_slice(&header)
+        .map_err(|e| damaged(path, format!("not a valid safetensors file: {e}")))?;
+    let (data, available) = (8 + header_len, size - 8 - header_len);
+    let needed = metadata.data_len() as u64;
+    if needed == available {
+        return Ok((data, metadata));
+    }
+    let mut beyond: Vec<(usize, String)> = metadata
+        .tensors()
+        .into_iter()
+        .filter(|(_, info)| info.data_offsets.1 as u64 > available)
+        .map(|(key, info)| (info.data_offsets.0, key))
+        .collect();
+    beyond.sort();
+    let reason = match beyond.first() {
+        Some((_, key)) => format!(
+            "the file is cut: tensor {key} is not whole, since {available} of {needed} bytes of data are there; fetch the file again"
+        ),
+        None => format!("{available} bytes of data are there, but the header describes {needed}"),
     };
-    first_cut().unwrap_or_else(|| "the tensors do not fill the file as its header says".into())
+    Err(damaged(path, reason))
 }
 
 fn open_pytorch(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {

@@ -10,6 +10,7 @@ mod placeholder;
 mod save;
 mod source;
 
+pub(crate) use checkpoint::find_base;
 pub use checkpoint::{LoadOptions, Loaded, load_model, open_sources, open_towers};
 pub use error::WeightsError;
 pub use file::{StoredDType, StoredTensor};

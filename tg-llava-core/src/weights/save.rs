@@ -43,6 +43,15 @@ impl PendingTensor {
         &self.shape
     }
 
+    /// The values in f32, read from the device.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where they are no floats.
+    pub fn values(&self) -> Result<Vec<f32>> {
+        let data = (self.read)().convert::<f32>();
+        data.try_to_vec::<f32>().map_err(|e| Error::Request(format!("a tensor could not be read: {e:?}")))
+    }
+
     fn byte_len(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
     }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 use tg_llava_core::config::{GuidePadding, ProjectorConfig, read_model_config};
-use tg_llava_core::model::TgLlava;
+use tg_llava_core::model::{ModelBatch, TgLlava};
 use tg_llava_core::weights::{apply, open_sources, reference_key};
 
 use super::inputs::Inputs;
@@ -21,7 +21,7 @@ const NOISE: f64 = 1e-5;
 
 /// Which parts learn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// Projector and bridges; gradients flow through the frozen decoder.
     Pretrain,
     /// Those and the decoder.
@@ -50,12 +50,7 @@ fn compare(
 ) -> anyhow::Result<Vec<Row>> {
     let device = case.device.clone().autodiff();
     let model = trainable(case, stage, &device)?;
-    let inputs = Inputs::read(case, &meta.scenario)?;
-    // The reference pads all guides to one length and lets the padding be seen.
-    let keep: Vec<usize> = (0..inputs.rows.len()).collect();
-    let mut batch = inputs.batch(&keep, case.meta.clip.eos, &device);
-    batch.guides.ids = inputs.guides.clone();
-    let gradients = model.loss(&batch)?.backward();
+    let gradients = model.loss(&recorded_batch(case, &meta.scenario, &device)?)?.backward();
     let ours = collect(&model, &gradients)?;
 
     let mut group = Group::new(format!("{name}: gradients"), case.tolerance(GRADIENT));
@@ -85,8 +80,25 @@ fn compare(
     Ok([group, noise, norm].into_iter().filter_map(Group::row).collect())
 }
 
+/// A scenario as the reference trains on it: it pads all guides to one length and lets the padding be seen.
+pub(super) fn recorded_batch(
+    case: &Case<'_>,
+    scenario: &str,
+    device: &burn::tensor::Device,
+) -> anyhow::Result<ModelBatch> {
+    let inputs = Inputs::read(case, scenario)?;
+    let keep: Vec<usize> = (0..inputs.rows.len()).collect();
+    let mut batch = inputs.batch(&keep, case.meta.clip.eos, device);
+    batch.guides.ids = inputs.guides.clone();
+    Ok(batch)
+}
+
 /// The case's model without dropout, the stage's frozen parts frozen.
-fn trainable(case: &Case<'_>, stage: Stage, device: &burn::tensor::Device) -> anyhow::Result<TgLlava> {
+pub(super) fn trainable(
+    case: &Case<'_>,
+    stage: Stage,
+    device: &burn::tensor::Device,
+) -> anyhow::Result<TgLlava> {
     let mut config = read_model_config(case.dir)?;
     let source = open_sources(case.dir, &config, None)?;
     set_padding(&mut config, GuidePadding::Visible);

@@ -6,6 +6,7 @@ mod gradients;
 mod inputs;
 mod internals;
 mod rows;
+mod training;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -93,6 +94,9 @@ pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyho
     }
     if options.wants("gradients") {
         rows.extend(gradients::run(&case)?);
+    }
+    if options.wants("training") {
+        rows.extend(training::run(&case)?);
     }
     Ok(rows)
 }

@@ -1,0 +1,105 @@
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, Gradients, Tensor};
+use tg_llava_core::Error;
+use tg_llava_core::nn::cast_to;
+
+/// Gradients of a module's parameters by path, flat and in f32, summed over micro-batches.
+///
+/// Keyed by path and not by Burn's parameter ids: paths mean the same in the next run.
+#[derive(Debug, Clone, Default)]
+pub struct ParameterGradients {
+    by_path: BTreeMap<String, Tensor<1>>,
+}
+
+impl ParameterGradients {
+    /// No gradient yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds what one backward pass gave the parameters of `module`; frozen ones have none.
+    pub fn add<M: Module>(&mut self, module: &M, gradients: &Gradients) {
+        module.visit(&mut Adder { sums: &mut self.by_path, gradients, path: Vec::new() });
+    }
+
+    /// Multiplies all gradients: with `1 / k` the sum over `k` micro-batches becomes their mean.
+    pub fn scale(&mut self, factor: f64) {
+        for gradient in self.by_path.values_mut() {
+            *gradient = gradient.clone() * factor;
+        }
+    }
+
+    /// The length of all gradients as one vector.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where the device could not compute it.
+    pub fn global_norm(&self) -> Result<f64, Error> {
+        let squares: Vec<Tensor<1>> = self.by_path.values().map(|g| g.clone().square().sum()).collect();
+        if squares.is_empty() {
+            return Ok(0.0);
+        }
+        let sums = Tensor::cat(squares, 0).try_into_vec_as::<f32>();
+        let sums =
+            sums.map_err(|e| Error::Request(format!("the device could not compute the gradients: {e}")))?;
+        Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
+    }
+
+    /// Scales all gradients so that their global norm is at most `max_norm`, as
+    /// `torch.nn.utils.clip_grad_norm_`; returns the norm before.
+    ///
+    /// # Errors
+    /// As [`Self::global_norm`].
+    pub fn clip(&mut self, max_norm: f64) -> Result<f64, Error> {
+        let norm = self.global_norm()?;
+        let factor = max_norm / (norm + 1e-6);
+        if factor < 1.0 {
+            self.scale(factor);
+        }
+        Ok(norm)
+    }
+
+    /// The gradient of the parameter at `path`, flat.
+    pub fn get(&self, path: &str) -> Option<&Tensor<1>> {
+        self.by_path.get(path)
+    }
+
+    /// Number of parameters that have a gradient.
+    pub fn len(&self) -> usize {
+        self.by_path.len()
+    }
+
+    /// Whether no parameter has a gradient.
+    pub fn is_empty(&self) -> bool {
+        self.by_path.is_empty()
+    }
+}
+
+struct Adder<'a> {
+    sums: &'a mut BTreeMap<String, Tensor<1>>,
+    gradients: &'a Gradients,
+    path: Vec<String>,
+}
+
+impl ModuleVisitor for Adder<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(gradient) = param.val().grad(self.gradients) else { return };
+        let count = gradient.shape().num_elements();
+        let gradient = cast_to(gradient.reshape([count]), DType::F32);
+        let path = self.path.join(".");
+        let sum = match self.sums.remove(&path) {
+            Some(sum) => sum + gradient,
+            None => gradient,
+        };
+        self.sums.insert(path, sum);
+    }
+}
