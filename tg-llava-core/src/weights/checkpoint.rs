@@ -144,7 +144,7 @@ fn tower_key(part: &str, prefix: &str, key: &str) -> Option<String> {
 pub(crate) fn find_base(dir: &Path) -> Result<PathBuf> {
     let has_adapter =
         |name: &&str| ["safetensors", "bin"].iter().any(|e| dir.join(format!("{name}.{e}")).is_file());
-    if !ADAPTERS.iter().any(|name| has_adapter(&name)) {
+    if !ADAPTERS.iter().any(has_adapter) {
         return Err(WeightsError::NoWeights { dir: dir.to_path_buf() }.into());
     }
     let config: serde_json::Value = read_json(&dir.join("config.json"))?;
