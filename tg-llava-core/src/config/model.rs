@@ -104,6 +104,11 @@ impl MultimodalConfig {
 }
 
 impl ModelConfig {
+    /// Whether the projector is one plain linear layer, whose keys have no index in checkpoints.
+    pub fn has_plain_linear_projector(&self) -> bool {
+        self.multimodal.as_ref().is_some_and(|mm| mm.projector == ProjectorConfig::Linear)
+    }
+
     /// Checks that all parts fit together.
     ///
     /// # Errors

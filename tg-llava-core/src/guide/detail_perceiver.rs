@@ -96,6 +96,15 @@ impl DetailPerceiver {
                 _ => layer.forward(latents, crops.clone(), None),
             };
         }
+        self.finish(latents)
+    }
+
+    /// Final norm and projection to the decoder's width.
+    ///
+    /// # Shapes
+    /// - latents: `[batch, num_latents, hidden]`
+    /// - output: `[batch, num_latents, llm_hidden]`
+    pub fn finish(&self, latents: Tensor<3>) -> Tensor<3> {
         self.proj.forward(rms_norm(&self.perceiver.norm, latents))
     }
 }

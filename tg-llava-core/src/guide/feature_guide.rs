@@ -42,9 +42,18 @@ impl FeatureGuide {
     /// - pooled: `[batch, text_hidden]`
     /// - output: `[batch, num_vision_tokens, hidden]`
     pub fn forward(&self, pooled: Tensor<2>) -> Tensor<3> {
-        let text = self.resize_linear.forward(pooled).unsqueeze_dim::<3>(1);
+        let text = self.text(pooled);
         let queries = self.queries(text.dims()[0]);
         self.zero_layer.forward(self.qformer.forward(queries, &text))
+    }
+
+    /// The one key that the latents read.
+    ///
+    /// # Shapes
+    /// - pooled: `[batch, text_hidden]`
+    /// - output: `[batch, 1, encoder_width]`
+    pub fn text(&self, pooled: Tensor<2>) -> Tensor<3> {
+        self.resize_linear.forward(pooled).unsqueeze_dim::<3>(1)
     }
 
     /// The latents, once a sample.

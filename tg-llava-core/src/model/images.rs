@@ -114,8 +114,19 @@ impl TgLlava {
 
     /// The text tower's view of every picture's guide, and which positions are real.
     fn guide_features(&self, guides: &GuideTexts) -> Result<Option<(TextFeatures, Vec<Vec<bool>>)>> {
+        let Some(tower) = &self.text_tower else { return Ok(None) };
+        let Some(plan) = self.plan_guides(guides)? else { return Ok(None) };
+        let text = tower.forward(&plan.input);
+        Ok(Some((plan.per_image(text.last_hidden_state, text.pooled), plan.masks())))
+    }
+
+    /// Which guide texts the text tower reads, and which picture takes which; `None` without a text tower.
+    ///
+    /// # Errors
+    /// Where a guide text does not fit the text tower.
+    pub fn plan_guides(&self, guides: &GuideTexts) -> Result<Option<GuidePlan>> {
         let mm = self.multimodal()?;
-        let (Some(tower), Some(config)) = (&self.text_tower, &mm.text) else { return Ok(None) };
+        let Some(config) = &mm.text else { return Ok(None) };
         // Guides without a picture are not needed, unless their length pads the others as in the reference.
         let (texts, row_of_image): (Vec<Vec<i64>>, Vec<usize>) = match mm.guide_padding {
             GuidePadding::Visible => (guides.ids.clone(), guides.sample_of_image.clone()),
@@ -128,16 +139,37 @@ impl TgLlava {
             }
         };
         let input = GuideInput::new(&texts, guides.pad_id, mm.guide_padding, config)?;
-        let text = tower.forward(&input);
-        let mask = row_of_image.iter().map(|&row| input.context_mask[row].clone()).collect();
-        let device = text.pooled.device();
-        let rows: Vec<i64> = row_of_image.iter().map(|&row| row as i64).collect();
+        Ok(Some(GuidePlan { input, row_of_image }))
+    }
+}
+
+/// Guide texts ready for the text tower, and the row that guides each picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuidePlan {
+    /// The texts that are read, one a row.
+    pub input: GuideInput,
+    /// For each picture, its row.
+    pub row_of_image: Vec<usize>,
+}
+
+impl GuidePlan {
+    /// One row a picture, from one row a text.
+    ///
+    /// # Shapes
+    /// - last_hidden_state: `[texts, len, hidden]`, output `[num_images, len, hidden]`
+    /// - pooled: `[texts, hidden]`, output `[num_images, hidden]`
+    pub fn per_image(&self, last_hidden_state: Tensor<3>, pooled: Tensor<2>) -> TextFeatures {
+        let rows: Vec<i64> = self.row_of_image.iter().map(|&row| row as i64).collect();
         let count = rows.len();
-        let rows: Tensor<1, Int> = Tensor::from_data(TensorData::new(rows, [count]), &device);
-        let per_image = TextFeatures {
-            last_hidden_state: text.last_hidden_state.select(0, rows.clone()),
-            pooled: text.pooled.select(0, rows),
-        };
-        Ok(Some((per_image, mask)))
+        let rows: Tensor<1, Int> = Tensor::from_data(TensorData::new(rows, [count]), &pooled.device());
+        TextFeatures {
+            last_hidden_state: last_hidden_state.select(0, rows.clone()),
+            pooled: pooled.select(0, rows),
+        }
+    }
+
+    /// For each picture, which positions of its guide are real.
+    pub fn masks(&self) -> Vec<Vec<bool>> {
+        self.row_of_image.iter().map(|&row| self.input.context_mask[row].clone()).collect()
     }
 }

@@ -92,8 +92,16 @@ impl TextTower {
         for layer in &self.layers {
             hidden = layer.forward(hidden, bias.as_ref());
         }
+        self.finish(hidden, &input.pooled_positions)
+    }
+
+    /// Final norm and pooling of what the last block gave.
+    ///
+    /// # Shapes
+    /// - hidden: `[batch, len, hidden]`; `pooled_positions` holds one position a row
+    pub fn finish(&self, hidden: Tensor<3>, pooled_positions: &[usize]) -> TextFeatures {
         let last_hidden_state = layer_norm(&self.final_layer_norm, self.epsilon, hidden);
-        let pooled = self.pool(&last_hidden_state, &input.pooled_positions);
+        let pooled = self.pool(&last_hidden_state, pooled_positions);
         TextFeatures { last_hidden_state, pooled }
     }
 

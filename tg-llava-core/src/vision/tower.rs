@@ -49,10 +49,7 @@ impl VisionTower {
     /// - pixels: `[batch, channels, image_size, image_size]`
     /// - output: `[batch, num_positions, hidden]`
     pub fn hidden_state(&self, pixels: Tensor<4>, index: usize) -> Tensor<3> {
-        let mut hidden = self.embeddings.forward(pixels);
-        if let Some(norm) = &self.pre_layernorm {
-            hidden = layer_norm(norm, self.epsilon, hidden);
-        }
+        let mut hidden = self.embed(pixels);
         for layer in &self.layers[..index] {
             hidden = layer.forward(hidden, None);
         }
@@ -65,7 +62,28 @@ impl VisionTower {
     /// - pixels: `[batch, channels, image_size, image_size]`
     /// - output: `[batch, num_vision_tokens, hidden]`
     pub fn features(&self, pixels: Tensor<4>, index: usize, select: SelectFeature) -> Tensor<3> {
-        let hidden = self.hidden_state(pixels, index);
+        self.select(self.hidden_state(pixels, index), select)
+    }
+
+    /// What the first block reads: hidden state 0.
+    ///
+    /// # Shapes
+    /// - pixels: `[batch, channels, image_size, image_size]`
+    /// - output: `[batch, num_positions, hidden]`
+    pub fn embed(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let hidden = self.embeddings.forward(pixels);
+        match &self.pre_layernorm {
+            Some(norm) => layer_norm(norm, self.epsilon, hidden),
+            None => hidden,
+        }
+    }
+
+    /// Hidden states without the class token unless `select` wants it.
+    ///
+    /// # Shapes
+    /// - hidden: `[batch, num_positions, hidden]`
+    /// - output: `[batch, num_vision_tokens, hidden]`
+    pub fn select(&self, hidden: Tensor<3>, select: SelectFeature) -> Tensor<3> {
         let positions = hidden.dims()[1];
         match (select, &self.embeddings.class_embedding) {
             (SelectFeature::Patch, Some(_)) => hidden.narrow(1, 1, positions - 1),

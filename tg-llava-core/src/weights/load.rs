@@ -1,11 +1,12 @@
 use std::collections::BTreeSet;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Param;
 use burn::tensor::{DType, Tensor};
 
 use super::convert::read_as;
-use super::{TensorSource, WeightsError, is_unused_key, reference_key};
-use crate::config::ProjectorConfig;
+use super::{
+    ParameterMapper, ParameterPath, TensorSource, WeightsError, is_unused_key, map_parameters, reference_key,
+};
 use crate::error::{Error, Result};
 use crate::model::TgLlava;
 
@@ -39,22 +40,20 @@ pub fn apply(
 ) -> Result<(TgLlava, LoadReport)> {
     let config = model.config();
     let tied = config.llm.tie_word_embeddings;
-    let plain_linear = config.multimodal.as_ref().is_some_and(|mm| mm.projector == ProjectorConfig::Linear);
+    let plain_linear = config.has_plain_linear_projector();
     let mut filler = Filler {
         source,
         dtype,
         plain_linear,
         may_be_missing,
         progress,
-        path: Vec::new(),
-        containers: Vec::new(),
         used: BTreeSet::new(),
         missing: Vec::new(),
         misshapen: Vec::new(),
         error: None,
         report: LoadReport::default(),
     };
-    let model = model.map(&mut filler);
+    let model = map_parameters(model, &mut filler);
     let Filler { used, missing, misshapen, error, mut report, .. } = filler;
     if let Some(error) = error {
         return Err(error);
@@ -80,8 +79,6 @@ struct Filler<'a> {
     plain_linear: bool,
     may_be_missing: &'a dyn Fn(&str) -> bool,
     progress: &'a mut dyn FnMut(usize),
-    path: Vec<String>,
-    containers: Vec<String>,
     used: BTreeSet<String>,
     missing: Vec<String>,
     misshapen: Vec<String>,
@@ -89,15 +86,9 @@ struct Filler<'a> {
     report: LoadReport,
 }
 
-/// Whether the parameter that is visited is a linear layer's matrix: the one kind that is stored
-/// transposed, `[d_output, d_input]`.
-pub(super) fn is_linear_weight(path: &[String], containers: &[String]) -> bool {
-    containers.last().is_some_and(|c| c == "Struct:Linear") && path.last().is_some_and(|n| n == "weight")
-}
-
 impl Filler<'_> {
-    fn load<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> Option<Tensor<D>> {
-        let key = reference_key(&self.path.join("."), self.plain_linear);
+    fn load<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) -> Option<Tensor<D>> {
+        let key = reference_key(&path.dotted(), self.plain_linear);
         let Some(stored) = self.source.get(&key) else {
             if (self.may_be_missing)(&key) {
                 self.report.initialised.push(key);
@@ -107,7 +98,7 @@ impl Filler<'_> {
             return None;
         };
         self.used.insert(key.clone());
-        let transposed = is_linear_weight(&self.path, &self.containers);
+        let transposed = path.is_linear_weight();
         let mut wanted: Vec<usize> = param.lazy_shape().to_vec();
         if transposed {
             wanted.reverse();
@@ -138,23 +129,13 @@ impl Filler<'_> {
     }
 }
 
-impl ModuleMapper for Filler<'_> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.push(name.to_owned());
-        self.containers.push(container_type.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-        self.containers.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+impl ParameterMapper for Filler<'_> {
+    fn map<const D: usize>(&mut self, path: &ParameterPath, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if self.error.is_some() {
             return param;
         }
         let id = param.id;
-        match self.load(&param) {
+        match self.load(path, &param) {
             Some(tensor) => param.transform_for_load(tensor, id),
             None => param,
         }

@@ -9,6 +9,7 @@ mod names;
 mod placeholder;
 mod save;
 mod source;
+mod walk;
 
 pub(crate) use checkpoint::find_base;
 pub use checkpoint::{LoadOptions, Loaded, load_model, open_sources, open_towers};
@@ -18,3 +19,4 @@ pub use load::{LoadReport, apply};
 pub use names::{is_unused_key, reference_key};
 pub use save::{SaveOptions, reference_tensors, save_model};
 pub use source::TensorSource;
+pub use walk::{ParameterMapper, ParameterPath, ParameterVisitor, map_parameters, visit_parameters};

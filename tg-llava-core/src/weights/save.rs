@@ -2,15 +2,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Param;
 use burn::tensor::{DType, Tensor, TensorData};
 use half::{bf16, f16};
 use safetensors::tensor::View;
 
-use super::load::is_linear_weight;
 use super::placeholder::{Placeholder, PlaceholderValue, placeholders};
-use super::{WeightsError, reference_key};
-use crate::config::{ProjectorConfig, write_model_config};
+use super::{ParameterPath, ParameterVisitor, WeightsError, reference_key, visit_parameters};
+use crate::config::write_model_config;
 use crate::error::{Error, Result};
 use crate::model::TgLlava;
 
@@ -61,10 +60,9 @@ impl PendingTensor {
 /// the reference's files hold among them.
 pub fn reference_tensors(model: &TgLlava) -> BTreeMap<String, PendingTensor> {
     let mm = model.config().multimodal.as_ref();
-    let plain_linear = mm.is_some_and(|mm| mm.projector == ProjectorConfig::Linear);
-    let mut collector =
-        Collector { plain_linear, path: Vec::new(), containers: Vec::new(), tensors: BTreeMap::new() };
-    model.visit(&mut collector);
+    let plain_linear = model.config().has_plain_linear_projector();
+    let mut collector = Collector { plain_linear, tensors: BTreeMap::new() };
+    visit_parameters(model, &mut collector);
     let mut tensors = collector.tensors;
     if let Some(guide) = mm.and_then(|mm| mm.guide.as_ref()) {
         let dtype = model.llm.dtype();
@@ -217,24 +215,12 @@ fn pending(placeholder: Placeholder, dtype: DType) -> PendingTensor {
 
 struct Collector {
     plain_linear: bool,
-    path: Vec<String>,
-    containers: Vec<String>,
     tensors: BTreeMap<String, PendingTensor>,
 }
 
-impl ModuleVisitor for Collector {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.push(name.to_owned());
-        self.containers.push(container_type.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-        self.containers.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let transposed = is_linear_weight(&self.path, &self.containers);
+impl ParameterVisitor for Collector {
+    fn visit<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) {
+        let transposed = path.is_linear_weight();
         let mut shape = param.lazy_shape().to_vec();
         if transposed {
             shape.reverse();
@@ -250,7 +236,7 @@ impl ModuleVisitor for Collector {
             let tensor = if transposed { tensor.transpose() } else { tensor };
             tensor.into_data()
         };
-        let key = reference_key(&self.path.join("."), self.plain_linear);
+        let key = reference_key(&path.dotted(), self.plain_linear);
         self.tensors.insert(key, PendingTensor { shape, dtype, read: Box::new(read) });
     }
 }

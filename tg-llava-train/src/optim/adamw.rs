@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use tg_llava_core::nn::cast_to;
+use tg_llava_core::weights::{ParameterMapper, ParameterPath, map_parameters};
 
 use super::{ParameterGradients, ParameterSettings};
 
@@ -56,7 +57,42 @@ impl AdamW {
         gradients: &ParameterGradients,
         settings: &dyn Fn(&str) -> ParameterSettings,
     ) -> M {
-        module.map(&mut Updater { optimizer: self, gradients, settings, path: Vec::new() })
+        map_parameters(module, &mut Updater { optimizer: self, gradients, settings })
+    }
+
+    /// What must be kept to go on later, by name: `<path>.exp_avg`, `<path>.exp_avg_sq` and, where the model
+    /// holds fewer bits than f32, `<path>.master`; all flat and in f32.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, Tensor<1>)> + '_ {
+        self.state.iter().flat_map(|(path, state)| {
+            let parts = [(FIRST, Some(&state.first)), (SECOND, Some(&state.second)), (MASTER, state.master.as_ref())];
+            parts.into_iter().filter_map(move |(name, tensor)| Some((format!("{path}.{name}"), tensor?.clone())))
+        })
+    }
+
+    /// Updates that each parameter has seen, by path.
+    pub fn steps(&self) -> BTreeMap<String, i32> {
+        self.state.iter().map(|(path, state)| (path.clone(), state.step)).collect()
+    }
+
+    /// An optimizer as [`Self::tensors`] and [`Self::steps`] described it; `read` gives the tensor of a name.
+    ///
+    /// # Errors
+    /// What `read` returns.
+    pub fn restore<E>(
+        config: AdamWConfig,
+        steps: &BTreeMap<String, i32>,
+        has_master: &dyn Fn(&str) -> bool,
+        read: &mut dyn FnMut(&str) -> Result<Tensor<1>, E>,
+    ) -> Result<Self, E> {
+        let mut state = BTreeMap::new();
+        for (path, &step) in steps {
+            let master = format!("{path}.{MASTER}");
+            let first = read(&format!("{path}.{FIRST}"))?;
+            let second = read(&format!("{path}.{SECOND}"))?;
+            let master = if has_master(&master) { Some(read(&master)?) } else { None };
+            state.insert(path.clone(), State { step, first, second, master });
+        }
+        Ok(Self { config, state })
     }
 
     fn update(
@@ -90,24 +126,20 @@ impl AdamW {
     }
 }
 
+/// Names of the parts of a parameter's state, as PyTorch has them.
+const FIRST: &str = "exp_avg";
+const SECOND: &str = "exp_avg_sq";
+const MASTER: &str = "master";
+
 struct Updater<'a> {
     optimizer: &'a mut AdamW,
     gradients: &'a ParameterGradients,
     settings: &'a dyn Fn(&str) -> ParameterSettings,
-    path: Vec<String>,
 }
 
-impl ModuleMapper for Updater<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
+impl ParameterMapper for Updater<'_> {
+    fn map<const D: usize>(&mut self, path: &ParameterPath, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let path = path.dotted();
         let Some(gradient) = self.gradients.get(&path).cloned() else { return param };
         let (id, tensor, mapper) = param.consume();
         let shape = tensor.dims();

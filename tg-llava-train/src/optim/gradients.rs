@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{DType, Gradients, Tensor};
 use tg_llava_core::Error;
 use tg_llava_core::nn::cast_to;
+use tg_llava_core::weights::{ParameterPath, ParameterVisitor, visit_parameters};
 
 /// Gradients of a module's parameters by path, flat and in f32, summed over micro-batches.
 ///
@@ -21,7 +22,7 @@ impl ParameterGradients {
 
     /// Adds what one backward pass gave the parameters of `module`; frozen ones have none.
     pub fn add<M: Module>(&mut self, module: &M, gradients: &Gradients) {
-        module.visit(&mut Adder { sums: &mut self.by_path, gradients, path: Vec::new() });
+        visit_parameters(module, &mut Adder { sums: &mut self.by_path, gradients });
     }
 
     /// Multiplies all gradients: with `1 / k` the sum over `k` micro-batches becomes their mean.
@@ -79,23 +80,14 @@ impl ParameterGradients {
 struct Adder<'a> {
     sums: &'a mut BTreeMap<String, Tensor<1>>,
     gradients: &'a Gradients,
-    path: Vec<String>,
 }
 
-impl ModuleVisitor for Adder<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl ParameterVisitor for Adder<'_> {
+    fn visit<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) {
         let Some(gradient) = param.val().grad(self.gradients) else { return };
         let count = gradient.shape().num_elements();
         let gradient = cast_to(gradient.reshape([count]), DType::F32);
-        let path = self.path.join(".");
+        let path = path.dotted();
         let sum = match self.sums.remove(&path) {
             Some(sum) => sum + gradient,
             None => gradient,

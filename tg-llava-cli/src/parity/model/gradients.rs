@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{Gradients, Tensor};
-use tg_llava_core::config::{GuidePadding, ProjectorConfig, read_model_config};
+use tg_llava_core::config::{GuidePadding, read_model_config};
 use tg_llava_core::model::{ModelBatch, TgLlava};
-use tg_llava_core::weights::{apply, open_sources, reference_key};
+use tg_llava_core::weights::{
+    ParameterPath, ParameterVisitor, apply, open_sources, reference_key, visit_parameters,
+};
 
 use super::inputs::Inputs;
 use super::{Case, set_padding, to_host};
@@ -117,16 +119,9 @@ pub(super) fn trainable(
 
 /// Gradients by the reference's keys and in its shapes.
 fn collect(model: &TgLlava, gradients: &Gradients) -> anyhow::Result<BTreeMap<String, Array<f32>>> {
-    let projector = model.config().multimodal.as_ref().map(|mm| mm.projector);
-    let mut collector = Collector {
-        gradients,
-        plain_linear: projector == Some(ProjectorConfig::Linear),
-        path: Vec::new(),
-        containers: Vec::new(),
-        found: BTreeMap::new(),
-        error: None,
-    };
-    model.visit(&mut collector);
+    let plain_linear = model.config().has_plain_linear_projector();
+    let mut collector = Collector { gradients, plain_linear, found: BTreeMap::new(), error: None };
+    visit_parameters(model, &mut collector);
     match collector.error {
         Some(error) => Err(error),
         None => Ok(collector.found),
@@ -136,30 +131,17 @@ fn collect(model: &TgLlava, gradients: &Gradients) -> anyhow::Result<BTreeMap<St
 struct Collector<'a> {
     gradients: &'a Gradients,
     plain_linear: bool,
-    path: Vec<String>,
-    containers: Vec<String>,
     found: BTreeMap<String, Array<f32>>,
     error: Option<anyhow::Error>,
 }
 
-impl ModuleVisitor for Collector<'_> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.push(name.to_owned());
-        self.containers.push(container_type.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-        self.containers.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl ParameterVisitor for Collector<'_> {
+    fn visit<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) {
         let Some(gradient) = param.val().grad(self.gradients) else { return };
-        let linear = self.containers.last().is_some_and(|c| c == "Struct:Linear");
-        let gradient = if linear && D == 2 { gradient.transpose() } else { gradient };
+        let gradient = if path.is_linear_weight() { gradient.transpose() } else { gradient };
         match to_host(gradient) {
             Ok(array) => {
-                self.found.insert(reference_key(&self.path.join("."), self.plain_linear), array);
+                self.found.insert(reference_key(&path.dotted(), self.plain_linear), array);
             }
             Err(error) => self.error = Some(error),
         }

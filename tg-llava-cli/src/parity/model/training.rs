@@ -5,10 +5,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use serde::Deserialize;
-use tg_llava_core::config::ProjectorConfig;
-use tg_llava_core::model::TgLlava;
-use tg_llava_core::weights::{reference_key, reference_tensors};
-use tg_llava_train::optim::{AdamW, AdamWConfig, DecayRule, ParameterGradients, ParameterSettings, decays};
+use tg_llava_core::model::{ModelBatch, TgLlava};
+use tg_llava_core::weights::reference_tensors;
+use tg_llava_train::engine::{Activations, Component, LossScale, TrainedParts, Trainer, TrainerOptions};
+use tg_llava_train::optim::{AdamWConfig, DecayRule, decays};
 use tg_llava_train::schedule::{LrSchedule, ScheduleKind, Warmup};
 
 use super::gradients::{Stage, recorded_batch, trainable};
@@ -79,61 +79,78 @@ pub(super) fn run(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// One run, with all activations kept and with recompute: both must give the recorded numbers.
 fn repeat(case: &Case<'_>, name: &str, file: &Path) -> anyhow::Result<Vec<Row>> {
     let recorded: Recorded = serde_json::from_str(&std::fs::read_to_string(file)?)?;
-    let config = &recorded.config;
-    let device = case.device.clone().autodiff();
-    let stage = if config.stage == 1 { Stage::Pretrain } else { Stage::Finetune };
-    let mut model = trainable(case, stage, &device)?;
-    let names = Names::of(&model);
-    let mut optimizer =
-        AdamW::new(AdamWConfig { beta1: config.betas[0], beta2: config.betas[1], epsilon: config.eps });
-    let schedule = LrSchedule::new(config.scheduler, Warmup::Steps(config.warmup_steps), config.steps);
+    let mut rows = train(case, name, "", &recorded, Activations::Keep)?;
+    rows.extend(train(case, name, " (recompute)", &recorded, Activations::Recompute)?);
+    Ok(rows)
+}
 
-    let mut losses = Group::new(format!("training {name}: losses"), case.tolerance(LOSS));
-    let mut norms = Group::new(format!("training {name}: gradient norms"), case.tolerance(NORM));
-    let mut rates = Group::new(format!("training {name}: learning rates"), LEARNING_RATE);
+fn train(
+    case: &Case<'_>,
+    name: &str,
+    mode: &str,
+    recorded: &Recorded,
+    activations: Activations,
+) -> anyhow::Result<Vec<Row>> {
+    let device = case.device.clone().autodiff();
+    let stage = if recorded.config.stage == 1 { Stage::Pretrain } else { Stage::Finetune };
+    let model = trainable(case, stage, &device)?;
+    let family = model.config().llm.family;
+    let mut trainer = Trainer::new(model, options(&recorded.config, activations));
+    let batches: Vec<ModelBatch> = recorded
+        .batches
+        .iter()
+        .map(|scenario| recorded_batch(case, scenario, &device))
+        .collect::<anyhow::Result<_>>()?;
+
+    let group = |what: &str, tolerance: f64| Group::new(format!("training {name}{mode}: {what}"), tolerance);
+    let mut losses = group("losses", case.tolerance(LOSS));
+    let mut norms = group("gradient norms", case.tolerance(NORM));
+    let mut rates = group("learning rates", LEARNING_RATE);
     for (index, step) in recorded.steps.iter().enumerate() {
-        let mut gradients = ParameterGradients::new();
-        let mut mean = 0.0;
-        for (&batch, &expected) in step.batches.iter().zip(&step.micro_losses) {
-            let loss = model.loss(&recorded_batch(case, &recorded.batches[batch], &device)?)?;
-            let value = f64::from(to_host(loss.clone())?.values[0]);
-            losses.scalar(&format!("step {index}"), value, expected);
-            mean += value / step.batches.len() as f64;
-            gradients.add(&model, &loss.backward());
+        let micro: Vec<ModelBatch> = step.batches.iter().map(|&batch| batches[batch].clone()).collect();
+        let outcome = trainer.step(&micro)?;
+        for (&loss, &expected) in outcome.micro_losses.iter().zip(&step.micro_losses) {
+            losses.scalar(&format!("step {index}"), loss, expected);
         }
-        losses.scalar(&format!("step {index}, mean"), mean, step.loss);
-        gradients.scale(1.0 / step.batches.len() as f64);
-        let norm = gradients.clip(config.max_grad_norm)?;
-        norms.scalar(&format!("step {index}"), norm / step.grad_norm, 1.0);
-        let lr = schedule.lr(index, config.peak_lr);
-        rates.scalar(&format!("step {index}"), lr, step.lr);
-        let settings = |path: &str| {
-            let key = names.key(path);
-            let peak = match config.mm_projector_lr {
-                Some(lr) if key.contains("mm_projector") => lr,
-                _ => config.peak_lr,
-            };
-            let decays = decays(&key, DecayRule::Reference, names.family);
-            let weight_decay = if decays { config.weight_decay } else { 0.0 };
-            ParameterSettings { lr: schedule.lr(index, peak), weight_decay }
-        };
-        model = optimizer.step(model, &gradients, &settings);
+        losses.scalar(&format!("step {index}, mean"), outcome.loss, step.loss);
+        norms.scalar(&format!("step {index}"), outcome.grad_norm / step.grad_norm, 1.0);
+        rates.scalar(&format!("step {index}"), outcome.lr, step.lr);
     }
     for (scenario, expected) in &recorded.loss_after_training {
-        let loss = to_host(model.loss(&recorded_batch(case, scenario, &device)?)?)?;
+        let loss = to_host(trainer.model().loss(&recorded_batch(case, scenario, &device)?)?)?;
         losses.scalar(&format!("{scenario} after training"), f64::from(loss.values[0]), *expected);
     }
-    let mut groups = Group::new(format!("training {name}: who decays"), 0.0);
+    let mut groups = group("who decays", 0.0);
     for group in recorded.param_groups.iter().flatten() {
         // Parameters that take no part in the model are in the reference's groups as well.
         for key in group.params.iter().filter(|key| !tg_llava_core::weights::is_unused_key(key)) {
-            groups.equal(key, &decays(key, DecayRule::Reference, names.family), &(group.weight_decay > 0.0));
+            groups.equal(key, &decays(key, DecayRule::Reference, family), &(group.weight_decay > 0.0));
         }
     }
-    let parameters = parameters(case, name, &model, &recorded.noise_grad_params)?;
-    Ok([losses, norms, rates, groups, parameters].into_iter().filter_map(Group::row).collect())
+    let mut finals = group("final parameters", case.tolerance(PARAMETER));
+    parameters(case, name, trainer.model(), &recorded.noise_grad_params, &mut finals)?;
+    Ok([losses, norms, rates, groups, finals].into_iter().filter_map(Group::row).collect())
+}
+
+/// The recorded run's settings, as the reference's trainer has them.
+fn options(config: &RunConfig, activations: Activations) -> TrainerOptions {
+    TrainerOptions {
+        parts: if config.stage == 1 { TrainedParts::PRETRAIN } else { TrainedParts::FINETUNE },
+        activations,
+        loss_chunk: 1024,
+        adamw: AdamWConfig { beta1: config.betas[0], beta2: config.betas[1], epsilon: config.eps },
+        lr: config.peak_lr,
+        lr_of: config.mm_projector_lr.map(|lr| (Component::Projector, lr)).into_iter().collect(),
+        weight_decay: config.weight_decay,
+        decay_rule: DecayRule::Reference,
+        max_grad_norm: config.max_grad_norm,
+        schedule: LrSchedule::new(config.scheduler, Warmup::Steps(config.warmup_steps), config.steps),
+        loss_scale: LossScale::ONE,
+        seed: 0,
+    }
 }
 
 /// The parameters at the end, by their absolute difference.
@@ -142,10 +159,10 @@ fn parameters(
     name: &str,
     model: &TgLlava,
     noise: &BTreeSet<String>,
-) -> anyhow::Result<Group> {
+    group: &mut Group,
+) -> anyhow::Result<()> {
     let golden = Golden::read(&case.dir.join(format!("train_{name}_final.safetensors")))?;
     let ours = reference_tensors(model);
-    let mut group = Group::new(format!("training {name}: final parameters"), case.tolerance(PARAMETER));
     for key in golden.names().filter(|key| !noise.contains(*key)) {
         let Some(expected) = golden.float(key) else { continue };
         let Some(tensor) = ours.get(key) else {
@@ -155,23 +172,5 @@ fn parameters(
         let values = tensor.values().context(key.to_owned())?;
         group.absolute(key, &Array { shape: tensor.shape().to_vec(), values }, expected);
     }
-    Ok(group)
-}
-
-/// The reference's names of our parameters.
-struct Names {
-    plain_linear: bool,
-    family: tg_llava_core::config::LlmFamily,
-}
-
-impl Names {
-    fn of(model: &TgLlava) -> Self {
-        let config = model.config();
-        let projector = config.multimodal.as_ref().map(|mm| mm.projector);
-        Self { plain_linear: projector == Some(ProjectorConfig::Linear), family: config.llm.family }
-    }
-
-    fn key(&self, path: &str) -> String {
-        reference_key(path, self.plain_linear)
-    }
+    Ok(())
 }

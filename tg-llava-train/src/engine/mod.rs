@@ -1,0 +1,19 @@
+//! One optimizer step: segments with or without recompute, chunked loss, accumulation, clipping, AdamW.
+
+mod forward;
+mod head;
+mod inputs;
+mod parts;
+mod scaler;
+mod table;
+mod tape;
+mod trainer;
+
+pub use forward::{Recorded, record};
+pub use head::{HeadLoss, head_loss};
+pub use inputs::model_batch;
+pub use parts::{Component, TrainedParts};
+pub use scaler::LossScale;
+pub use table::{ParameterInfo, ParameterTable};
+pub use tape::{Activations, Tape, Var};
+pub use trainer::{StepOutcome, Trainer, TrainerOptions, scalar};
