@@ -9,6 +9,9 @@ use tg_llava_core::config::GuidePadding;
 use tg_llava_core::conversation::{GuideTurn, Template};
 use tg_llava_core::preprocess::{DecodeOptions, DetailSource};
 
+use crate::commands::data::DataArgs;
+use crate::commands::eval::EvalArgs;
+use crate::commands::train::TrainArgs;
 use crate::device::{DeviceSpec, Dtype};
 use crate::parity::MODEL_GROUPS;
 use crate::picture::PictureSource;
@@ -27,6 +30,12 @@ pub struct Cli {
 pub enum Command {
     /// Answer a question about pictures, or hold a conversation where no PROMPT is given
     Chat(Box<ChatArgs>),
+    /// Train a model on LLaVA data: stage 1 or stage 2, from a checkpoint or from scratch
+    Train(Box<TrainArgs>),
+    /// Answer all questions of a LLaVA file and count the answers that equal the expected ones
+    Eval(EvalArgs),
+    /// Turn public data sets into training data, and train small tokenizers on it
+    Data(DataArgs),
     /// Compare this build's numbers with golden folders; exit code 1 on a difference
     Parity(ParityArgs),
     /// Say what a checkpoint folder holds, without loading it; exit code 1 where it is not complete

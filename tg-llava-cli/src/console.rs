@@ -29,6 +29,11 @@ impl Console {
         }
     }
 
+    /// The same console that says nothing, for a first try.
+    pub fn silent(&self) -> Self {
+        Self { verbose: false, quiet: true, animated: false, ..*self }
+    }
+
     /// Whether progress bars are drawn: on a terminal, unless `-q`.
     pub fn animated(&self) -> bool {
         self.animated

@@ -45,6 +45,9 @@ pub fn main() -> ExitCode {
 pub fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Chat(args) => commands::chat::run(args),
+        Command::Train(args) => commands::train::run(args),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Data(args) => commands::data::run(args),
         Command::Parity(args) => commands::parity::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Completions(args) => commands::completions::run(args),

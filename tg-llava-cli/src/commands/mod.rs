@@ -2,5 +2,8 @@
 
 pub mod chat;
 pub mod completions;
+pub mod data;
+pub mod eval;
 pub mod inspect;
 pub mod parity;
+pub mod train;

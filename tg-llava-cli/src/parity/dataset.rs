@@ -138,7 +138,7 @@ impl<'a> Version<'a> {
         options.guide_cut = GuideCut::DropEnd;
         let encoder = SampleEncoder {
             tokenizer: TextTokenizer::from_dir(tokenizers.join(&info.tokenizer))?,
-            guide: GuideTokenizer::from_dir(tokenizers.join("clip"), None)?,
+            guide: Some(GuideTokenizer::from_dir(tokenizers.join("clip"), None)?),
             images: ImageProcessor::clip(info.image_size),
             options,
         };
@@ -257,7 +257,8 @@ impl<'a> Version<'a> {
         place: &str,
         found: &mut Findings,
     ) -> Result<()> {
-        let (ours, guide) = (&example.guide_ids, &self.encoder.guide);
+        let Some(guide) = &self.encoder.guide else { return Ok(()) };
+        let ours = &example.guide_ids;
         found.guides.check_row(place, ours, guide.pad_id(), golden);
         if ours.last() != Some(&guide.end_id()) {
             let text = guide_text(turns, self.encoder.options.guide_turn)?;

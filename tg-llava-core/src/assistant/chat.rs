@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 
 use super::Assistant;
-use crate::conversation::{Conversation, Turn, guide_text};
+use crate::conversation::{Conversation, Template, Turn, guide_text};
 use crate::error::{Error, Result};
 use crate::generate::{Answer, Decoding, GenerateOptions};
 use crate::model::{GuideTexts, ImageBatch, VisionFeatures};
@@ -85,6 +85,25 @@ impl Chat {
     }
 }
 
+/// The prompt of `turns`, the last of which waits for its answer, with pictures marked as the template, or
+/// `start_end` (`mm_use_im_start_end`), wants it.
+///
+/// # Errors
+/// Where the template cannot hold the conversation.
+pub fn open_prompt(template: &Template, turns: &[Turn], start_end: bool) -> Result<String> {
+    let mark = match (template.wraps_images(), start_end) {
+        (true, _) => "<Image><image></Image>",
+        (false, true) => "<im_start><image><im_end>",
+        (false, false) => IMAGE_TAG,
+    };
+    let mut conversation = Conversation::new(template);
+    for turn in turns {
+        conversation.push(turn.from.role(), turn.value.replace(IMAGE_TAG, mark));
+    }
+    conversation.push_open_answer();
+    Ok(conversation.prompt()?.text)
+}
+
 impl Assistant {
     /// Runs a picture through the vision tower.
     ///
@@ -104,17 +123,7 @@ impl Assistant {
     /// Where the template cannot hold the conversation.
     pub fn prompt(&self, chat: &Chat) -> Result<String> {
         let start_end = self.model.config().multimodal.as_ref().is_some_and(|mm| mm.use_im_start_end);
-        let mark = match (self.template.wraps_images(), start_end) {
-            (true, _) => "<Image><image></Image>",
-            (false, true) => "<im_start><image><im_end>",
-            (false, false) => IMAGE_TAG,
-        };
-        let mut conversation = Conversation::new(&self.template);
-        for turn in &chat.turns {
-            conversation.push(turn.from.role(), turn.value.replace(IMAGE_TAG, mark));
-        }
-        conversation.push_open_answer();
-        Ok(conversation.prompt()?.text)
+        open_prompt(&self.template, &chat.turns, start_end)
     }
 
     /// Begins to answer the last question of `chat`.

@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
 
-use crate::config::{GenerationDefaults, GuidePadding, MultimodalConfig, TowerFamily, locate_tower};
+use super::Codecs;
+use crate::config::{GenerationDefaults, GuidePadding};
 use crate::conversation::{GuideTurn, Template};
 use crate::error::Result;
 use crate::generate::{GenerateOptions, Sampling};
@@ -79,19 +80,10 @@ impl Assistant {
             (None, true) => None,
             (None, false) => Some(find_base(dir)?),
         };
-        let tokenizer = load_tokenizer(dir, base.as_deref())?;
+        let Codecs { tokenizer, guide_tokenizer, processor } = Codecs::load(dir, base.as_deref(), &config)?;
         let declared = options.template.as_deref().or(config.conversation.as_deref());
         let folder = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let template = Template::for_model(declared, &folder, &tokenizer)?.clone();
-        let mm = config.multimodal.as_ref();
-        let guide_tokenizer = match mm.filter(|mm| mm.text.is_some()) {
-            Some(mm) => Some(load_guide_tokenizer(dir, mm)?),
-            None => None,
-        };
-        let processor = match mm {
-            Some(mm) => Some(load_processor(dir, mm)?),
-            None => None,
-        };
         let defaults = GenerationDefaults::read(dir)?;
 
         let load = LoadOptions { base, dtype: options.dtype, fresh_bridges: false };
@@ -135,36 +127,4 @@ impl Assistant {
             ..GenerateOptions::default()
         }
     }
-}
-
-/// The decoder's tokenizer: in the checkpoint, or for stage-1 files in the base folder.
-fn load_tokenizer(dir: &Path, base: Option<&Path>) -> Result<TextTokenizer> {
-    match (TextTokenizer::from_dir(dir), base) {
-        (Err(_), Some(base)) => Ok(TextTokenizer::from_dir(base)?),
-        (result, _) => Ok(result?),
-    }
-}
-
-fn load_guide_tokenizer(dir: &Path, mm: &MultimodalConfig) -> Result<GuideTokenizer> {
-    let positions = mm.text.as_ref().map(|text| text.max_position_embeddings);
-    let folder = locate_tower(dir, &mm.towers.text).unwrap_or_else(|| dir.join(&mm.towers.text));
-    Ok(GuideTokenizer::from_dir(folder, positions)?)
-}
-
-fn load_processor(dir: &Path, mm: &MultimodalConfig) -> Result<ImageProcessor> {
-    let folder = locate_tower(dir, &mm.towers.vision);
-    let file = folder.map(|folder| folder.join("preprocessor_config.json")).filter(|file| file.is_file());
-    let processor = match (file, mm.vision.family) {
-        (Some(file), _) => ImageProcessor::from_file(file)?,
-        (None, TowerFamily::Clip) => ImageProcessor::clip(mm.vision.image_size),
-        (None, TowerFamily::Siglip) => ImageProcessor::siglip(mm.vision.image_size),
-    };
-    if processor.image_size() == mm.vision.image_size {
-        return Ok(processor);
-    }
-    Err(crate::Error::Config(format!(
-        "preprocessor_config.json makes pictures of {} pixels, the vision tower takes {}",
-        processor.image_size(),
-        mm.vision.image_size
-    )))
 }

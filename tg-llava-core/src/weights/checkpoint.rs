@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
 
+use super::bridges::{BRIDGES, bridge_file, bridge_key};
 use super::load::{LoadReport, apply};
 use super::names::is_unused_tower_key;
 use super::{TensorSource, WeightsError};
@@ -36,9 +37,6 @@ pub struct Loaded {
     pub report: LoadReport,
 }
 
-/// The three files that stage 1 writes.
-const ADAPTERS: [&str; 3] = ["mm_projector", "mm_cross_attn", "mm_patch_encoder"];
-
 /// The towers' keys in their own folder and in a full checkpoint.
 const TOWERS: [(&str, &str); 2] =
     [("vision_model.", "model.vision_tower.vision_tower."), ("text_model.", "model.text_tower.text_tower.")];
@@ -59,7 +57,7 @@ pub fn load_model(
     let config = read_model_config(dir)?;
     let source = open_sources(dir, &config, options.base.as_deref())?;
     let may_be_missing = |key: &str| {
-        options.fresh_bridges && ADAPTERS.iter().any(|name| key.starts_with(&format!("model.{name}.")))
+        options.fresh_bridges && BRIDGES.iter().any(|name| key.starts_with(&format!("model.{name}.")))
     };
     let (model, report) = apply(config.init(device)?, &source, options.dtype, &may_be_missing, progress)?;
     Ok(Loaded { model, report })
@@ -71,13 +69,9 @@ pub fn load_model(
 /// As [`load_model`], short of comparing keys with the model.
 pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Result<TensorSource> {
     let mut source = TensorSource::default();
-    for name in ADAPTERS {
-        for extension in ["safetensors", "bin"] {
-            let path = dir.join(format!("{name}.{extension}"));
-            if path.is_file() {
-                source.merge(TensorSource::from_file(&path)?, |key| Some(adapter_key(name, key)));
-                break;
-            }
+    for name in BRIDGES {
+        if let Some(path) = bridge_file(dir, name) {
+            source.merge(TensorSource::from_file(&path)?, |key| Some(bridge_key(name, key)));
         }
     }
     if TensorSource::folder_has_weights(dir) {
@@ -95,12 +89,19 @@ pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Re
     for ((part, prefix), name) in towers {
         let Some(name) = name else { continue };
         let inside = source.iter().any(|(key, _)| key.starts_with(prefix));
-        let folder = locate_tower(dir, name).filter(|folder| TensorSource::folder_has_weights(folder));
+        let folder = locate_tower(dir, name).and_then(|folder| weights_of_tower(&folder));
         if let (false, Some(folder)) = (inside, folder) {
             source.merge(TensorSource::from_folder(&folder)?, |key| tower_key(part, prefix, key));
         }
     }
     Ok(source)
+}
+
+/// The folder that holds a tower's weights: its own, or the checkpoint that it is a part of.
+fn weights_of_tower(folder: &Path) -> Option<PathBuf> {
+    let places = [Some(folder), folder.parent()];
+    let mut places = places.into_iter().flatten();
+    places.find(|place| TensorSource::folder_has_weights(place)).map(Path::to_path_buf)
 }
 
 /// The weights of a CLIP or SigLIP folder, under the keys that both towers have in a full checkpoint.
@@ -115,21 +116,15 @@ pub fn open_towers(dir: &Path) -> Result<TensorSource> {
     Ok(source)
 }
 
-/// Stage-1 keys are stored with or without the `model.` prefix, and by other tools without the part's name.
-fn adapter_key(part: &str, key: &str) -> String {
-    if key.starts_with("model.") {
-        key.to_owned()
-    } else if key.starts_with(part) {
-        format!("model.{key}")
-    } else {
-        format!("model.{part}.{key}")
-    }
-}
-
-/// A tower folder's key in a full checkpoint; the other tower's keys and unused ones are left out.
+/// A tower folder's key in a full checkpoint; the other tower's keys and unused ones are left out. The folder
+/// may be a full checkpoint, whose tower is then taken out of it.
 fn tower_key(part: &str, prefix: &str, key: &str) -> Option<String> {
     let other = if part == "text_model." { "vision_model." } else { "text_model." };
-    if key.starts_with(other) || is_unused_tower_key(key) {
+    if key.starts_with(prefix) {
+        return Some(key.to_owned());
+    }
+    let of_a_checkpoint = key.starts_with("model.") || key.starts_with("lm_head.");
+    if of_a_checkpoint || key.starts_with(other) || is_unused_tower_key(key) {
         return None;
     }
     Some(format!("{prefix}{key}"))
@@ -141,10 +136,8 @@ fn tower_key(part: &str, prefix: &str, key: &str) -> Option<String> {
 /// # Errors
 /// [`WeightsError::NoWeights`] where `dir` holds no stage-1 files either, [`WeightsError::NeedsBase`] where
 /// there is no such folder.
-pub(crate) fn find_base(dir: &Path) -> Result<PathBuf> {
-    let has_adapter =
-        |name: &&str| ["safetensors", "bin"].iter().any(|e| dir.join(format!("{name}.{e}")).is_file());
-    if !ADAPTERS.iter().any(has_adapter) {
+pub fn find_base(dir: &Path) -> Result<PathBuf> {
+    if !BRIDGES.iter().any(|name| bridge_file(dir, name).is_some()) {
         return Err(WeightsError::NoWeights { dir: dir.to_path_buf() }.into());
     }
     let config: serde_json::Value = read_json(&dir.join("config.json"))?;

@@ -1,5 +1,6 @@
 //! Checkpoints: reading and writing the reference's files, strictly.
 
+mod bridges;
 mod checkpoint;
 mod convert;
 mod error;
@@ -11,8 +12,8 @@ mod save;
 mod source;
 mod walk;
 
-pub(crate) use checkpoint::find_base;
-pub use checkpoint::{LoadOptions, Loaded, load_model, open_sources, open_towers};
+pub use bridges::{open_bridges, save_bridges};
+pub use checkpoint::{LoadOptions, Loaded, find_base, load_model, open_sources, open_towers};
 pub use error::WeightsError;
 pub use file::{StoredDType, StoredTensor};
 pub use load::{LoadReport, apply};

@@ -51,6 +51,16 @@ impl PendingTensor {
         data.try_to_vec::<f32>().map_err(|e| Error::Request(format!("a tensor could not be read: {e:?}")))
     }
 
+    /// The number format in the file.
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The values as little-endian bytes, read from the device.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        (self.read)().into_bytes().to_vec()
+    }
+
     fn byte_len(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
     }
@@ -124,7 +134,7 @@ const CARRIED: [&str; 10] = [
 ];
 
 /// Copies tokenizer files, and the towers' folders without their weights (those are in the checkpoint).
-fn carry_over(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn carry_over(from: &Path, to: &Path) -> Result<()> {
     let copy = |from: &Path, to: &Path| -> Result<()> {
         for name in CARRIED.iter().chain(&["config.json"]) {
             let file = from.join(name);
@@ -166,7 +176,7 @@ fn split(tensors: BTreeMap<String, PendingTensor>, max_bytes: u64) -> Vec<BTreeM
     shards
 }
 
-fn write_file(path: &Path, tensors: BTreeMap<String, PendingTensor>) -> Result<()> {
+pub(super) fn write_file(path: &Path, tensors: BTreeMap<String, PendingTensor>) -> Result<()> {
     let partial = path.with_extension("safetensors.partial");
     let fail = |reason: String| WeightsError::Write { path: path.to_path_buf(), reason };
     let info = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -190,7 +200,7 @@ impl View for PendingTensor {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned((self.read)().into_bytes().to_vec())
+        Cow::Owned(self.bytes())
     }
 
     fn data_len(&self) -> usize {

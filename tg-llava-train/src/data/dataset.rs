@@ -25,10 +25,17 @@ const IMAGE_WORDS: i64 = 128;
 /// again when it is asked for. May be shared by worker threads.
 #[derive(Debug)]
 pub struct LlavaDataset {
-    path: PathBuf,
-    file: Mutex<File>,
+    files: Vec<DataFile>,
     entries: Vec<Entry>,
     rejected: Vec<DataError>,
+}
+
+#[derive(Debug)]
+struct DataFile {
+    path: PathBuf,
+    file: Mutex<File>,
+    /// Number of its first usable sample.
+    first: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +79,23 @@ impl LlavaDataset {
     /// `on_bad_sample` is [`OnBadSample::Skip`], if a sample's fields are wrong. Skipped samples are listed
     /// by [`Self::rejected`].
     pub fn open(path: impl AsRef<Path>, on_bad_sample: OnBadSample) -> Result<Self, DataError> {
-        let path = path.as_ref();
+        Self::open_all(&[path.as_ref().to_path_buf()], on_bad_sample)
+    }
+
+    /// Opens and indexes several files as one data set, one after the other.
+    ///
+    /// # Errors
+    /// As [`Self::open`], for each of them.
+    pub fn open_all(paths: &[PathBuf], on_bad_sample: OnBadSample) -> Result<Self, DataError> {
+        let mut all = Self { files: Vec::new(), entries: Vec::new(), rejected: Vec::new() };
+        for path in paths {
+            all.add(path, on_bad_sample)?;
+        }
+        all.entries.shrink_to_fit();
+        Ok(all)
+    }
+
+    fn add(&mut self, path: &Path, on_bad_sample: OnBadSample) -> Result<(), DataError> {
         let io = |source| DataError::Io { path: path.to_path_buf(), source };
         let file = File::open(path).map_err(io)?;
         let mut records = Records::new(BufReader::with_capacity(READ_AHEAD, &file));
@@ -110,13 +133,20 @@ impl LlavaDataset {
                 Some(first) => DataError::AllBad { path, count, first: Box::new(first) },
             });
         }
-        entries.shrink_to_fit();
-        Ok(Self { path: path.to_path_buf(), file: Mutex::new(file), entries, rejected })
+        let first = self.entries.len();
+        self.files.push(DataFile { path: path.to_path_buf(), file: Mutex::new(file), first });
+        self.entries.append(&mut entries);
+        self.rejected.append(&mut rejected);
+        Ok(())
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The file that holds sample `index`; the last one beyond the end.
+    pub fn path(&self, index: usize) -> &Path {
+        self.file(index).map_or(Path::new(""), |file| &file.path)
+    }
+
+    fn file(&self, index: usize) -> Option<&DataFile> {
+        self.files[..self.files.partition_point(|file| file.first <= index)].last()
     }
 
     /// How many usable samples there are.
@@ -165,17 +195,21 @@ impl LlavaDataset {
     /// If there is no such sample, or the file was changed or became unreadable since it was opened.
     pub fn sample(&self, index: usize) -> Result<Sample, DataError> {
         let Some(entry) = self.entries.get(index) else {
-            return Err(DataError::OutOfRange { path: self.path.clone(), index, count: self.len() });
+            let path = self.path(index).to_path_buf();
+            return Err(DataError::OutOfRange { path, index, count: self.len() });
+        };
+        let Some(DataFile { path, file, .. }) = self.file(index) else {
+            return Err(DataError::OutOfRange { path: PathBuf::new(), index, count: self.len() });
         };
         let mut json = vec![0; entry.bytes as usize];
         {
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
             file.seek(SeekFrom::Start(entry.offset))
                 .and_then(|_| file.read_exact(&mut json))
-                .map_err(|source| DataError::Io { path: self.path.clone(), source })?;
+                .map_err(|source| DataError::Io { path: path.clone(), source })?;
         }
         let mut sample = Sample::parse(&json, self.line(index))
-            .map_err(|problem| problem.at(&self.path, self.line(index), unnamed(self.place(index))))?;
+            .map_err(|problem| problem.at(path, self.line(index), unnamed(self.place(index))))?;
         if sample.id.is_empty() {
             sample.id = unnamed(self.place(index));
         }

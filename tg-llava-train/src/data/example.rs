@@ -69,7 +69,7 @@ pub struct Example {
     pub input_ids: Vec<i64>,
     /// One for each id: the id where it is learned, else [`IGNORE_INDEX`].
     pub labels: Vec<i64>,
-    /// Ids of the guide text, framed by its start and end.
+    /// Ids of the guide text, framed by its start and end; none without a text tower.
     pub guide_ids: Vec<i64>,
     /// One picture for each [`IMAGE_TOKEN_INDEX`], in order; none for a text-only sample.
     pub pictures: Vec<PreparedImage>,
@@ -104,8 +104,8 @@ impl Example {
 pub struct SampleEncoder {
     /// The language model's tokenizer.
     pub tokenizer: TextTokenizer,
-    /// The text tower's tokenizer.
-    pub guide: GuideTokenizer,
+    /// The text tower's tokenizer, where the model has a text tower.
+    pub guide: Option<GuideTokenizer>,
     /// Prepares pictures for the vision tower.
     pub images: ImageProcessor,
     /// How samples are encoded.
@@ -145,13 +145,19 @@ impl SampleEncoder {
         if kept != sample.images.len() {
             return Err(SampleProblem::MergedMarks { kept, images: sample.images.len() });
         }
-        let guide = guide_text(&sample.conversations, options.guide_turn)?;
+        let guide_ids = match &self.guide {
+            Some(guide) => {
+                let text = guide_text(&sample.conversations, options.guide_turn)?;
+                guide.encode(&text, options.guide_cut)?
+            }
+            None => Vec::new(),
+        };
         let mut example = Example {
             index,
             id: sample.id.clone(),
             input_ids: labelled.ids,
             labels: labelled.labels,
-            guide_ids: self.guide.encode(&guide, options.guide_cut)?,
+            guide_ids,
             pictures: Vec::new(),
             notes: labelled.notes,
         };

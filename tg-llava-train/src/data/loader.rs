@@ -57,7 +57,7 @@ impl Loader {
         if !folder.is_dir() && (0..dataset.len()).any(|index| dataset.has_image(index)) {
             return Err(DataError::ImageFolder {
                 folder: folder.clone(),
-                path: dataset.path().to_path_buf(),
+                path: dataset.path(0).to_path_buf(),
             });
         }
         Ok(Self { dataset, encoder, on_bad_sample, notices: Mutex::default() })
@@ -80,7 +80,7 @@ impl Loader {
     pub fn example(&self, index: usize) -> Result<Example, DataError> {
         let sample = self.dataset.sample(index)?;
         let encoded = self.encoder.encode(&sample, index);
-        encoded.map_err(|problem| problem.at(self.dataset.path(), self.dataset.line(index), sample.id))
+        encoded.map_err(|problem| problem.at(self.dataset.path(index), self.dataset.line(index), sample.id))
     }
 
     /// The samples `indices` as a batch; with [`OnBadSample::Skip`] it may hold fewer of them, or none.
@@ -118,7 +118,7 @@ impl Loader {
     }
 
     fn notice_no_target(&self, example: &Example) {
-        let (path, line) = (self.dataset.path().display(), self.dataset.line(example.index));
+        let (path, line) = (self.dataset.path(example.index).display(), self.dataset.line(example.index));
         let id = &example.id;
         let message =
             format!("{path}, line {line}, sample {id}: nothing to learn; its notes: {:?}", example.notes);
@@ -156,7 +156,7 @@ mod tests {
         let template = Template::for_version("v1");
         SampleEncoder {
             tokenizer: TextTokenizer::from_dir(tokenizers.join("llama")).unwrap(),
-            guide: GuideTokenizer::from_dir(tokenizers.join("clip"), None).unwrap(),
+            guide: Some(GuideTokenizer::from_dir(tokenizers.join("clip"), None).unwrap()),
             images: ImageProcessor::clip(14),
             options: EncodeOptions::new(template, fixtures().join("preprocess/images"), max_length),
         }

@@ -12,7 +12,7 @@ mod trainer;
 pub use forward::{Recorded, record};
 pub use head::{HeadLoss, head_loss};
 pub use inputs::model_batch;
-pub use parts::{Component, TrainedParts};
+pub use parts::TrainedParts;
 pub use scaler::LossScale;
 pub use table::{ParameterInfo, ParameterTable};
 pub use tape::{Activations, Tape, Var};

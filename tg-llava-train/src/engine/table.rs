@@ -7,7 +7,8 @@ use burn::tensor::Tensor;
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::weights::{ParameterPath, ParameterVisitor, reference_key, visit_parameters};
 
-use super::parts::{Component, TrainedParts};
+use super::parts::TrainedParts;
+use crate::config::Component;
 use crate::optim::{DecayRule, decays};
 
 /// One parameter.
@@ -93,7 +94,7 @@ impl ParameterVisitor for Lister<'_> {
             key,
             component,
             shape: param.lazy_shape().to_vec(),
-            trains: self.parts.trains(component),
+            trains: *self.parts.get(component),
         };
         self.by_path.insert(path, info);
     }

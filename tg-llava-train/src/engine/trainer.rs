@@ -9,10 +9,11 @@ use tg_llava_core::{Error, Result};
 
 use super::forward::record;
 use super::head::head_loss;
-use super::parts::{Component, TrainedParts};
+use super::parts::TrainedParts;
 use super::scaler::LossScale;
 use super::table::ParameterTable;
 use super::tape::{Activations, Tape, mix};
+use crate::config::Component;
 use crate::optim::{AdamW, AdamWConfig, DecayRule, ParameterGradients, ParameterSettings};
 use crate::schedule::LrSchedule;
 

@@ -7,7 +7,8 @@ use anyhow::Context;
 use serde::Deserialize;
 use tg_llava_core::model::{ModelBatch, TgLlava};
 use tg_llava_core::weights::reference_tensors;
-use tg_llava_train::engine::{Activations, Component, LossScale, TrainedParts, Trainer, TrainerOptions};
+use tg_llava_train::config::Component;
+use tg_llava_train::engine::{Activations, LossScale, TrainedParts, Trainer, TrainerOptions};
 use tg_llava_train::optim::{AdamWConfig, DecayRule, decays};
 use tg_llava_train::schedule::{LrSchedule, ScheduleKind, Warmup};
 

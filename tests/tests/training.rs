@@ -1,0 +1,324 @@
+//! Whole runs of the trainer on the small slice of easy-VQA, with dropout on.
+//!
+//! The CPU backends have one random generator a process, so these tests take turns.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::{DType, Device};
+use tg_llava_core::weights::{TensorSource, reference_tensors};
+use tg_llava_train::config::{Component, Init, PerComponent, Stage, Steps, TrainConfig, ValidationOptions};
+use tg_llava_train::engine::Trainer;
+use tg_llava_train::log::{EvalRecord, Record, StepRecord, read_metrics};
+use tg_llava_train::run::{Observer, Quiet, RunError, Session, SessionOptions, Summary};
+use tg_llava_train::start::{Plan, open_data};
+
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
+}
+
+/// A run of `steps` steps over two samples each.
+fn config(stage: Stage, output_dir: &Path, steps: usize) -> TrainConfig {
+    let mut config = TrainConfig::new(stage);
+    config.output_dir = output_dir.to_path_buf();
+    config.seed = 7;
+    config.model.path = examples().join("runs/easy-vqa/model");
+    config.model.init = Init::Random;
+    config.model.init_std = Some(0.08);
+    config.model.dropout = Some(0.1);
+    config.model.max_length = 128;
+    config.data.path = vec![examples().join("data/easy-vqa/train.json")];
+    config.data.image_folder = Some(examples().join("data/easy-vqa/images"));
+    config.data.workers = 1;
+    config.run.batch_size = 2;
+    config.run.max_steps = Some(steps);
+    config.run.save_steps = Steps::Never;
+    config.optim.lr = Some(1e-3);
+    config.resolve()
+}
+
+fn everything(mut config: TrainConfig) -> TrainConfig {
+    config.train = PerComponent::from_fn(|_| Some(true));
+    config
+}
+
+fn open(config: &TrainConfig) -> Result<Session, RunError> {
+    config.validate().unwrap();
+    let plan = Plan::new(config)?;
+    let data = open_data(config, &plan)?;
+    let options = SessionOptions { device: Device::flex(), dtype: DType::F32, restart: false };
+    Session::open(config.clone(), plan, data, &options, &mut |_| {})
+}
+
+fn run(config: &TrainConfig) -> Summary {
+    open(config).unwrap().run(&mut Quiet).unwrap()
+}
+
+fn weights(trainer: &Trainer) -> BTreeMap<String, Vec<f32>> {
+    let tensors = reference_tensors(trainer.model());
+    tensors.into_iter().map(|(key, tensor)| (key, tensor.values().unwrap())).collect()
+}
+
+/// The bytes of every weight file in `dir`.
+fn saved(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
+        .collect()
+}
+
+fn losses(dir: &Path) -> Vec<(usize, f64)> {
+    let records = read_metrics(dir.join("metrics.jsonl")).unwrap();
+    let step = |record: Record| match record {
+        Record::Step(step) => Some((step.step, step.loss)),
+        _ => None,
+    };
+    records.into_iter().filter_map(step).collect()
+}
+
+/// Stops after a number of steps, as Ctrl-C does.
+struct StopAfter(usize);
+
+impl Observer for StopAfter {
+    fn step(&mut self, _record: &StepRecord, _progress: (usize, usize)) {
+        self.0 -= 1;
+    }
+    fn evaluated(&mut self, _record: &EvalRecord) {}
+    fn note(&mut self, _text: &str) {}
+    fn should_stop(&mut self) -> bool {
+        self.0 == 0
+    }
+}
+
+#[test]
+fn a_run_stopped_after_any_step_resumes_to_the_same_bits() {
+    let _turn = turn();
+    for stage in [Stage::Pretrain, Stage::Finetune] {
+        let whole = tempfile::tempdir().unwrap();
+        run(&config(stage, whole.path(), 12));
+        for stop in 1..12 {
+            let parts = tempfile::tempdir().unwrap();
+            let config = config(stage, parts.path(), 12);
+            let summary = open(&config).unwrap().run(&mut StopAfter(stop)).unwrap();
+            assert!(summary.interrupted && summary.steps == stop);
+            let summary = run(&config);
+            assert!(!summary.interrupted && summary.steps == 12);
+            assert_eq!(losses(parts.path()), losses(whole.path()), "{stage:?}, stopped after {stop}");
+            assert!(saved(parts.path()) == saved(whole.path()), "{stage:?}, stopped after {stop}");
+        }
+    }
+}
+
+#[test]
+fn equal_seeds_give_equal_bits_and_others_do_not() {
+    let _turn = turn();
+    let runs = [7, 7, 8].map(|seed| {
+        let dir = tempfile::tempdir().unwrap();
+        run(&TrainConfig { seed, ..everything(config(Stage::Finetune, dir.path(), 4)) });
+        saved(dir.path())
+    });
+    assert!(runs[0] == runs[1] && runs[0] != runs[2]);
+}
+
+#[test]
+fn what_is_frozen_never_changes() {
+    let _turn = turn();
+    for component in Component::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(Stage::Finetune, dir.path(), 3);
+        config.train = PerComponent::from_fn(|other| Some(other != component));
+        let mut session = open(&config).unwrap();
+        let before = weights(session.trainer());
+        session.run(&mut Quiet).unwrap();
+        let after = weights(session.trainer());
+        let prefix = match component {
+            Component::VisionTower => "model.vision_tower.",
+            Component::TextTower => "model.text_tower.",
+            Component::FeatureGuide => "model.mm_cross_attn.",
+            Component::DetailPerceiver => "model.mm_patch_encoder.",
+            Component::Projector => "model.mm_projector.",
+            Component::Llm => "model.layers.",
+        };
+        let changed = |inside: bool| {
+            before.iter().filter(|(key, old)| key.starts_with(prefix) == inside && after[*key] != **old).count()
+        };
+        assert_eq!(changed(true), 0, "{component:?}");
+        assert!(changed(false) > 20, "{component:?}: only {} others changed", changed(false));
+    }
+}
+
+/// Dropout falls alike in both, so they may differ by rounding alone.
+#[test]
+fn recompute_equals_plain() {
+    let _turn = turn();
+    let [plain, recomputed] = [false, true].map(|recompute| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = everything(config(Stage::Finetune, dir.path(), 3));
+        config.run.gradient_checkpointing = recompute;
+        config.run.loss_chunk = if recompute { 2 } else { 1024 };
+        let mut session = open(&config).unwrap();
+        session.run(&mut Quiet).unwrap();
+        (losses(dir.path()), weights(session.trainer()))
+    });
+    for ((_, a), (_, b)) in plain.0.iter().zip(&recomputed.0) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+    for (key, values) in &plain.1 {
+        // Adam turns a gradient that is zero but for rounding into a step of the learning rate.
+        let far = values.iter().zip(&recomputed.1[key]).filter(|(a, b)| (*a - *b).abs() > 1e-4).count();
+        assert!(far * 50 <= values.len(), "{key}: {far} of {} values differ", values.len());
+    }
+}
+
+/// With as many supervised tokens in each micro-batch, the mean of means is the mean.
+#[test]
+fn accumulation_equals_the_large_batch() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("colours.json");
+    let text = std::fs::read_to_string(examples().join("data/easy-vqa/train.json")).unwrap();
+    let samples: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let yes_no: Vec<_> = samples
+        .into_iter()
+        .filter(|sample| ["yes", "no"].contains(&sample["conversations"][1]["value"].as_str().unwrap()))
+        .collect();
+    std::fs::write(&data, serde_json::to_string(&yes_no).unwrap()).unwrap();
+    let losses = [(4, 1), (1, 4)].map(|(batch_size, accumulation)| {
+        let out = dir.path().join(format!("out{accumulation}"));
+        let mut config = everything(config(Stage::Finetune, &out, 3));
+        config.data.path = vec![data.clone()];
+        config.data.order = Some(tg_llava_train::data::SampleOrder::Shuffled);
+        config.model.dropout = Some(0.0);
+        (config.run.batch_size, config.run.accumulation) = (batch_size, accumulation);
+        run(&config);
+        losses(&out)
+    });
+    for ((_, a), (_, b)) in losses[0].iter().zip(&losses[1]) {
+        assert!((a - b).abs() < 2e-5, "{a} {b}");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_told_and_the_one_before_is_used() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = everything(config(Stage::Finetune, dir.path(), 6));
+    config.run.save_steps = Steps::Count(2);
+    open(&config).unwrap().run(&mut StopAfter(4)).unwrap();
+    let file = dir.path().join("checkpoint-4/optimizer.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let session = open(&config).unwrap();
+    let told = session.messages().join("\n");
+    assert!(told.contains("optimizer.safetensors") && told.contains("after step 2"), "{told}");
+    assert_eq!(session.trainer().steps(), 2);
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let config = everything(config(Stage::Finetune, dir.path(), 2));
+    run(&config);
+    let mut other = config.clone();
+    other.run.batch_size = 3;
+    other.optim.lr = Some(0.5);
+    let error = open(&other).err().unwrap().to_string();
+    assert!(error.contains("batch size") && error.contains("lr = 0.5"), "{error}");
+}
+
+#[test]
+fn validation_keeps_the_best_checkpoint() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = everything(config(Stage::Finetune, dir.path(), 6));
+    config.data.validation = Some(ValidationOptions {
+        fraction: Some(0.1),
+        every: Steps::Count(2),
+        samples: 6,
+        generate: true,
+        max_new_tokens: 3,
+        ..ValidationOptions::default()
+    });
+    config.run.save_total_limit = Some(1);
+    let summary = run(&config);
+    let evaluation = summary.evaluation.unwrap();
+    assert!(evaluation.samples == 6 && evaluation.loss.is_finite() && evaluation.exact_match.is_some());
+    let best = summary.best.unwrap();
+    assert!(dir.path().join(format!("checkpoint-{}", best.step)).is_dir());
+    assert!(dir.path().join("loss.png").is_file() && dir.path().join("run.toml").is_file());
+}
+
+#[test]
+fn stage_one_leaves_bridges_that_stage_two_starts_from() {
+    let _turn = turn();
+    let (base, first, second) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // A start with weights, as a downloaded decoder with towers has them.
+    run(&everything(config(Stage::Finetune, base.path(), 1)));
+    let from = |stage, out: &Path| {
+        let mut config = config(stage, out, 2);
+        config.model.path = base.path().to_path_buf();
+        config.model.init = Init::Checkpoint;
+        config
+    };
+    run(&from(Stage::Pretrain, first.path()));
+    for name in ["mm_projector", "mm_cross_attn", "mm_patch_encoder"] {
+        for extension in ["safetensors", "bin"] {
+            assert!(first.path().join(format!("{name}.{extension}")).is_file(), "{name}.{extension}");
+        }
+    }
+    assert!(!first.path().join("model.safetensors").exists());
+    let mut config = from(Stage::Finetune, second.path());
+    config.model.bridges = Some(tg_llava_train::config::Bridges::Folder(first.path().to_path_buf()));
+    let session = open(&config).unwrap();
+    let started = weights(session.trainer());
+    let stored = TensorSource::from_file(&first.path().join("mm_projector.bin")).unwrap();
+    let key = "model.mm_projector.0.weight";
+    let stored = stored.iter().find(|(name, _)| name.ends_with("mm_projector.0.weight")).unwrap().1;
+    assert_eq!(stored.num_elements(), started[key].len());
+    assert!(started[key] == projector(first.path()) && started[key] != projector_whole(base.path()));
+    drop(session);
+    run(&config);
+    assert!(second.path().join("model.safetensors").is_file());
+}
+
+fn projector(dir: &Path) -> Vec<f32> {
+    floats(&dir.join("mm_projector.safetensors"))
+}
+
+fn projector_whole(dir: &Path) -> Vec<f32> {
+    floats(&dir.join("model.safetensors"))
+}
+
+fn floats(file: &Path) -> Vec<f32> {
+    let bytes = std::fs::read(file).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let data = tensors.tensor("model.mm_projector.0.weight").unwrap().data().to_vec();
+    data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_or_is_left_out() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = everything(config(Stage::Finetune, dir.path(), 8));
+    config.optim.lr = Some(1e30);
+    config.optim.warmup_ratio = Some(0.0);
+    let error = open(&config).unwrap().run(&mut Quiet).unwrap_err().to_string();
+    assert!(error.contains("train-") && error.contains("on_nan"), "{error}");
+    config.output_dir = dir.path().join("skip");
+    config.optim.on_nan = tg_llava_train::config::OnNan::Skip;
+    let summary = run(&config);
+    assert_eq!(summary.steps, 8);
+}

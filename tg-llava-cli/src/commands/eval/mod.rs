@@ -1,0 +1,174 @@
+//! `eval`: how many answers of a LLaVA file a checkpoint gets right.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Error};
+use clap::Args;
+use serde_json::json;
+use tg_llava_core::assistant::{Assistant, AssistantOptions};
+use tg_llava_train::data::{EncodeOptions, LlavaDataset, Loader, OnBadSample, SampleEncoder};
+use tg_llava_train::run::{EvaluateOptions, Evaluation, Prediction, evaluate};
+
+use crate::args::{ComputeArgs, OutputArgs};
+use crate::checkpoint;
+use crate::console::{Console, print, print_json};
+use crate::device::{self, Usual};
+use crate::failure::Failure;
+use crate::progress::Progress;
+
+/// Arguments of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Checkpoint folder [default: the one in weights/]
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Folder of the plain decoder, where --model holds stage-1 files alone
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
+    /// LLaVA file (JSON or JSONL); the last answer of each sample is asked for
+    #[arg(long, value_name = "FILE")]
+    pub data: PathBuf,
+    /// Folder that the samples' pictures are named from
+    #[arg(long, value_name = "DIR")]
+    pub image_folder: Option<PathBuf>,
+    /// Samples at once
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub batch_size: usize,
+    /// Longest answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub max_new_tokens: usize,
+    /// Look at the first N samples alone
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// Write each sample's answer to a file, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    pub predictions: Option<PathBuf>,
+    /// Device and number format.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    /// Output format.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Failure::Input`] where checkpoint or data cannot be used.
+pub fn run(args: &EvalArgs) -> Result<(), Failure> {
+    let console = Console::new(&args.output);
+    let folder = checkpoint::find(args.model.as_deref())?;
+    let opened = device::open(&args.compute, Usual::Fast, &console)?;
+    let options =
+        AssistantOptions { dtype: opened.dtype, base: args.base.clone(), ..AssistantOptions::default() };
+    let bar = Progress::spinner(&console, "loading");
+    let assistant = Assistant::load(&folder, &opened.device, &options, &mut |_| {})?;
+    drop(bar);
+    let loader = loader(args, &assistant)?;
+    let mut indices: Vec<usize> = (0..loader.dataset().len()).collect();
+    indices.truncate(args.samples.unwrap_or(indices.len()));
+    let settings = EvaluateOptions {
+        batch_size: args.batch_size,
+        loss: true,
+        max_new_tokens: Some(args.max_new_tokens),
+    };
+    let total = indices.len() as u64;
+    let bar = Progress::bar(&console, "answering", || Some(total));
+    let start = Instant::now();
+    let result = evaluate(&assistant.model, &loader, &indices, &settings, &mut |count| {
+        bar.advance(count);
+        true
+    });
+    drop(bar);
+    let result = result.map_err(|e| Failure::Input(e.into()))?;
+    if let Some(path) = &args.predictions {
+        write_predictions(path, &result.predictions).map_err(Failure::Run)?;
+    }
+    report(&result, start.elapsed().as_secs_f64(), &console)
+}
+
+fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
+    let config = assistant.model.config();
+    let folder = args.image_folder.clone().unwrap_or_default();
+    let mut options = EncodeOptions::new(&assistant.template, folder, config.max_length);
+    let images = assistant.processor.clone().ok_or_else(|| {
+        Failure::input("this checkpoint is a plain decoder; eval needs one that sees pictures")
+    })?;
+    if let Some(mm) = &config.multimodal {
+        (options.guide_turn, options.aspect, options.detail) =
+            (mm.guide_turn, mm.aspect_ratio, mm.detail_source);
+    }
+    let encoder = SampleEncoder {
+        tokenizer: assistant.tokenizer.clone(),
+        guide: assistant.guide_tokenizer.clone(),
+        images,
+        options,
+    };
+    let input = |e: tg_llava_train::data::DataError| Failure::Input(e.into());
+    let dataset = LlavaDataset::open(&args.data, OnBadSample::Error).map_err(input)?;
+    Loader::new(dataset, encoder, OnBadSample::Error).map_err(input)
+}
+
+fn write_predictions(path: &Path, predictions: &[Prediction]) -> Result<(), Error> {
+    let write = || -> Result<(), Error> {
+        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+        for prediction in predictions {
+            serde_json::to_writer(&mut file, prediction)?;
+            file.write_all(b"\n")?;
+        }
+        Ok(file.flush()?)
+    };
+    write().with_context(|| format!("{} could not be written", path.display()))
+}
+
+fn report(result: &Evaluation, seconds: f64, console: &Console) -> Result<(), Failure> {
+    let correct = result.correct.unwrap_or(0);
+    let by_answer = by_answer(&result.predictions);
+    if console.json {
+        let answers: BTreeMap<&str, serde_json::Value> = by_answer
+            .iter()
+            .map(|(answer, (right, all))| (*answer, json!({ "correct": right, "samples": all })))
+            .collect();
+        let value = json!({
+            "samples": result.samples,
+            "correct": correct,
+            "exact_match": result.exact_match(),
+            "loss": result.loss,
+            "seconds": seconds,
+            "by_answer": answers,
+        });
+        return print_json(&value, true);
+    }
+    let mut text = String::new();
+    // A table of every distinct answer helps where answers are few, as in classification-like sets.
+    if by_answer.len() <= 40 {
+        for (answer, (right, all)) in &by_answer {
+            text += &format!("  {answer:<16} {right:>6} of {all:>6}  {:>6.2} %\n", percent(*right, *all));
+        }
+    }
+    text += &format!(
+        "{correct} of {} answers right: {:.2} %; loss {:.4}; {seconds:.0} s\n",
+        result.samples,
+        percent(correct, result.samples),
+        result.loss.unwrap_or(f64::NAN)
+    );
+    print(&text)
+}
+
+/// Right answers and all samples, by the expected answer.
+fn by_answer(predictions: &[Prediction]) -> BTreeMap<&str, (usize, usize)> {
+    let mut counts = BTreeMap::new();
+    for prediction in predictions {
+        let entry: &mut (usize, usize) = counts.entry(prediction.expected.trim()).or_default();
+        entry.0 += usize::from(prediction.answer.trim() == prediction.expected.trim());
+        entry.1 += 1;
+    }
+    counts
+}
+
+fn percent(part: usize, all: usize) -> f64 {
+    100.0 * part as f64 / all.max(1) as f64
+}

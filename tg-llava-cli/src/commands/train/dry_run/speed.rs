@@ -1,0 +1,59 @@
+//! A few real steps, thrown away, to know how long the run will take.
+
+use std::time::Instant;
+
+use tg_llava_train::config::TrainConfig;
+use tg_llava_train::engine::{Trainer, model_batch};
+use tg_llava_train::run::{total_steps, trainer_options};
+use tg_llava_train::start::{Plan, TrainingData, load_weights};
+
+use crate::console::Console;
+use crate::device::Opened;
+use crate::failure::Failure;
+use crate::progress::Progress;
+
+/// Steps that are measured, after one that is not: the first one compiles kernels and fills caches.
+const STEPS: usize = 3;
+
+/// Median seconds of a step; `None` where there is no sample to learn from.
+pub(super) fn measure(
+    config: &TrainConfig,
+    plan: &Plan,
+    data: &TrainingData,
+    opened: &Opened,
+    console: &Console,
+) -> Result<Option<f64>, Failure> {
+    let bar = Progress::spinner(console, "measuring a few steps");
+    let device = opened.device.clone().autodiff();
+    let input = |e: anyhow::Error| Failure::Input(e);
+    let started = load_weights(config, plan, None, &device, opened.dtype, &mut |_| {});
+    let started = started.map_err(|e| input(e.into()))?;
+    let total = total_steps(config, data.len());
+    let mut trainer = Trainer::new(started.model, trainer_options(config, total, opened.dtype));
+    let pad = plan.codecs.guide_tokenizer.as_ref().map_or(0, |guide| guide.pad_id());
+    let order = data.epoch(0);
+    let mut batches = order.chunks(config.run.batch_size).cycle();
+    let mut seconds = Vec::new();
+    for _ in 0..=STEPS {
+        let start = Instant::now();
+        let mut micro = Vec::new();
+        for _ in 0..config.run.accumulation {
+            let Some(indices) = batches.next() else { continue };
+            let mut batch = data.loader.batch(indices).map_err(|e| input(e.into()))?;
+            batch.examples.retain(|example| example.has_target());
+            if !batch.is_empty() {
+                let crops = trainer.model().detail_perceiver.is_some();
+                micro.push(model_batch(&batch, pad, crops, &trainer.device()));
+            }
+        }
+        if micro.is_empty() {
+            return Ok(None);
+        }
+        trainer.step(&micro)?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    drop(bar);
+    seconds.remove(0);
+    seconds.sort_by(f64::total_cmp);
+    Ok(Some(seconds[seconds.len() / 2]))
+}

@@ -1,0 +1,65 @@
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
+
+use super::{CheckpointError, Result};
+
+/// Bytes read from a file at once.
+const CHUNK: usize = 1 << 20;
+
+/// XXH3-128 of `bytes` in hex, as `xxhsum -H2` prints it. It tells damage and differences, not forgery.
+pub fn hash_bytes(bytes: &[u8]) -> String {
+    hex(xxh3_128(bytes))
+}
+
+/// [`hash_bytes`] of a whole file, a chunk at a time; for entries of a fingerprint.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn hash_file(path: &Path) -> Result<String> {
+    let hashed = File::open(path).and_then(|mut file| hash_reader(&mut file));
+    hashed.map(|hashed| hashed.hash).map_err(|e| CheckpointError::io(path, e))
+}
+
+/// Length and hash of what was read.
+pub(super) struct Hashed {
+    pub(super) bytes: u64,
+    pub(super) hash: String,
+}
+
+pub(super) fn hash_reader(reader: &mut impl Read) -> io::Result<Hashed> {
+    let mut hasher = Xxh3Default::new();
+    let mut chunk = vec![0; CHUNK];
+    let mut bytes = 0;
+    loop {
+        match reader.read(&mut chunk) {
+            Ok(0) => return Ok(Hashed { bytes, hash: hex(hasher.digest128()) }),
+            Ok(count) => {
+                hasher.update(&chunk[..count]);
+                bytes += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn hex(hash: u128) -> String {
+    format!("{hash:032x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first value is in the reference implementation's documentation.
+    #[test]
+    fn values_of_the_reference_implementation() {
+        assert_eq!(hash_bytes(b""), "99aa06d3014798d86001c324468d497f");
+        let long: Vec<u8> = (0..3 * CHUNK + 17).map(|at| ((at * 31) >> 3) as u8).collect();
+        let hashed = hash_reader(&mut long.as_slice()).unwrap();
+        assert_eq!((hashed.bytes, hashed.hash), (long.len() as u64, hash_bytes(&long)));
+    }
+}

@@ -1,0 +1,68 @@
+use std::path::{Path, PathBuf};
+
+use super::folder_name::FolderName;
+use super::manifest::Manifest;
+use super::{Damage, Damaged, Fingerprint, OPTIMIZER_FILE, Result, TensorFile, TrainState};
+
+/// A checkpoint whose files were all there and unchanged when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    step: usize,
+    path: PathBuf,
+}
+
+impl Checkpoint {
+    /// Verifies the folder `path`, which may lie anywhere: manifest, lengths, hashes. It reads every byte.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, Damaged> {
+        let path = path.into();
+        match Manifest::read(&path).and_then(|manifest| check(&manifest, &path)) {
+            Ok(step) => Ok(Self { step, path }),
+            Err(damage) => Err(Damaged { path, damage }),
+        }
+    }
+
+    /// The optimizer step after which it was saved.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the run stood, if it is the run that `now` describes.
+    ///
+    /// # Errors
+    /// Where the file is missing, unreadable or of another version, or the checkpoint is of another run.
+    pub fn state(&self, now: &Fingerprint) -> Result<TrainState> {
+        let state = TrainState::read(&self.path)?;
+        state
+            .check_same_run(now)
+            .map_err(|source| super::CheckpointError::OtherRun { path: self.path.clone(), source })?;
+        Ok(state)
+    }
+
+    /// The optimizer's tensors.
+    ///
+    /// # Errors
+    /// Where there is no such file, or its header is unusable.
+    pub fn optimizer(&self) -> Result<TensorFile> {
+        TensorFile::open(self.path.join(OPTIMIZER_FILE))
+    }
+}
+
+fn check(manifest: &Manifest, path: &Path) -> Result<usize, Damage> {
+    let found = manifest.step;
+    if let Some(FolderName::Checkpoint(named)) =
+        path.file_name().and_then(|name| name.to_str()).and_then(FolderName::parse)
+        && named != found
+    {
+        return Err(Damage::Step { named, found });
+    }
+    manifest.check_files(path)?;
+    Ok(found)
+}

@@ -1,0 +1,208 @@
+//! What single values cannot show: ranges, and values at odds with each other.
+
+use std::path::Path;
+
+use tg_llava_core::{config::ProjectorConfig, conversation::Template};
+
+use super::{
+    Bridges, Component, ConfigError, DataOptions, LossScale, ModelOptions, OptimOptions, RunOptions, Steps,
+    TrainConfig,
+};
+
+type Checked = Result<(), ConfigError>;
+
+impl TrainConfig {
+    /// Checks the run, before or after [`TrainConfig::resolve`]; opens no file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Missing`] or [`ConfigError::Invalid`] with the first thing that is wrong.
+    pub fn validate(&self) -> Checked {
+        given(&self.output_dir, "output_dir", "the folder for checkpoints, logs and the trained model")?;
+        ensure(i64::try_from(self.seed).is_ok(), "seed", || format!("{}; at most 2^63 - 1", self.seed))?;
+        self.model.validate()?;
+        self.data.validate()?;
+        self.optim.validate()?;
+        self.run.validate()?;
+        self.validate_components()
+    }
+
+    fn validate_components(&self) -> Checked {
+        let (guide, detail) = (self.model.feature_guide, self.model.detail_perceiver);
+        for component in Component::ALL {
+            let name = component.name();
+            let (exists, why) = match component {
+                Component::FeatureGuide => (guide, "model.feature_guide = false leaves it out"),
+                Component::DetailPerceiver => (detail, "model.detail_perceiver = false leaves it out"),
+                Component::TextTower => {
+                    (guide || detail, "without feature guide and detail perceiver nothing reads it")
+                }
+                Component::VisionTower | Component::Projector | Component::Llm => (true, ""),
+            };
+            let trains = self.trains(component);
+            ensure(exists || !trains, &format!("train.{name}"), || format!("true, but {why}"))?;
+            if let Some(lr) = self.optim.lr_of.get(component) {
+                let key = format!("optim.lr_of.{name}");
+                positive(*lr, &key)?;
+                ensure(trains, &key, || {
+                    format!("set, but this component does not train; remove it or set train.{name} = true")
+                })?;
+            }
+        }
+        ensure(Component::ALL.into_iter().any(|component| self.trains(component)), "train", || {
+            "no component trains; set at least one of them to true".into()
+        })
+    }
+}
+
+impl ModelOptions {
+    fn validate(&self) -> Checked {
+        given(&self.path, "model.path", "the folder of the decoder or the checkpoint to start from")?;
+        for (name, tower) in [("vision_tower", &self.vision_tower), ("text_tower", &self.text_tower)] {
+            not_empty(tower.as_deref(), &format!("model.{name}"))?;
+        }
+        if let Some(name) = &self.template {
+            Template::by_name(name).map_err(|error| ConfigError::Invalid {
+                key: "model.template".into(),
+                message: error.to_string(),
+            })?;
+        }
+        if let Some(kind) = &self.projector_type {
+            let parsed = ProjectorConfig::from_hf(kind);
+            ensure(parsed.is_ok(), "model.projector_type", || {
+                format!("{kind:?} is not known; write linear, mlpNx_gelu (N >= 1) or identity")
+            })?;
+        }
+        if let Some(std) = self.init_std {
+            positive(std, "model.init_std")?;
+        }
+        if let Some(dropout) = self.dropout {
+            within(dropout, "model.dropout", (0.0..1.0).contains(&dropout), "[0, 1)")?;
+        }
+        if let Some(Bridges::Files(files)) = &self.bridges {
+            let any = files.projector.is_some()
+                || files.feature_guide.is_some()
+                || files.detail_perceiver.is_some();
+            ensure(any, "model.bridges", || {
+                "an empty table; name files as projector, feature_guide, detail_perceiver".into()
+            })?;
+            for (name, file, exists) in [
+                ("feature_guide", &files.feature_guide, self.feature_guide),
+                ("detail_perceiver", &files.detail_perceiver, self.detail_perceiver),
+            ] {
+                ensure(exists || file.is_none(), &format!("model.bridges.{name}"), || {
+                    format!("set, but model.{name} = false leaves it out")
+                })?;
+            }
+        }
+        at_least_one(self.max_length, "model.max_length")
+    }
+}
+
+impl DataOptions {
+    fn validate(&self) -> Checked {
+        let what = "the LLaVA file (JSON or JSONL) of the samples";
+        let Some(first) = self.path.first() else {
+            return Err(ConfigError::Missing { key: "data.path", what });
+        };
+        given(first, "data.path", what)?;
+        at_least_one(self.workers, "data.workers")?;
+        at_least_one(self.prefetch, "data.prefetch")?;
+        let Some(validation) = &self.validation else { return Ok(()) };
+        let key = "data.validation";
+        match (&validation.path, validation.fraction) {
+            (Some(_), None) => {}
+            (None, Some(share)) => {
+                within(share, "data.validation.fraction", share > 0.0 && share < 1.0, "(0, 1)")?;
+            }
+            (Some(_), Some(_)) => {
+                return invalid(key, "has `path` and `fraction`; keep one of them".into());
+            }
+            (None, None) => {
+                let message = "needs `path` (a file of its own) or `fraction` (a share of the samples)";
+                return invalid(key, message.into());
+            }
+        }
+        steps(validation.every, "data.validation.every")?;
+        at_least_one(validation.max_new_tokens, "data.validation.max_new_tokens")?;
+        at_least_one(validation.batch_size, "data.validation.batch_size")
+    }
+}
+
+impl OptimOptions {
+    fn validate(&self) -> Checked {
+        if let Some(lr) = self.lr {
+            positive(lr, "optim.lr")?;
+        }
+        for (key, value) in
+            [("optim.weight_decay", self.weight_decay), ("optim.max_grad_norm", self.max_grad_norm)]
+        {
+            within(value, key, value >= 0.0 && value.is_finite(), "[0, inf)")?;
+        }
+        for (key, value) in [("optim.beta1", self.beta1), ("optim.beta2", self.beta2)] {
+            within(value, key, (0.0..1.0).contains(&value), "[0, 1)")?;
+        }
+        positive(self.epsilon, "optim.epsilon")?;
+        if let Some(ratio) = self.warmup_ratio {
+            within(ratio, "optim.warmup_ratio", (0.0..=1.0).contains(&ratio), "[0, 1]")?;
+            let steps = self.warmup_steps.unwrap_or(0);
+            ensure(steps == 0 || ratio == 0.0, "optim.warmup_steps", || {
+                format!("{steps}, but warmup_ratio is {ratio} too; remove one of them or set it to 0")
+            })?;
+        }
+        match self.loss_scale {
+            LossScale::Dynamic => Ok(()),
+            LossScale::Fixed(scale) => positive(scale, "optim.loss_scale"),
+        }
+    }
+}
+
+impl RunOptions {
+    fn validate(&self) -> Checked {
+        at_least_one(self.batch_size, "run.batch_size")?;
+        at_least_one(self.accumulation, "run.accumulation")?;
+        positive(self.epochs, "run.epochs")?;
+        at_least_one(self.max_steps.unwrap_or(1), "run.max_steps")?;
+        at_least_one(self.loss_chunk, "run.loss_chunk")?;
+        steps(self.save_steps, "run.save_steps")?;
+        at_least_one(self.save_total_limit.unwrap_or(1), "run.save_total_limit")?;
+        at_least_one(self.log_every, "run.log_every")?;
+        ensure(self.max_shard_bytes > 0, "run.max_shard_bytes", || "0; expected at least 1".into())
+    }
+}
+
+fn invalid(key: &str, message: String) -> Checked {
+    Err(ConfigError::Invalid { key: key.into(), message })
+}
+
+fn ensure(holds: bool, key: &str, message: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { invalid(key, message()) }
+}
+
+fn within(value: f64, key: &str, holds: bool, range: &str) -> Checked {
+    ensure(holds, key, || format!("{value}; expected a number in {range}"))
+}
+
+fn positive(value: f64, key: &str) -> Checked {
+    within(value, key, value > 0.0 && value.is_finite(), "(0, inf)")
+}
+
+fn at_least_one(value: usize, key: &str) -> Checked {
+    ensure(value > 0, key, || format!("{value}; expected at least 1"))
+}
+
+fn given(path: &Path, key: &'static str, what: &'static str) -> Checked {
+    if path.as_os_str().is_empty() { Err(ConfigError::Missing { key, what }) } else { Ok(()) }
+}
+
+fn not_empty(text: Option<&str>, key: &str) -> Checked {
+    ensure(text != Some(""), key, || "empty; leave the key out for its default".into())
+}
+
+/// Values that a program made; those from TOML are checked as they are read.
+fn steps(value: Steps, key: &str) -> Checked {
+    match value {
+        Steps::Never => Ok(()),
+        Steps::Count(count) => at_least_one(count, key),
+        Steps::Share(share) => within(share, key, share > 0.0 && share < 1.0, "(0, 1)"),
+    }
+}

@@ -1,0 +1,43 @@
+use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
+use crate::log::LogError;
+use crate::start::StartError;
+
+/// Why a run ended before its last step.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// It could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A sample cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model could not compute.
+    #[error(transparent)]
+    Model(#[from] tg_llava_core::Error),
+    /// A checkpoint could not be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A log could not be written.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A loss or gradient is not a finite number.
+    #[error(
+        "step {step}: the loss is {loss} and the gradient's norm {grad_norm}; the samples: {samples}. Lower optim.lr, \
+         look at these samples, or set optim.on_nan = \"skip\" to leave such steps out"
+    )]
+    NotFinite {
+        /// The optimizer step, from 1.
+        step: usize,
+        /// Mean loss of the step.
+        loss: f64,
+        /// Norm of the gradient.
+        grad_norm: f64,
+        /// Ids of the step's samples.
+        samples: String,
+    },
+    /// The trainer gave up under burn-train.
+    #[error("{0}")]
+    Engine(String),
+}

@@ -1,0 +1,48 @@
+use crate::config::ConfigError;
+use crate::data::DataError;
+
+/// Why a run cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The samples cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The start's files cannot be used.
+    #[error(transparent)]
+    Model(#[from] tg_llava_core::Error),
+    /// The start is a plain decoder, and no tower is named.
+    #[error(
+        "model.vision_tower: {path} is a plain decoder, so the tower must be named: a folder with a CLIP or SigLIP \
+         checkpoint, such as clip-vit-large-patch14-336"
+    )]
+    NoTower {
+        /// The folder of the start.
+        path: String,
+    },
+    /// A tower is neither a folder nor a preset.
+    #[error("model.{key} = {name:?}: no folder with a config.json, and no known preset ({presets})")]
+    UnknownTower {
+        /// The key of the configuration.
+        key: &'static str,
+        /// What it names.
+        name: String,
+        /// The presets that are known.
+        presets: String,
+    },
+    /// The run would not make a single step.
+    #[error("no step to make: {reason}")]
+    NoSteps {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl From<tg_llava_core::conversation::ConversationError> for StartError {
+    fn from(error: tg_llava_core::conversation::ConversationError) -> Self {
+        Self::Model(error.into())
+    }
+}

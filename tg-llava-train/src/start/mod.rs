@@ -1,0 +1,13 @@
+//! From a run's configuration to what it starts with: the model's sizes, its weights, tokenizers and samples.
+
+mod data;
+mod error;
+mod forecast;
+mod plan;
+mod weights;
+
+pub use data::{TrainingData, open_data};
+pub use error::StartError;
+pub use forecast::{MemoryForecast, available_memory};
+pub use plan::{Codecs, Plan};
+pub use weights::{Started, load_weights};

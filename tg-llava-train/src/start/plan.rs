@@ -1,0 +1,142 @@
+//! What is trained: sizes and codecs, before any weight is read.
+
+use std::path::{Path, PathBuf};
+
+use tg_llava_core::config::{
+    ModelConfig, MultimodalConfig, ProjectorConfig, TOWER_PRESETS, TextTowerConfig, VisionTowerConfig,
+    multimodal, read_model_config, read_tower_configs, tower_preset,
+};
+use tg_llava_core::conversation::Template;
+
+pub use tg_llava_core::assistant::Codecs;
+
+use super::StartError;
+use crate::config::{Stage, TrainConfig};
+
+/// The model that a run trains, with what encodes its samples.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Sizes and switches.
+    pub model: ModelConfig,
+    /// Tokenizers and picture processing.
+    pub codecs: Codecs,
+    /// The layout of conversations.
+    pub template: Template,
+    /// The folder that the run starts from.
+    pub start: PathBuf,
+}
+
+impl Plan {
+    /// Reads the small files of the start.
+    ///
+    /// # Errors
+    /// Where a file is missing or damaged, or the parts do not fit together.
+    pub fn new(config: &TrainConfig) -> Result<Self, StartError> {
+        let start = config.model.path.clone();
+        let mut model = read_model_config(&start)?;
+        if model.multimodal.is_none() {
+            model.multimodal = Some(new_multimodal(config, &model)?);
+        } else if let Some(mm) = &mut model.multimodal {
+            rename_towers(config, mm);
+        }
+        apply_options(config, &mut model)?;
+        model.validate()?;
+        let codecs = Codecs::load(&start, base_of(&start).as_deref(), &model)?;
+        let folder = start.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let template = match &config.model.template {
+            Some(name) => Template::by_name(name)?.clone(),
+            None => Template::for_model(model.conversation.as_deref(), &folder, &codecs.tokenizer)?.clone(),
+        };
+        if config.stage == Stage::Finetune {
+            model.conversation = Some(template.name.to_owned());
+        }
+        Ok(Self { model, codecs, template, start })
+    }
+}
+
+/// The decoder's folder, where `start` holds stage-1 files alone.
+pub(super) fn base_of(start: &Path) -> Option<PathBuf> {
+    match tg_llava_core::weights::TensorSource::folder_has_weights(start) {
+        true => None,
+        false => tg_llava_core::weights::find_base(start).ok(),
+    }
+}
+
+/// Towers and bridges over a plain decoder.
+fn new_multimodal(config: &TrainConfig, model: &ModelConfig) -> Result<MultimodalConfig, StartError> {
+    let Some(vision_name) = config.model.vision_tower.as_deref() else {
+        return Err(StartError::NoTower { path: config.model.path.display().to_string() });
+    };
+    let text_name = config.model.text_tower.as_deref().unwrap_or(vision_name);
+    let (vision, _) = towers("vision_tower", vision_name)?;
+    let (_, text) = towers("text_tower", text_name)?;
+    let unknown = |key, name: &str| unknown_tower(key, name);
+    let vision = vision.ok_or_else(|| unknown("vision_tower", vision_name))?;
+    let text = text.ok_or_else(|| unknown("text_tower", text_name))?;
+    let mut mm = multimodal(vision, text, vision_name, model.llm.hidden_size);
+    rename_towers(config, &mut mm);
+    Ok(mm)
+}
+
+fn towers(
+    key: &'static str,
+    name: &str,
+) -> Result<(Option<VisionTowerConfig>, Option<TextTowerConfig>), StartError> {
+    if Path::new(name).join("config.json").is_file() {
+        return Ok(read_tower_configs(Path::new(name))?);
+    }
+    let (vision, text) = tower_preset(name).ok_or_else(|| unknown_tower(key, name))?;
+    Ok((Some(vision), Some(text)))
+}
+
+fn unknown_tower(key: &'static str, name: &str) -> StartError {
+    StartError::UnknownTower { key, name: name.to_owned(), presets: TOWER_PRESETS.join(", ") }
+}
+
+/// Towers named by the run: as absolute paths, since they count from the working directory.
+fn rename_towers(config: &TrainConfig, mm: &mut MultimodalConfig) {
+    let place = |name: &str| match Path::new(name).canonicalize() {
+        Ok(path) => path.to_string_lossy().into_owned(),
+        Err(_) => name.to_owned(),
+    };
+    if let Some(name) = &config.model.vision_tower {
+        mm.towers.vision = place(name);
+    }
+    if let Some(name) = config.model.text_tower.as_ref().or(config.model.vision_tower.as_ref()) {
+        mm.towers.text = place(name);
+    }
+}
+
+fn apply_options(config: &TrainConfig, model: &mut ModelConfig) -> Result<(), StartError> {
+    let options = &config.model;
+    model.max_length = options.max_length;
+    let Some(mm) = &mut model.multimodal else { return Ok(()) };
+    if let Some(kind) = &options.projector_type {
+        mm.projector = ProjectorConfig::from_hf(kind)?;
+    }
+    mm.select_layer = options.select_layer.unwrap_or(mm.select_layer);
+    mm.select_feature = options.select_feature.unwrap_or(mm.select_feature);
+    mm.guide_turn = options.guide_turn.unwrap_or(mm.guide_turn);
+    mm.guide_padding = options.guide_padding.unwrap_or(mm.guide_padding);
+    mm.detail_source = options.detail_source.unwrap_or(mm.detail_source);
+    mm.use_im_start_end = options.use_im_start_end.unwrap_or(mm.use_im_start_end);
+    mm.aspect_ratio = config.aspect_ratio();
+    if !options.feature_guide {
+        mm.guide = None;
+    }
+    if !options.detail_perceiver {
+        mm.detail = None;
+    }
+    if mm.guide.is_none() && mm.detail.is_none() {
+        mm.text = None;
+    }
+    let tokens = mm.num_vision_tokens();
+    if let Some(guide) = &mut mm.guide {
+        guide.num_query_tokens = tokens;
+        guide.dropout = options.dropout.unwrap_or(guide.dropout);
+    }
+    if let Some(detail) = &mut mm.detail {
+        detail.num_positions = 4 * tokens;
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! The weights that a run starts with.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use burn::module::Param;
+use burn::tensor::{DType, Device, Distribution, Tensor};
+use tg_llava_core::config::ModelConfig;
+use tg_llava_core::model::TgLlava;
+use tg_llava_core::nn::cast_to;
+use tg_llava_core::weights::{
+    LoadReport, ParameterMapper, ParameterPath, TensorSource, apply, map_parameters, open_bridges, open_sources,
+};
+
+use super::plan::base_of;
+use super::{Plan, StartError};
+use crate::config::{Bridges, Init, TrainConfig};
+
+/// A model ready to learn.
+#[derive(Debug)]
+pub struct Started {
+    /// The model, every weight on the device.
+    pub model: TgLlava,
+    /// What loading found; `initialised` lists the keys that are fresh.
+    pub report: LoadReport,
+}
+
+/// Loads or draws the weights of `plan` on `device`; `checkpoint` is the folder of a save to go on from.
+///
+/// # Errors
+/// Where a file is missing or damaged, or does not fit the model.
+pub fn load_weights(
+    config: &TrainConfig,
+    plan: &Plan,
+    checkpoint: Option<&Path>,
+    device: &Device,
+    dtype: DType,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Started, StartError> {
+    // Fresh weights follow the seed; a CPU backend has one generator a process.
+    device.seed(config.seed);
+    let model = plan.model.init(device)?;
+    let whole = |dir: &Path| TensorSource::folder_has_weights(dir);
+    let source = match (checkpoint, config.model.init) {
+        (Some(dir), _) if whole(dir) => open_sources(dir, &plan.model, None)?,
+        (Some(dir), _) => {
+            let mut source = open_bridges(&[dir.to_path_buf()])?;
+            source.merge(start_sources(config, &plan.model)?, |key| Some(key.to_owned()));
+            source
+        }
+        (None, Init::Random) => TensorSource::default(),
+        (None, Init::Checkpoint) => start_sources(config, &plan.model)?,
+    };
+    if source.is_empty() {
+        let model = map_parameters(model, &mut Fresh { dtype, std: config.model.init_std });
+        return Ok(Started { model, report: LoadReport::default() });
+    }
+    // A bridge is fresh as a whole or not at all.
+    let present: BTreeSet<&str> = source.iter().filter_map(|(key, _)| bridge_of(key)).collect();
+    let may_be_missing = |key: &str| {
+        checkpoint.is_none() && bridge_of(key).is_some_and(|bridge| !present.contains(bridge))
+    };
+    let without = |key: &str| left_out(key, &plan.model);
+    let mut kept = TensorSource::default();
+    kept.merge(source.clone(), |key| (!without(key)).then(|| key.to_owned()));
+    let (model, report) = apply(model, &kept, dtype, &may_be_missing, progress)?;
+    Ok(Started { model: map_parameters(model, &mut Fresh { dtype, std: None }), report })
+}
+
+/// Everything that the start holds, with bridges that were named apart before all others.
+fn start_sources(config: &TrainConfig, model: &ModelConfig) -> Result<TensorSource, StartError> {
+    let files: Vec<PathBuf> = match &config.model.bridges {
+        None => Vec::new(),
+        Some(Bridges::Folder(folder)) => vec![folder.clone()],
+        Some(Bridges::Files(files)) => [&files.projector, &files.feature_guide, &files.detail_perceiver]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect(),
+    };
+    let mut source = open_bridges(&files)?;
+    let start = &config.model.path;
+    source.merge(open_sources(start, model, base_of(start).as_deref())?, |key| Some(key.to_owned()));
+    Ok(source)
+}
+
+/// The bridge that a key belongs to.
+fn bridge_of(key: &str) -> Option<&'static str> {
+    ["model.mm_projector.", "model.mm_cross_attn.", "model.mm_patch_encoder."]
+        .into_iter()
+        .find(|prefix| key.starts_with(prefix))
+}
+
+/// Whether a key belongs to a part that the run leaves out.
+fn left_out(key: &str, model: &ModelConfig) -> bool {
+    let mm = model.multimodal.as_ref();
+    let has = |present: bool, prefix: &str| !present && key.starts_with(prefix);
+    has(mm.is_some_and(|mm| mm.guide.is_some()), "model.mm_cross_attn.")
+        || has(mm.is_some_and(|mm| mm.detail.is_some()), "model.mm_patch_encoder.")
+        || has(mm.is_some_and(|mm| mm.text.is_some()), "model.text_tower.")
+}
+
+/// Draws what is not drawn yet, in the order of the module tree, and brings all to one dtype.
+struct Fresh {
+    dtype: DType,
+    /// Standard deviation of matrices and convolutions, where it is not the usual one.
+    std: Option<f64>,
+}
+
+impl Fresh {
+    /// The standard deviation that the parameter at `path` is drawn with, where it is not the usual one. The
+    /// guide's last layer stays zero.
+    fn std<const D: usize>(&self, path: &ParameterPath) -> Option<f64> {
+        let drawn = path.is_linear_weight() || D == 4;
+        self.std.filter(|_| drawn && !path.dotted().contains("zero_layer"))
+    }
+}
+
+impl ParameterMapper for Fresh {
+    fn map<const D: usize>(&mut self, path: &ParameterPath, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let std = self.std::<D>(path);
+        if param.dtype() == self.dtype && std.is_none() {
+            return param;
+        }
+        let dtype = self.dtype;
+        let (id, tensor, mapper) = param.consume();
+        let tensor = tensor.inner();
+        let tensor = match std {
+            Some(std) => tensor.random_like(Distribution::Normal(0.0, std)),
+            None => tensor,
+        };
+        Param::from_mapped_value(id, Tensor::from_inner(cast_to(tensor, dtype)).require_grad(), mapper)
+    }
+}
