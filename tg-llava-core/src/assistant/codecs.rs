@@ -26,7 +26,10 @@ impl Codecs {
         let mm = config.multimodal.as_ref();
         Ok(Self {
             tokenizer: tokenizer(dir, base)?,
-            guide_tokenizer: mm.filter(|mm| mm.text.is_some()).map(|mm| guide_tokenizer(dir, mm)).transpose()?,
+            guide_tokenizer: mm
+                .filter(|mm| mm.text.is_some())
+                .map(|mm| guide_tokenizer(dir, mm))
+                .transpose()?,
             processor: mm.map(|mm| processor(dir, mm)).transpose()?,
         })
     }

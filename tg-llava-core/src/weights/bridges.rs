@@ -75,7 +75,8 @@ pub fn save_bridges(model: &TgLlava, dir: &Path, base: &Path, options: &SaveOpti
     for name in BRIDGES {
         let prefix = format!("model.{name}.");
         let rest = tensors.split_off(&prefix);
-        let (ours, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(key, _)| key.starts_with(&prefix));
+        let (ours, others): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|(key, _)| key.starts_with(&prefix));
         tensors.extend(others);
         if !ours.is_empty() {
             write_file(&dir.join(format!("{name}.safetensors")), ours.into_iter().collect())?;

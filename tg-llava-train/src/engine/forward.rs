@@ -43,9 +43,8 @@ pub fn record<'m>(
     };
     let inputs: Vec<Var> = image_tokens.into_iter().collect();
     let embed_plan = plan.clone();
-    let mut hidden = tape.run_one(parts.llm, &inputs, move |inputs| {
-        splice(&embed_plan, &model.llm, inputs.first().cloned())
-    });
+    let mut hidden = tape
+        .run_one(parts.llm, &inputs, move |inputs| splice(&embed_plan, &model.llm, inputs.first().cloned()));
     let tokens = TokenBatch { positions: plan.positions.clone(), mask: plan.mask.clone() };
     let context = model.llm.context(&tokens, None);
     for layer in &model.llm.layers {
@@ -70,9 +69,7 @@ fn record_image_tokens<'m>(
         _ => features,
     };
     let projected = match &model.projector {
-        Some(projector) => {
-            tape.run_one(parts.projector, &[guided], move |x| projector.forward(x[0].clone()))
-        }
+        Some(projector) => tape.run_one(parts.projector, &[guided], move |x| projector.forward(x[0].clone())),
         None => guided,
     };
     match (crops, &guides) {
@@ -140,8 +137,8 @@ fn record_guides<'m>(
     let mut hidden = tape.run_one(parts.text_tower, &[], move |_| tower.embed(&ids));
     for layer in &tower.layers {
         let bias = bias.clone();
-        hidden = tape
-            .run_one(parts.text_tower, &[hidden], move |x| layer.forward(x[0].clone(), bias.as_ref()));
+        hidden =
+            tape.run_one(parts.text_tower, &[hidden], move |x| layer.forward(x[0].clone(), bias.as_ref()));
     }
     let outputs = tape.run(parts.text_tower, &[hidden], move |x| {
         let text = tower.finish(x[0].clone(), &plan.input.pooled_positions);
@@ -170,9 +167,7 @@ fn record_feature_guide<'m>(
     for layer in &guide.qformer.layers {
         hidden = tape.run_one(trains, &[hidden, text], move |x| layer.forward(x[0].clone(), &x[1]));
     }
-    tape.run_one(trains, &[features, hidden], move |x| {
-        x[0].clone() + guide.zero_layer.forward(x[1].clone())
-    })
+    tape.run_one(trains, &[features, hidden], move |x| x[0].clone() + guide.zero_layer.forward(x[1].clone()))
 }
 
 fn record_detail<'m>(
@@ -202,9 +197,8 @@ fn record_detail<'m>(
                     layer.forward(x[0].clone(), x[1].clone(), bias.as_ref())
                 })
             }
-            _ => tape.run_one(trains, &[latents, crops], move |x| {
-                layer.forward(x[0].clone(), x[1].clone(), None)
-            }),
+            _ => tape
+                .run_one(trains, &[latents, crops], move |x| layer.forward(x[0].clone(), x[1].clone(), None)),
         };
     }
     tape.run_one(trains, &[latents], move |x| detail.finish(x[0].clone()))

@@ -23,5 +23,9 @@ pub fn model_batch(batch: &Batch, guide_pad: i64, with_crops: bool, device: &Dev
         });
     }
     let images = (!pictures.is_empty()).then(|| ImageBatch::new(&pictures, with_crops, device));
-    ModelBatch { rows, images, guides: GuideTexts { ids: batch.guide_rows(), pad_id: guide_pad, sample_of_image } }
+    ModelBatch {
+        rows,
+        images,
+        guides: GuideTexts { ids: batch.guide_rows(), pad_id: guide_pad, sample_of_image },
+    }
 }

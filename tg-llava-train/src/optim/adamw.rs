@@ -64,8 +64,11 @@ impl AdamW {
     /// holds fewer bits than f32, `<path>.master`; all flat and in f32.
     pub fn tensors(&self) -> impl Iterator<Item = (String, Tensor<1>)> + '_ {
         self.state.iter().flat_map(|(path, state)| {
-            let parts = [(FIRST, Some(&state.first)), (SECOND, Some(&state.second)), (MASTER, state.master.as_ref())];
-            parts.into_iter().filter_map(move |(name, tensor)| Some((format!("{path}.{name}"), tensor?.clone())))
+            let parts =
+                [(FIRST, Some(&state.first)), (SECOND, Some(&state.second)), (MASTER, state.master.as_ref())];
+            parts
+                .into_iter()
+                .filter_map(move |(name, tensor)| Some((format!("{path}.{name}"), tensor?.clone())))
         })
     }
 

@@ -210,7 +210,8 @@ impl Pictures {
         let batch = ImageBatch::new(&self.prepared, model.detail_perceiver.is_some(), &device);
         let features = model.vision_features(&batch)?;
         let count = self.places.len();
-        let places: Tensor<1, Int> = Tensor::from_data(TensorData::new(self.places.clone(), [count]), &device);
+        let places: Tensor<1, Int> =
+            Tensor::from_data(TensorData::new(self.places.clone(), [count]), &device);
         Ok(VisionFeatures {
             images: features.images.select(0, places.clone()),
             crops: features.crops.map(|crops| crops.select(0, places)),
@@ -237,7 +238,8 @@ fn generate(
     let inputs_embeds = splice(&plan, &model.llm, image_tokens);
     let mut eos = config.llm.eos_token_ids.clone();
     eos.extend(encoder.options.template.end_ids(&encoder.tokenizer).into_iter().map(i64::from));
-    let options = GenerateOptions { max_new_tokens, eos_token_ids: eos.clone(), ..GenerateOptions::default() };
+    let options =
+        GenerateOptions { max_new_tokens, eos_token_ids: eos.clone(), ..GenerateOptions::default() };
     let mut decoding = Decoding::start(model, &plan, inputs_embeds, options)?;
     while decoding.step()?.is_some() {}
     let text = |ids: &Vec<i64>| -> Result<String> {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use tg_llava_core::Result;
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::weights::{SaveOptions, save_bridges, save_model};
-use tg_llava_core::Result;
 
 use crate::engine::TrainedParts;
 

@@ -232,8 +232,7 @@ impl Session {
         let data = Arc::clone(&self.data);
         let options = &self.config.data;
         let (threads, ahead) = (options.workers, options.prefetch);
-        let mut stream =
-            BatchStream::new(&data, self.config.run.batch_size, threads, ahead, self.position);
+        let mut stream = BatchStream::new(&data, self.config.run.batch_size, threads, ahead, self.position);
         let mut speed = Throughput::new(SPEED_WINDOW);
         let mut interrupted = false;
         while self.trainer.steps() < self.total_steps {
@@ -373,7 +372,8 @@ impl Session {
             Some(share) => ("exact_match", share, |new, old| new > old),
             None => ("loss", record.loss, |new, old| new < old),
         };
-        let improved = self.best.as_ref().is_none_or(|best| best.metric != metric || better(value, best.value));
+        let improved =
+            self.best.as_ref().is_none_or(|best| best.metric != metric || better(value, best.value));
         if improved && value.is_finite() {
             let best = Best { step, metric: metric.to_owned(), value };
             self.best = Some(best.clone());
@@ -395,8 +395,11 @@ impl Session {
         let state = TrainState {
             step,
             position: self.position,
-            rng: serde_json::to_value(RngState { loss_scale: scale, adamw_steps: self.trainer.optimizer().steps() })
-                .map_err(|e| RunError::Engine(e.to_string()))?,
+            rng: serde_json::to_value(RngState {
+                loss_scale: scale,
+                adamw_steps: self.trainer.optimizer().steps(),
+            })
+            .map_err(|e| RunError::Engine(e.to_string()))?,
             seconds: self.seconds,
             loss_scale: Some(scale.scale),
             best: self.best.clone(),
@@ -469,8 +472,8 @@ struct RngState {
 }
 
 fn restore(trainer: &mut Trainer, checkpoint: &Checkpoint, state: &TrainState) -> Result<(), RunError> {
-    let rng: RngState =
-        serde_json::from_value(state.rng.clone()).map_err(|e| RunError::Engine(format!("state.json: {e}")))?;
+    let rng: RngState = serde_json::from_value(state.rng.clone())
+        .map_err(|e| RunError::Engine(format!("state.json: {e}")))?;
     let mut file = checkpoint.optimizer()?;
     let masters: std::collections::BTreeSet<String> = file.names().into_iter().collect();
     let device = trainer.device().inner();
@@ -481,7 +484,10 @@ fn restore(trainer: &mut Trainer, checkpoint: &Checkpoint, state: &TrainState) -
         let values: Vec<f32> =
             bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let count = values.len();
-        Ok::<_, CheckpointError>(Tensor::<1>::from_data(TensorData::new(values, [count]), (&device, DType::F32)))
+        Ok::<_, CheckpointError>(Tensor::<1>::from_data(
+            TensorData::new(values, [count]),
+            (&device, DType::F32),
+        ))
     })?;
     trainer.restore(optimizer, state.step, rng.loss_scale);
     Ok(())
@@ -514,7 +520,8 @@ impl RunLog {
 
     fn plot(&self, config: &TrainConfig) -> Result<(), RunError> {
         let records = read_metrics(self.metrics.path())?;
-        let name = config.output_dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let name =
+            config.output_dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(plot_run(config.output_dir.join(PLOT), &name, &records)?)
     }
 }

@@ -16,9 +16,9 @@ use burn::train::metric::{
 };
 use burn::train::renderer::MetricsRenderer;
 use burn::train::{
-    EventProcessorTraining, InferenceStep, Interrupter, ItemLazy, Learner, LearnerEvent, SupervisedLearningStrategy,
-    SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainOutput, TrainStep,
-    TrainingComponents, TrainingItem, TrainingStrategy, ValidLoader,
+    EventProcessorTraining, InferenceStep, Interrupter, ItemLazy, Learner, LearnerEvent,
+    SupervisedLearningStrategy, SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader,
+    TrainOutput, TrainStep, TrainingComponents, TrainingItem, TrainingStrategy, ValidLoader,
 };
 use tg_llava_core::model::{ModelBatch, TgLlava};
 

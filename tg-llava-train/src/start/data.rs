@@ -123,8 +123,8 @@ fn encoder(plan: &Plan, image_folder: &Path) -> Result<SampleEncoder, StartError
             false => ImageMarks::default(),
         };
     }
-    let images = codecs.processor.ok_or(tg_llava_core::Error::from(
-        tg_llava_core::multimodal::MultimodalError::NoVisionTower,
-    ))?;
+    let images = codecs
+        .processor
+        .ok_or(tg_llava_core::Error::from(tg_llava_core::multimodal::MultimodalError::NoVisionTower))?;
     Ok(SampleEncoder { tokenizer: codecs.tokenizer, guide: codecs.guide_tokenizer, images, options })
 }

@@ -9,7 +9,8 @@ use tg_llava_core::config::ModelConfig;
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::cast_to;
 use tg_llava_core::weights::{
-    LoadReport, ParameterMapper, ParameterPath, TensorSource, apply, map_parameters, open_bridges, open_sources,
+    LoadReport, ParameterMapper, ParameterPath, TensorSource, apply, map_parameters, open_bridges,
+    open_sources,
 };
 
 use super::plan::base_of;
@@ -57,9 +58,8 @@ pub fn load_weights(
     }
     // A bridge is fresh as a whole or not at all.
     let present: BTreeSet<&str> = source.iter().filter_map(|(key, _)| bridge_of(key)).collect();
-    let may_be_missing = |key: &str| {
-        checkpoint.is_none() && bridge_of(key).is_some_and(|bridge| !present.contains(bridge))
-    };
+    let may_be_missing =
+        |key: &str| checkpoint.is_none() && bridge_of(key).is_some_and(|bridge| !present.contains(bridge));
     let without = |key: &str| left_out(key, &plan.model);
     let mut kept = TensorSource::default();
     kept.merge(source.clone(), |key| (!without(key)).then(|| key.to_owned()));
@@ -100,7 +100,7 @@ fn left_out(key: &str, model: &ModelConfig) -> bool {
         || has(mm.is_some_and(|mm| mm.text.is_some()), "model.text_tower.")
 }
 
-/// Draws what is not drawn yet, in the order of the module tree, and brings all to one dtype.
+/// Draws what is not drawn yet, in the order of the module tree, and brings all to one dtype and layout.
 struct Fresh {
     dtype: DType,
     /// Standard deviation of matrices and convolutions, where it is not the usual one.
@@ -119,16 +119,16 @@ impl Fresh {
 impl ParameterMapper for Fresh {
     fn map<const D: usize>(&mut self, path: &ParameterPath, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let std = self.std::<D>(path);
-        if param.dtype() == self.dtype && std.is_none() {
-            return param;
-        }
-        let dtype = self.dtype;
         let (id, tensor, mapper) = param.consume();
         let tensor = tensor.inner();
         let tensor = match std {
             Some(std) => tensor.random_like(Distribution::Normal(0.0, std)),
             None => tensor,
         };
-        Param::from_mapped_value(id, Tensor::from_inner(cast_to(tensor, dtype)).require_grad(), mapper)
+        // Loaded matrices are transposed views, and a product rounds differently over another layout: as the
+        // optimizer leaves them, so that a resumed run computes the same bits.
+        let (shape, count) = (tensor.dims(), tensor.shape().num_elements());
+        let tensor = cast_to(tensor, self.dtype).reshape([count]).reshape(shape);
+        Param::from_mapped_value(id, Tensor::from_inner(tensor).require_grad(), mapper)
     }
 }

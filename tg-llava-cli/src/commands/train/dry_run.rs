@@ -139,7 +139,10 @@ fn describe_samples(lengths: &Lengths, problems: usize, plan: &Plan) -> String {
         short_count(lengths.supervised)
     );
     if lengths.cut > 0 {
-        text += &format!("        {} samples are cut at model.max_length = {}\n", lengths.cut, plan.model.max_length);
+        text += &format!(
+            "        {} samples are cut at model.max_length = {}\n",
+            lengths.cut, plan.model.max_length
+        );
     }
     text
 }

@@ -36,7 +36,8 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         return dry_run::run(&config, &plan, &data, &opened, &console);
     }
     dry_run::check_memory(&config, &plan, &opened, &console)?;
-    let options = SessionOptions { device: opened.device.clone(), dtype: opened.dtype, restart: args.restart };
+    let options =
+        SessionOptions { device: opened.device.clone(), dtype: opened.dtype, restart: args.restart };
     let bar = Progress::bar(&console, "loading", || None);
     let session = Session::open(config, plan, data, &options, &mut |count| bar.advance(count));
     drop(bar);

@@ -78,9 +78,12 @@ impl Observer for Lines {
     }
 
     fn evaluated(&mut self, record: &EvalRecord) {
-        let exact = record.exact_match.map_or(String::new(), |share| format!(", {:.2} % right", 100.0 * share));
-        let text =
-            format!("step {}: validation loss {:.4}{exact} on {} samples", record.step, record.loss, record.samples);
+        let exact =
+            record.exact_match.map_or(String::new(), |share| format!(", {:.2} % right", 100.0 * share));
+        let text = format!(
+            "step {}: validation loss {:.4}{exact} on {} samples",
+            record.step, record.loss, record.samples
+        );
         self.note(&text);
     }
 

@@ -121,7 +121,11 @@ pub(super) fn preview(plan: &Plan, data: &TrainingData) -> String {
     for &index in data.indices().iter().take(PREVIEWS) {
         let Ok(sample) = data.loader.dataset().sample(index) else { continue };
         let Ok(example) = data.loader.encoder().encode_text(&sample, index) else { continue };
-        text += &format!("sample  {} (what is learned is {})\n", sample.id, if colors { "green" } else { "in [[..]]" });
+        text += &format!(
+            "sample  {} (what is learned is {})\n",
+            sample.id,
+            if colors { "green" } else { "in [[..]]" }
+        );
         text += &format!("        {}\n", marked(plan, &example, colors).replace('\n', "\n        "));
     }
     text
