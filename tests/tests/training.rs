@@ -277,7 +277,9 @@ fn stage_one_leaves_bridges_that_stage_two_starts_from() {
     };
     run(&from(Stage::Pretrain, first.path()));
     for name in ["mm_projector", "mm_cross_attn", "mm_patch_encoder"] {
-        assert!(first.path().join(format!("{name}.safetensors")).is_file(), "{name}");
+        for extension in ["safetensors", "bin"] {
+            assert!(first.path().join(format!("{name}.{extension}")).is_file(), "{name}.{extension}");
+        }
     }
     assert!(!first.path().join("model.safetensors").exists());
     let mut config = from(Stage::Finetune, second.path());

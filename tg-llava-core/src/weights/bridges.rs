@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::pytorch::write_state_dict;
 use super::save::{SaveOptions, carry_over, reference_tensors, write_file};
 use super::{TensorSource, WeightsError};
 use crate::config::{read_json, write_model_config};
@@ -54,8 +55,8 @@ pub(super) fn bridge_key(part: &str, key: &str) -> String {
     }
 }
 
-/// Writes what stage 1 leaves: `config.json`, and one file for each bridge of the model, with the reference's
-/// keys. `base` is the folder of the decoder, which config.json then names.
+/// Writes what stage 1 leaves: `config.json`, and for each bridge of the model a `.safetensors` file and the
+/// `.bin` file that the reference's code reads, both with the reference's keys. `base` is the folder of the decoder, which config.json then names.
 ///
 /// # Errors
 /// Where a file cannot be written.
@@ -79,7 +80,9 @@ pub fn save_bridges(model: &TgLlava, dir: &Path, base: &Path, options: &SaveOpti
             rest.into_iter().partition(|(key, _)| key.starts_with(&prefix));
         tensors.extend(others);
         if !ours.is_empty() {
-            write_file(&dir.join(format!("{name}.safetensors")), ours.into_iter().collect())?;
+            let ours = ours.into_iter().collect();
+            write_state_dict(&dir.join(format!("{name}.bin")), &ours)?;
+            write_file(&dir.join(format!("{name}.safetensors")), ours)?;
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ mod file;
 mod load;
 mod names;
 mod placeholder;
+mod pytorch;
 mod save;
 mod source;
 mod walk;

@@ -181,8 +181,18 @@ pub(super) fn write_file(path: &Path, tensors: BTreeMap<String, PendingTensor>) 
     let fail = |reason: String| WeightsError::Write { path: path.to_path_buf(), reason };
     let info = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(tensors, Some(info), &partial).map_err(|e| fail(e.to_string()))?;
+    usual_permissions(&partial).map_err(|e| fail(e.to_string()))?;
     std::fs::rename(&partial, path).map_err(|e| fail(e.to_string()))?;
     Ok(())
+}
+
+/// Gives a file the permissions that files have by default: the one above comes as a temporary file, which its
+/// owner alone may read.
+fn usual_permissions(path: &Path) -> std::io::Result<()> {
+    let probe = path.with_extension("probe");
+    let usual = std::fs::File::create(&probe)?.metadata()?.permissions();
+    std::fs::remove_file(&probe)?;
+    std::fs::set_permissions(path, usual)
 }
 
 impl View for PendingTensor {

@@ -55,7 +55,7 @@ pub fn launch(
     session: Session,
     renderer: Box<dyn MetricsRenderer>,
     interrupter: &Interrupter,
-    observer: Box<dyn Observer>,
+    observer: Box<dyn Observer + Send>,
 ) -> Result<Summary, RunError> {
     let directory = session.config().output_dir.clone();
     let learner = Learner::new(
@@ -89,7 +89,7 @@ pub fn launch(
 }
 
 struct Shared {
-    run: Mutex<Option<(Session, Box<dyn Observer>)>>,
+    run: Mutex<Option<(Session, Box<dyn Observer + Send>)>>,
     result: Mutex<Option<Result<Summary, RunError>>>,
 }
 

@@ -52,7 +52,7 @@ pub(super) fn renderer(
 }
 
 /// Prints a line a step, unless the terminal view shows them.
-pub(super) fn observer(args: &TrainArgs, console: &Console) -> Box<dyn Observer> {
+pub(super) fn observer(args: &TrainArgs, console: &Console) -> Box<dyn Observer + Send> {
     Box::new(Lines { console: *console, silent: draws(args, console), start: None, notes: Vec::new() })
 }
 

@@ -38,6 +38,7 @@ fn full() -> TrainConfig {
             text_tower: Some("t".into()),
             bridges: Some(Bridges::Files(files)),
             init: Init::Random,
+            init_std: Some(0.08),
             projector_type: Some("mlp3x_gelu".into()),
             select_layer: Some(-3),
             select_feature: Some(SelectFeature::ClsPatch),
