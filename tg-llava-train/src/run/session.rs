@@ -228,7 +228,7 @@ impl Session {
         for message in std::mem::take(&mut self.messages) {
             observer.note(&message);
         }
-        let mut log = RunLog::open(&self.config, self.trainer.steps(), self.seconds)?;
+        let mut log = RunLog::open(&self.config, self.trainer.steps())?;
         let data = Arc::clone(&self.data);
         let options = &self.config.data;
         let (threads, ahead) = (options.workers, options.prefetch);
@@ -500,7 +500,7 @@ struct RunLog {
 }
 
 impl RunLog {
-    fn open(config: &TrainConfig, step: usize, _seconds: f64) -> Result<Self, RunError> {
+    fn open(config: &TrainConfig, step: usize) -> Result<Self, RunError> {
         let dir = &config.output_dir;
         let path = dir.join(RESOLVED);
         let text = config.to_toml().map_err(StartError::from)?;
