@@ -50,10 +50,14 @@ fn everything(mut config: TrainConfig) -> TrainConfig {
 }
 
 fn open(config: &TrainConfig) -> Result<Session, RunError> {
+    open_in(config, DType::F32)
+}
+
+fn open_in(config: &TrainConfig, dtype: DType) -> Result<Session, RunError> {
     config.validate().unwrap();
     let plan = Plan::new(config)?;
     let data = open_data(config, &plan)?;
-    let options = SessionOptions { device: Device::flex(), dtype: DType::F32, restart: false };
+    let options = SessionOptions { device: Device::flex(), dtype, restart: false };
     Session::open(config.clone(), plan, data, &options, &mut |_| {})
 }
 
@@ -321,4 +325,25 @@ fn a_loss_that_is_no_number_stops_the_run_or_is_left_out() {
     config.optim.on_nan = tg_llava_train::config::OnNan::Skip;
     let summary = run(&config);
     assert_eq!(summary.steps, 8);
+}
+
+/// Half formats keep f32 weights and moments aside, and these are saved too.
+#[test]
+fn half_formats_follow_f32_and_resume_to_the_same_bits() {
+    let _turn = turn();
+    let [exact, bf16, f16] = [DType::F32, DType::BF16, DType::F16].map(|dtype| {
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let config = |dir: &Path| everything(config(Stage::Finetune, dir, 6));
+        open_in(&config(whole.path()), dtype).unwrap().run(&mut Quiet).unwrap();
+        open_in(&config(parts.path()), dtype).unwrap().run(&mut StopAfter(3)).unwrap();
+        open_in(&config(parts.path()), dtype).unwrap().run(&mut Quiet).unwrap();
+        assert_eq!(losses(whole.path()), losses(parts.path()), "{dtype:?}");
+        assert!(saved(whole.path()) == saved(parts.path()), "{dtype:?}");
+        losses(whole.path())
+    });
+    for (other, tolerance) in [(bf16, 2e-2), (f16, 4e-3)] {
+        for ((_, a), (_, b)) in exact.iter().zip(&other) {
+            assert!((a - b).abs() < tolerance * a, "{a} {b}");
+        }
+    }
 }
