@@ -9,6 +9,7 @@ use tg_llava_core::config::GuidePadding;
 use tg_llava_core::conversation::{GuideTurn, Template};
 use tg_llava_core::preprocess::{DecodeOptions, DetailSource};
 
+use crate::commands::bench::BenchArgs;
 use crate::commands::data::DataArgs;
 use crate::commands::eval::EvalArgs;
 use crate::commands::train::TrainArgs;
@@ -38,6 +39,8 @@ pub enum Command {
     Data(DataArgs),
     /// Compare this build's numbers with golden folders; exit code 1 on a difference
     Parity(ParityArgs),
+    /// Measure speed on this machine, beside what the machine could do at best; prints JSON
+    Bench(BenchArgs),
     /// Say what a checkpoint folder holds, without loading it; exit code 1 where it is not complete
     Inspect(InspectArgs),
     /// Print a completion script for a shell
@@ -292,7 +295,7 @@ fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
         .filter(|&value| value > 0)

@@ -92,7 +92,8 @@ impl Backend {
         Self::ALL.into_iter().filter(|backend| backend.is_built()).map(Self::name).collect()
     }
 
-    fn is_cpu(self) -> bool {
+    /// Whether it computes on the CPU.
+    pub fn is_cpu(self) -> bool {
         matches!(self, Self::Flex | Self::NdArray)
     }
 }

@@ -16,4 +16,4 @@ pub use parts::TrainedParts;
 pub use scaler::LossScale;
 pub use table::{ParameterInfo, ParameterTable};
 pub use tape::{Activations, Tape, Var};
-pub use trainer::{StepOutcome, Trainer, TrainerOptions, scalar};
+pub use trainer::{StepOutcome, Trainer, TrainerOptions, recording, scalar};

@@ -213,7 +213,7 @@ pub fn scalar(tensor: Tensor<1>) -> Result<f64> {
 }
 
 /// The model on a device that records gradients.
-fn recording(model: TgLlava) -> TgLlava {
+pub fn recording(model: TgLlava) -> TgLlava {
     use burn::module::Module;
     match model.llm.device().is_autodiff() {
         true => model,
