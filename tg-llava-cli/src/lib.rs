@@ -11,6 +11,7 @@ pub mod device;
 pub mod failure;
 mod fault;
 pub mod interrupt;
+pub mod memory;
 pub mod parity;
 pub mod picture;
 pub mod progress;
@@ -25,6 +26,7 @@ use failure::Failure;
 /// Runs the program on its command line and gives its exit code: 0 ok, 1 failed check or run, 2 bad usage or
 /// bad input, 130 stopped by Ctrl-C.
 pub fn main() -> ExitCode {
+    memory::keep_freed_memory();
     let cli = Cli::parse();
     let result = fault::contain(|| run(&cli));
     match result {

@@ -4,6 +4,8 @@
 //! one with Burn's Cargo features. Start at [`assistant::Assistant`] to ask about a picture, or at
 //! [`model::TgLlava`] for the model itself.
 
+#![forbid(unsafe_code)]
+
 pub mod assistant;
 pub mod config;
 pub mod conversation;

@@ -1,5 +1,7 @@
 //! Training TG-LLaVA: configuration, data, the engine, checkpoints and logs.
 
+#![forbid(unsafe_code)]
+
 pub mod checkpoint;
 pub mod config;
 pub mod data;

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::DecoderContext;
 use crate::config::LlmConfig;
-use crate::nn::{LayerCache, apply_rotary, attention, linear, merge_heads, split_heads};
+use crate::nn::{LayerCache, apply_linear, apply_rotary, attention, linear, merge_heads, split_heads};
 
 /// Causal self-attention with rotary positions and grouped key heads.
 #[derive(Module, Debug)]
@@ -45,9 +45,9 @@ impl DecoderAttention {
         context: &DecoderContext,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
-        let query = split_heads(self.q_proj.forward(x.clone()), self.num_heads);
-        let key = split_heads(self.k_proj.forward(x.clone()), self.num_kv_heads);
-        let value = split_heads(self.v_proj.forward(x), self.num_kv_heads);
+        let query = split_heads(apply_linear(&self.q_proj, x.clone()), self.num_heads);
+        let key = split_heads(apply_linear(&self.k_proj, x.clone()), self.num_kv_heads);
+        let value = split_heads(apply_linear(&self.v_proj, x), self.num_kv_heads);
         let query = apply_rotary(query, &context.rotary);
         let key = apply_rotary(key, &context.rotary);
         let (key, value) = match cache {
@@ -55,6 +55,6 @@ impl DecoderAttention {
             None => (key, value),
         };
         let attended = attention(query, key, value, context.bias.as_ref(), None);
-        self.o_proj.forward(merge_heads(attended))
+        apply_linear(&self.o_proj, merge_heads(attended))
     }
 }

@@ -5,7 +5,8 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use super::DecoderLayer;
 use crate::config::LlmConfig;
 use crate::nn::{
-    KvCache, RotaryConfig, RotaryTables, causal_bias, combine_bias, key_padding_bias, linear, rms_norm,
+    KvCache, RotaryConfig, RotaryTables, apply_linear, apply_tied, causal_bias, combine_bias,
+    key_padding_bias, linear, rms_norm,
 };
 
 /// A causal language model of the Llama or Qwen2 family.
@@ -131,8 +132,8 @@ impl Llm {
     /// - hidden_states: `[rows, hidden]`, output: `[rows, vocab_size]`
     pub fn logits(&self, hidden_states: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
-            Some(head) => head.forward(hidden_states),
-            None => hidden_states.matmul(self.embed_tokens.weight.val().transpose()),
+            Some(head) => apply_linear(head, hidden_states),
+            None => apply_tied(self.embed_tokens.weight.val(), hidden_states),
         }
     }
 

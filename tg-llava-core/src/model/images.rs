@@ -65,18 +65,18 @@ impl TgLlava {
     /// [`MultimodalError::NoVisionTower`] for a plain decoder.
     pub fn vision_features(&self, batch: &ImageBatch) -> Result<VisionFeatures> {
         let mm = self.multimodal()?;
-        let images = self.tower_features(mm, batch.pixels.clone())?;
-        let crops = match (&self.detail_perceiver, &batch.crops) {
-            (Some(_), Some(crops)) => {
-                let [count, four, channels, height, width] = crops.dims();
-                let flat = crops.clone().reshape([count * four, channels, height, width]);
-                let features = self.tower_features(mm, flat)?;
-                let [_, tokens, hidden] = features.dims();
-                Some(features.reshape([count, four * tokens, hidden]))
-            }
-            _ => None,
+        let pixels = batch.pixels.clone();
+        let (Some(_), Some(crops)) = (&self.detail_perceiver, &batch.crops) else {
+            return Ok(VisionFeatures { images: self.tower_features(mm, pixels)?, crops: None });
         };
-        Ok(VisionFeatures { images, crops })
+        // Pictures and crops in one pass.
+        let [count, four, ..] = crops.dims();
+        let all = Tensor::cat(vec![pixels, crops.clone().flatten::<4>(0, 1)], 0);
+        let features = self.tower_features(mm, all)?;
+        let [_, tokens, hidden] = features.dims();
+        let images = features.clone().narrow(0, 0, count);
+        let crops = features.narrow(0, count, count * four).reshape([count, four * tokens, hidden]);
+        Ok(VisionFeatures { images, crops: Some(crops) })
     }
 
     fn tower_features(&self, mm: &MultimodalConfig, pixels: Tensor<4>) -> Result<Tensor<3>> {

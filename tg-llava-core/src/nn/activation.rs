@@ -51,12 +51,25 @@ impl Activation {
 
     /// Applies the function to every element.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        #[cfg(feature = "flex")]
+        if let Some(y) = self.fused(&x) {
+            return y;
+        }
         match self {
             Self::QuickGelu => x.clone() * sigmoid(x * 1.702),
             Self::Gelu => exact_gelu(x),
             Self::GeluTanh => gelu_approximate(x),
             Self::Silu => silu(x),
             Self::Relu => relu(x),
+        }
+    }
+
+    #[cfg(feature = "flex")]
+    fn fused<const D: usize>(self, x: &Tensor<D>) -> Option<Tensor<D>> {
+        match self {
+            Self::QuickGelu => super::cpu::quick_gelu(x),
+            Self::Silu => super::cpu::silu(x),
+            _ => None,
         }
     }
 }

@@ -29,15 +29,11 @@ pub fn attention(
     let folded = num_heads / num_kv_heads * query_len;
     let dtype = query.dtype();
 
+    // Scaled before the product, where half-precision scores could overflow.
     let query = query * (1.0 / (head_dim as f64).sqrt());
     let query = query.reshape([batch, num_kv_heads, folded, head_dim]);
     let scores = query.matmul(key.swap_dims(2, 3)).reshape([batch, num_heads, query_len, key_len]);
-    let scores = cast_to(scores, DType::F32);
-    let scores = match bias {
-        Some(bias) => scores + bias.clone(),
-        None => scores,
-    };
-    let weights = cast_to(softmax(scores, 3), dtype);
+    let weights = cast_to(biased_softmax(cast_to(scores, DType::F32), bias), dtype);
     let weights = match dropout {
         Some(dropout) => dropout.forward(weights),
         None => weights,
@@ -46,6 +42,19 @@ pub fn attention(
         .reshape([batch, num_kv_heads, folded, key_len])
         .matmul(value)
         .reshape([batch, num_heads, query_len, head_dim])
+}
+
+/// `softmax(scores + bias)` over the keys.
+fn biased_softmax(scores: Tensor<4>, bias: Option<&Tensor<4>>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    let scores = match super::cpu::softmax(scores, bias) {
+        Ok(weights) => return weights,
+        Err(scores) => scores,
+    };
+    match bias {
+        Some(bias) => softmax(scores + bias.clone(), 3),
+        None => softmax(scores, 3),
+    }
 }
 
 /// `[batch, len, num_heads * head_dim]` to `[batch, num_heads, len, head_dim]`.

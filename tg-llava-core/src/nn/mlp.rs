@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 
-use super::{Activation, linear};
+use super::{Activation, apply_linear, linear};
 
 /// Sizes of a two-layer perceptron.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +92,17 @@ impl GatedMlp {
     /// # Shapes
     /// - x: `[batch, len, hidden_size]`, output the same
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = self.activation.forward(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+        let (gate, up) = (apply_linear(&self.gate_proj, x.clone()), apply_linear(&self.up_proj, x));
+        apply_linear(&self.down_proj, self.gated(gate, up))
+    }
+
+    fn gated(&self, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
+        #[cfg(feature = "flex")]
+        if self.activation == Activation::Silu
+            && let Some(gated) = super::cpu::silu_gate(&gate, &up)
+        {
+            return gated;
+        }
+        self.activation.forward(gate) * up
     }
 }

@@ -6,6 +6,8 @@
 mod activation;
 mod attention;
 mod cast;
+#[cfg(feature = "flex")]
+mod cpu;
 mod encoder;
 mod kv_cache;
 mod loss;
@@ -26,7 +28,7 @@ pub use norm::{layer_norm, rms_norm};
 pub use rotary::{RopeScaling, RotaryConfig, RotaryTables, apply_rotary};
 
 use burn::nn::{Initializer, Linear, LinearConfig};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 /// A linear layer initialised like the reference's transformers: `N(0, std)` weights and zero bias.
 pub fn linear(d_input: usize, d_output: usize, bias: bool, std: f64, device: &Device) -> Linear {
@@ -35,4 +37,24 @@ pub fn linear(d_input: usize, d_output: usize, bias: bool, std: f64, device: &De
         LinearConfig::new(d_input, d_output).with_bias(bias).with_initializer(normal).init(device);
     layer.bias = bias.then(|| Initializer::Zeros.init([d_output], device));
     layer
+}
+
+/// `x W + bias`.
+pub fn apply_linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if let Some(y) = cpu::matvec(&x, &layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()).as_ref())
+    {
+        return y;
+    }
+    layer.forward(x)
+}
+
+/// `x tableᵗ`, as an output head that is the embedding matrix does.
+pub fn apply_tied(table: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+    let weight = table.transpose();
+    #[cfg(feature = "flex")]
+    if let Some(y) = cpu::matvec(&x, &weight, None) {
+        return y;
+    }
+    x.matmul(weight)
 }

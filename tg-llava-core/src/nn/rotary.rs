@@ -127,6 +127,10 @@ impl RotaryConfig {
 /// # Shapes
 /// - x: `[batch, num_heads, len, head_dim]`, output the same shape and dtype
 pub fn apply_rotary(x: Tensor<4>, tables: &RotaryTables) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if let Some(y) = super::cpu::rotate(&x, &tables.cos, &tables.sin) {
+        return y;
+    }
     let dtype = x.dtype();
     let half = x.dims()[3] / 2;
     let x = cast_to(x, DType::F32);

@@ -34,13 +34,7 @@ impl Work {
     }
 
     /// The decoder over `new` tokens behind `past`, with scores for `scored` of them.
-    pub(super) fn decoder(
-        config: &LlmConfig,
-        new: usize,
-        past: usize,
-        scored: usize,
-        width: usize,
-    ) -> Self {
+    pub(super) fn decoder(config: &LlmConfig, new: usize, past: usize, scored: usize, width: usize) -> Self {
         let [hidden, layers, new, past, scored] =
             [config.hidden_size, config.num_hidden_layers, new, past, scored].map(|n| n as f64);
         let query = (config.num_attention_heads * config.head_dim) as f64;
