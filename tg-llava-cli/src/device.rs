@@ -79,7 +79,7 @@ impl Backend {
     /// Whether this build has it.
     pub fn is_built(self) -> bool {
         match self {
-            Self::Cuda => cfg!(feature = "cuda"),
+            Self::Cuda => cfg!(any(feature = "cuda", feature = "cuda-plain")),
             Self::Vulkan => cfg!(feature = "vulkan"),
             Self::Wgpu => cfg!(feature = "wgpu"),
             Self::Flex => cfg!(feature = "flex"),
@@ -133,7 +133,7 @@ impl DeviceSpec {
     /// Burn's handle; `None` for a backend that this build lacks.
     fn device(self) -> Option<Device> {
         match self.backend {
-            #[cfg(feature = "cuda")]
+            #[cfg(any(feature = "cuda", feature = "cuda-plain"))]
             Backend::Cuda => Some(Device::cuda(self.index)),
             #[cfg(feature = "vulkan")]
             Backend::Vulkan => Some(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
@@ -145,7 +145,7 @@ impl DeviceSpec {
             #[expect(deprecated, reason = "offered to compare with, as long as Burn has it")]
             Backend::NdArray => Some(Device::ndarray()),
             #[cfg(not(all(
-                feature = "cuda",
+                any(feature = "cuda", feature = "cuda-plain"),
                 feature = "vulkan",
                 feature = "wgpu",
                 feature = "flex",

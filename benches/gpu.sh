@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Everything that a GPU machine can tell about this program, in one call of under nine minutes.
+#
+#   benches/gpu.sh PROGRAM OUT [DEVICE] [PEER_SCRIPT]
+#
+# PROGRAM: a release build with the `cuda` feature (or `vulkan`, with DEVICE vulkan), or the same as .xz. OUT: a folder for the
+# report and the logs. A second program without fusion and autotune may lie beside the first as PROGRAM-plain(.xz). Every part has a
+# time limit of its own and a line in OUT/report.md, whether it works or not.
+set -uo pipefail
+program=$(realpath "${1:?the program}")
+out=${2:?a folder for the report}
+device=${3:-cuda}
+peer=${4:-}
+cd "$(dirname "$0")/.."
+mkdir -p "$out"
+out=$(realpath "$out")
+report=$out/report.md
+started=$SECONDS
+unpack() { # an .xz becomes a program in a scratch folder
+  case $1 in
+    *.xz) local to; to=$(mktemp -d)/$(basename "$1" .xz); xz -dc "$1" >"$to"; chmod +x "$to"; echo "$to" ;;
+    *) echo "$1" ;;
+  esac
+}
+ours=$(unpack "$program")
+plain=""
+base=${program%.xz}
+for candidate in "$base-plain" "$base-plain.xz"; do [ -f "$candidate" ] && plain=$(unpack "$candidate"); done
+
+say() { echo "$*" | tee -a "$report"; }
+# part NAME SECONDS COMMAND...: one line in the report, the whole output in a log
+part() {
+  local name=$1 limit=$2 rc start=$SECONDS
+  shift 2
+  if [ $((SECONDS - started)) -gt 500 ]; then say "| $name | left out: no time |  |"; return; fi
+  timeout "$limit" "$@" >"$out/$name.log" 2>&1
+  rc=$?
+  say "| $name | $([ $rc = 0 ] && echo ok || echo "exit code $rc") | $((SECONDS - start)) s |"
+}
+gpu_memory() { nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits 2>/dev/null | head -n 1; }
+
+say "# $device, $(date -u +%F)"
+say ""
+say "$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo 'no nvidia-smi')"
+say ""
+say "| part | result | time |"
+say "|---|---|---|"
+
+# Numbers first: all golden folders, in both formats, with and without fusion.
+part parity-f32 90 "$ours" parity --device "$device" tests/fixtures
+part parity-bf16 60 "$ours" parity --device "$device" --dtype bf16 tests/fixtures
+[ -n "$plain" ] && part parity-f32-plain 60 "$plain" parity --device "$device" tests/fixtures
+part chat 30 "$ours" chat --device "$device" --image examples/pictures/blue-rectangle.png "what color is the shape?"
+
+# Speed: small preset in all phases, then the large ones where they matter.
+part bench-smollm2 60 "$ours" bench --device "$device" --dtype bf16 --reps 5
+part bench-qwen2-7b 90 "$ours" bench --device "$device" --dtype bf16 --preset qwen2-7b --phase encode,prefill,decode
+part bench-qwen2-7b-train 90 "$ours" bench --device "$device" --dtype bf16 --preset qwen2-7b --phase train --batch 1 --seq 2048 --reps 3
+part bench-vicuna-7b 60 "$ours" bench --device "$device" --dtype bf16 --preset vicuna-7b --phase prefill,decode --reps 3
+part bench-llama3-8b 60 "$ours" bench --device "$device" --dtype bf16 --preset llama3-8b --phase prefill,decode --reps 3
+part bench-qwen2-0.5b-f32 60 "$ours" bench --device "$device" --dtype f32 --preset qwen2-0.5b --phase encode,prefill,decode
+[ -n "$plain" ] && part bench-qwen2-7b-plain 60 "$plain" bench --device "$device" --dtype bf16 --preset qwen2-7b --phase prefill,decode --reps 3
+if [ -n "$peer" ]; then
+  part peer-qwen2-7b 90 python3 "$peer" --preset qwen2-7b --device cuda --dtype bfloat16
+  part peer-qwen2-7b-stage1 60 python3 "$peer" --preset qwen2-7b --device cuda --dtype bfloat16 --skip encode,prefill,decode --stage 1 --batch 1 --seq 2048
+  part peer-qwen2-7b-stage2 60 python3 "$peer" --preset qwen2-7b --device cuda --dtype bfloat16 --skip encode,prefill,decode --stage 2 --batch 1 --seq 2048
+fi
+
+# Memory: 200 micro-steps of a small decoder must not need more than the first 20.
+memory() {
+  "$ours" bench --device "$device" --dtype bf16 --preset qwen2-0.5b --phase train --stage 2 --batch 1 --seq 512 --reps 200 &
+  local pid=$! first last
+  sleep 20; first=$(gpu_memory)
+  while kill -0 $pid 2>/dev/null; do last=$(gpu_memory); sleep 2; done
+  wait $pid || return 1
+  echo "MiB used after 20 s: $first, at the end: $last"
+  [ -z "$first" ] || [ "$last" -le $((first + first / 20 + 64)) ]
+}
+export -f memory gpu_memory; export ours device
+part memory-200-steps 90 bash -c memory
+
+say ""
+for log in "$out"/bench-*.log "$out"/peer-*.log; do
+  [ -s "$log" ] || continue
+  say "## $(basename "$log" .log)"
+  say '```json'
+  cat "$log" >>"$report"
+  say '```'
+done
+say "$((SECONDS - started)) s in all"
