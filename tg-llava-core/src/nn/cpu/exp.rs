@@ -10,9 +10,9 @@ pub(super) fn exp(x: f32) -> f32 {
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
     let whole = shifted - ROUND;
     let rest = (clamped - whole * LN2_HIGH) - whole * LN2_LOW;
-    // Taylor's series to the sixth power; |rest| <= ln 2 / 2.
-    let mut sum = 1.0 / 720.0;
-    for factor in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+    // Taylor's series to the seventh power; |rest| <= ln 2 / 2.
+    let mut sum = 1.0 / 5040.0;
+    for factor in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         sum = sum * rest + factor;
     }
     // The whole number of doublings goes straight into the exponent's bits.
