@@ -1,6 +1,6 @@
 //! An exponential that compilers can turn into vector instructions.
 
-/// `e^x`, to two units in the last place; 0 below -87.3, as the smallest numbers are not worth their cost.
+/// `e^x`, to two or three units in the last place; 0 below -87.3, as the smallest numbers are not worth their cost.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to a whole number, in the low bits
