@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tolerance};
 use serde_json::Value;
 use tg_llava_core::config::{ModelConfig, PaddingSide, llm_preset, multimodal, tiny, tower_preset};
 use tg_llava_core::model::TgLlava;
@@ -72,6 +72,56 @@ fn half_precision_is_kept_and_converted() {
         let third = tempfile::tempdir().unwrap();
         save_model(&narrowed, third.path(), &SaveOptions::default()).unwrap();
         assert_eq!(contents(first.path()), contents(third.path()));
+    }
+}
+
+/// A device whose buffers hold but a part of embedding and head gives the same numbers, and saves the same files.
+#[test]
+fn a_vocabulary_in_pieces_changes_nothing() {
+    for (case, tied) in [("vicuna-tiny", false), ("qwen2-tiny", false), ("identity-tiny", true)] {
+        let dir = fixture("models").join(case);
+        let load = |largest_buffer| {
+            let options = LoadOptions { largest_buffer, ..LoadOptions::default() };
+            load_model(&dir, &Device::flex(), &options, &mut |_| {}).unwrap()
+        };
+        let (whole, cut) = (load(None), load(Some(10_000)));
+        assert_eq!(whole.report, cut.report, "{case}");
+        let (whole, cut) = (whole.model, cut.model);
+        let pieces = cut.llm.embed_tokens_more.len();
+        assert!(pieces >= 2 && cut.llm.lm_head_more.len() == if tied { 0 } else { pieces }, "{case}");
+        for table in std::iter::once(&cut.llm.embed_tokens).chain(&cut.llm.embed_tokens_more) {
+            assert!(table.weight.shape().num_elements() * 4 <= 10_000, "{case}");
+        }
+
+        let vocab_size = whole.config().llm.vocab_size as i64;
+        let ids: Vec<i64> = (0..vocab_size).rev().chain([3, vocab_size - 1, 3]).collect();
+        let (a, b) = (whole.llm.embed(&ids), cut.llm.embed(&ids));
+        assert_eq!(a.to_data(), b.to_data(), "{case}");
+        assert_eq!(cut.llm.embed(&[]).dims()[0], 0, "{case}");
+        for rows in [1, 9] {
+            let hidden = a.clone().narrow(0, 0, rows);
+            let (a, b) = (whole.llm.logits(hidden.clone()), cut.llm.logits(hidden));
+            assert_eq!(a.dims(), b.dims());
+            a.into_data().assert_approx_eq::<f32>(&b.into_data(), Tolerance::rel_abs(1e-6, 1e-6));
+        }
+
+        let tensors = |model| -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+            let all = reference_tensors(model).into_iter();
+            all.map(|(key, t)| (key, (t.shape().to_vec(), t.values().unwrap()))).collect()
+        };
+        assert_eq!(tensors(&whole), tensors(&cut), "{case}");
+        let saved = tempfile::tempdir().unwrap();
+        save_model(
+            &cut,
+            saved.path(),
+            &SaveOptions { template: Some(dir.clone()), ..SaveOptions::default() },
+        )
+        .unwrap();
+        for (key, value) in contents(&dir) {
+            if !tg_llava_core::weights::is_unused_key(&key) {
+                assert_eq!(value, contents(saved.path())[&key], "{case}: {key}");
+            }
+        }
     }
 }
 

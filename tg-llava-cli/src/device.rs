@@ -61,6 +61,31 @@ pub struct Opened {
     pub dtype: DType,
 }
 
+impl Opened {
+    /// Bytes of the largest buffer that the device can bind, where that is a limit models run into: wgpu and Vulkan.
+    pub fn largest_buffer(&self) -> Option<u64> {
+        match self.spec.backend {
+            Backend::Wgpu | Backend::Vulkan => largest_binding(self.spec.backend),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(any(feature = "vulkan", feature = "wgpu"))]
+fn largest_binding(backend: Backend) -> Option<u64> {
+    use burn::backend::wgpu::{AutoCompiler, WgpuBackend, WgpuDevice, WgpuRuntime};
+    use cubecl_runtime::runtime::Runtime;
+    let api = if backend == Backend::Vulkan { WgpuBackend::Vulkan } else { WgpuBackend::Auto };
+    let device = WgpuDevice::default().on(api);
+    fault::catch(false, || WgpuRuntime::<AutoCompiler>::client(&device).properties().memory.max_page_size)
+        .ok()
+}
+
+#[cfg(not(any(feature = "vulkan", feature = "wgpu")))]
+fn largest_binding(_backend: Backend) -> Option<u64> {
+    None
+}
+
 impl Backend {
     /// All backends, the one to prefer first.
     pub const ALL: [Self; 5] = [Self::Cuda, Self::Vulkan, Self::Wgpu, Self::Flex, Self::NdArray];

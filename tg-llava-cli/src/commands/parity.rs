@@ -16,7 +16,12 @@ use crate::progress::Progress;
 pub fn run(args: &ParityArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
     let opened = device::open(&args.compute, Usual::Exact, &console)?;
-    let options = ParityOptions { dtype: opened.dtype, only: args.only.clone(), ..ParityOptions::default() };
+    let options = ParityOptions {
+        dtype: opened.dtype,
+        only: args.only.clone(),
+        largest_buffer: opened.largest_buffer(),
+        ..ParityOptions::default()
+    };
     let spinner = Progress::spinner(&console, "comparing");
     let report = parity::run(&args.dirs, &opened.device, &options).map_err(Failure::Input)?;
     drop(spinner);

@@ -39,7 +39,11 @@ pub(super) fn is_decoder(dir: &Path) -> bool {
 
 /// Compares scores and greedy answers.
 pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyhow::Result<Vec<Row>> {
-    let load = LoadOptions { dtype: options.dtype, ..LoadOptions::default() };
+    let load = LoadOptions {
+        dtype: options.dtype,
+        largest_buffer: options.largest_buffer,
+        ..LoadOptions::default()
+    };
     let model = load_model(dir, device, &load, &mut |_| {})?.model;
     let mut rows = Vec::new();
     let golden = dir.join("golden.safetensors");

@@ -28,12 +28,14 @@ pub struct ParityOptions {
     pub only: Vec<String>,
     /// Factor on f32 tolerances, for devices whose f32 products are rounded (TF32).
     pub tolerance_scale: f64,
+    /// The device's largest buffer in bytes, where it has a narrow limit; for real decoders.
+    pub largest_buffer: Option<u64>,
 }
 
 impl Default for ParityOptions {
     /// Everything, in f32, to the stated tolerances.
     fn default() -> Self {
-        Self { dtype: DType::F32, only: Vec::new(), tolerance_scale: 1.0 }
+        Self { dtype: DType::F32, only: Vec::new(), tolerance_scale: 1.0, largest_buffer: None }
     }
 }
 

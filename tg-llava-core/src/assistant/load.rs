@@ -27,6 +27,8 @@ pub struct AssistantOptions {
     pub guide_padding: Option<GuidePadding>,
     /// What the detail crops show.
     pub detail_source: Option<DetailSource>,
+    /// The device's largest buffer in bytes, where it has a narrow limit (see [`LoadOptions::largest_buffer`]).
+    pub largest_buffer: Option<u64>,
 }
 
 impl Default for AssistantOptions {
@@ -39,6 +41,7 @@ impl Default for AssistantOptions {
             guide_turn: None,
             guide_padding: None,
             detail_source: None,
+            largest_buffer: None,
         }
     }
 }
@@ -86,7 +89,12 @@ impl Assistant {
         let template = Template::for_model(declared, &folder, &tokenizer)?.clone();
         let defaults = GenerationDefaults::read(dir)?;
 
-        let load = LoadOptions { base, dtype: options.dtype, fresh_bridges: false };
+        let load = LoadOptions {
+            base,
+            dtype: options.dtype,
+            fresh_bridges: false,
+            largest_buffer: options.largest_buffer,
+        };
         let Loaded { mut model, report } = load_model(dir, device, &load, progress)?;
         model.configure(|config| {
             if let Some(mm) = &mut config.multimodal {

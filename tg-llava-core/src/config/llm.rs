@@ -49,6 +49,9 @@ pub struct LlmConfig {
     pub eos_token_ids: Vec<i64>,
     /// Token that fills short rows of a batch.
     pub pad_token_id: Option<i64>,
+    /// Pieces along the vocabulary that embedding and head are held in, for devices whose largest buffer is
+    /// smaller than the whole; 1 otherwise. No part of a checkpoint.
+    pub vocab_pieces: usize,
 }
 
 impl LlmConfig {
@@ -60,6 +63,20 @@ impl LlmConfig {
             max_position_embeddings: self.max_position_embeddings,
             scaling: self.rope_scaling,
         }
+    }
+
+    /// Tokens of each piece of the vocabulary; the last one may have fewer.
+    pub fn piece_sizes(&self) -> Vec<usize> {
+        let size = self.vocab_size.div_ceil(self.vocab_pieces.max(1)).max(1);
+        let pieces = (0..self.vocab_size).step_by(size);
+        pieces.map(|first| size.min(self.vocab_size - first)).collect()
+    }
+
+    /// Cuts embedding and head so that no piece of them is above `largest_buffer` bytes.
+    pub fn fit_vocabulary(&mut self, largest_buffer: u64, bytes_per_value: usize) {
+        let row = (self.hidden_size * bytes_per_value).max(1) as u64;
+        let rows = usize::try_from(largest_buffer / row).unwrap_or(usize::MAX).max(1);
+        self.vocab_pieces = self.vocab_size.div_ceil(rows).max(1);
     }
 
     /// Tokens that the decoder can hold: the trained context, times the factor of a rotary scaling.

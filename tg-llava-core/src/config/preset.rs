@@ -38,6 +38,7 @@ pub fn llm_preset(name: &str) -> Option<LlmConfig> {
         bos_token_id: Some(1),
         eos_token_ids: vec![2],
         pad_token_id: Some(0),
+        vocab_pieces: 1,
     };
     let qwen2 = LlmConfig {
         family: LlmFamily::Qwen2,

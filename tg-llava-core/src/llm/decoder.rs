@@ -12,14 +12,18 @@ use crate::nn::{
 /// A causal language model of the Llama or Qwen2 family.
 #[derive(Module, Debug)]
 pub struct Llm {
-    /// One vector a token.
+    /// One vector a token; of the first piece of the vocabulary where it is in pieces.
     pub embed_tokens: Embedding,
+    /// The other pieces (see [`LlmConfig::vocab_pieces`]).
+    pub embed_tokens_more: Vec<Embedding>,
     /// Blocks.
     pub layers: Vec<DecoderLayer>,
     /// Norm behind the last block.
     pub norm: RmsNorm,
     /// Output head; absent where it is the embedding matrix.
     pub lm_head: Option<Linear>,
+    /// The other pieces of the head.
+    pub lm_head_more: Vec<Linear>,
     #[module(skip)]
     rotary: RotaryConfig,
     num_kv_heads: usize,
@@ -49,14 +53,22 @@ impl LlmConfig {
     /// A randomly initialised decoder.
     pub fn init(&self, device: &Device) -> Llm {
         let normal = Initializer::Normal { mean: 0.0, std: self.initializer_range };
+        let embedding = |size: usize| {
+            EmbeddingConfig::new(size, self.hidden_size).with_initializer(normal.clone()).init(device)
+        };
+        let head = |size: usize| linear(self.hidden_size, size, false, self.initializer_range, device);
+        let sizes = self.piece_sizes();
+        let (&first, more) = sizes.split_first().unwrap_or((&0, &[]));
         Llm {
-            embed_tokens: EmbeddingConfig::new(self.vocab_size, self.hidden_size)
-                .with_initializer(normal)
-                .init(device),
+            embed_tokens: embedding(first),
+            embed_tokens_more: more.iter().map(|&size| embedding(size)).collect(),
             layers: (0..self.num_hidden_layers).map(|_| DecoderLayer::init(self, device)).collect(),
             norm: RmsNormConfig::new(self.hidden_size).with_epsilon(self.rms_norm_eps).init(device),
-            lm_head: (!self.tie_word_embeddings)
-                .then(|| linear(self.hidden_size, self.vocab_size, false, self.initializer_range, device)),
+            lm_head: (!self.tie_word_embeddings).then(|| head(first)),
+            lm_head_more: match self.tie_word_embeddings {
+                true => Vec::new(),
+                false => more.iter().map(|&size| head(size)).collect(),
+            },
             rotary: self.rotary(),
             num_kv_heads: self.num_key_value_heads,
         }
@@ -66,9 +78,37 @@ impl LlmConfig {
 impl Llm {
     /// Vectors of token ids, `[ids.len(), hidden]`.
     pub fn embed(&self, ids: &[i64]) -> Tensor<2> {
-        let device = self.device();
-        let indices: Tensor<1, Int> = Tensor::from_data(TensorData::new(ids.to_vec(), [ids.len()]), &device);
-        self.embed_tokens.weight.val().select(0, indices)
+        let pick = |table: &Embedding, rows: Vec<i64>| {
+            let count = rows.len();
+            let rows: Tensor<1, Int> = Tensor::from_data(TensorData::new(rows, [count]), &self.device());
+            table.weight.val().select(0, rows)
+        };
+        if self.embed_tokens_more.is_empty() {
+            return pick(&self.embed_tokens, ids.to_vec());
+        }
+        // Every piece gives the vectors of its own tokens, which are then put in order.
+        let size = self.embed_tokens.weight.dims()[0] as i64;
+        let mut order = vec![0; ids.len()];
+        let (mut found, mut count) = (Vec::new(), 0);
+        for (piece, table) in (0..).zip(std::iter::once(&self.embed_tokens).chain(&self.embed_tokens_more)) {
+            let mut rows = Vec::new();
+            for (place, id) in order.iter_mut().zip(ids).filter(|(_, id)| **id / size == piece) {
+                *place = count + rows.len() as i64;
+                rows.push(id - piece * size);
+            }
+            count += rows.len() as i64;
+            if !rows.is_empty() {
+                found.push(pick(table, rows));
+            }
+        }
+        match found.is_empty() {
+            true => pick(&self.embed_tokens, Vec::new()),
+            false => {
+                let order: Tensor<1, Int> =
+                    Tensor::from_data(TensorData::new(order, [ids.len()]), &self.device());
+                Tensor::cat(found, 0).select(0, order)
+            }
+        }
     }
 
     /// An empty cache for `batch` rows of `capacity` tokens, in the dtype of the weights.
@@ -131,10 +171,23 @@ impl Llm {
     /// # Shapes
     /// - hidden_states: `[rows, hidden]`, output: `[rows, vocab_size]`
     pub fn logits(&self, hidden_states: Tensor<2>) -> Tensor<2> {
-        match &self.lm_head {
-            Some(head) => apply_linear(head, hidden_states),
-            None => apply_tied(self.embed_tokens.weight.val(), hidden_states),
+        let first = match &self.lm_head {
+            Some(head) => apply_linear(head, hidden_states.clone()),
+            None => apply_tied(self.embed_tokens.weight.val(), hidden_states.clone()),
+        };
+        if self.embed_tokens_more.is_empty() {
+            return first;
         }
+        let more = match &self.lm_head {
+            Some(_) => {
+                self.lm_head_more.iter().map(|head| apply_linear(head, hidden_states.clone())).collect()
+            }
+            None => {
+                let tables = self.embed_tokens_more.iter().map(|table| table.weight.val());
+                tables.map(|table| apply_tied(table, hidden_states.clone())).collect::<Vec<_>>()
+            }
+        };
+        Tensor::cat(std::iter::once(first).chain(more).collect(), 1)
     }
 
     /// The device of the weights.

@@ -19,12 +19,15 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// Whether bridges and projector that the files lack keep their initial values (to start training).
     pub fresh_bridges: bool,
+    /// The device's largest buffer in bytes, where it may be smaller than embedding and head: these are then held in
+    /// pieces ([`crate::config::LlmConfig::vocab_pieces`]).
+    pub largest_buffer: Option<u64>,
 }
 
 impl Default for LoadOptions {
     /// f32, complete checkpoints.
     fn default() -> Self {
-        Self { base: None, dtype: DType::F32, fresh_bridges: false }
+        Self { base: None, dtype: DType::F32, fresh_bridges: false, largest_buffer: None }
     }
 }
 
@@ -54,7 +57,10 @@ pub fn load_model(
     options: &LoadOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Loaded> {
-    let config = read_model_config(dir)?;
+    let mut config = read_model_config(dir)?;
+    if let Some(largest) = options.largest_buffer {
+        config.llm.fit_vocabulary(largest, options.dtype.size());
+    }
     let source = open_sources(dir, &config, options.base.as_deref())?;
     let may_be_missing = |key: &str| {
         options.fresh_bridges && BRIDGES.iter().any(|name| key.starts_with(&format!("model.{name}.")))

@@ -25,6 +25,18 @@ pub enum StoredDType {
     Other,
 }
 
+impl StoredDType {
+    /// Bytes of one value; 0 for what is no float.
+    fn size(self) -> usize {
+        match self {
+            Self::F64 => 8,
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+            Self::Other => 0,
+        }
+    }
+}
+
 /// One tensor of a file, with its bytes not yet read.
 #[derive(Clone)]
 pub struct StoredTensor {
@@ -49,6 +61,12 @@ enum Bytes {
         len: usize,
     },
     Pytorch(Arc<pytorch_reader::Tensor>),
+    /// Some of another tensor's bytes.
+    Within {
+        whole: Box<StoredTensor>,
+        skip: usize,
+        len: usize,
+    },
 }
 
 /// Bytes that are read at once; a multiple of every element size.
@@ -58,6 +76,23 @@ impl StoredTensor {
     /// Number of elements.
     pub fn num_elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Rows `first..first + count` along the outermost extent, as a tensor of their own.
+    ///
+    /// # Panics
+    /// Where there are not as many rows.
+    pub(super) fn rows(&self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.shape[0], "rows {first}..{} of {:?}", first + count, self.shape);
+        let row = self.shape[1..].iter().product::<usize>() * self.dtype.size();
+        let (skip, len) = (first * row, count * row);
+        let bytes = match &self.bytes {
+            Bytes::Plain { offset, .. } => Bytes::Plain { offset: offset + skip as u64, len },
+            _ => Bytes::Within { whole: Box::new(self.clone()), skip, len },
+        };
+        let mut shape = self.shape.clone();
+        shape[0] = count;
+        Self { shape, bytes, ..self.clone() }
     }
 
     /// The raw little-endian bytes.
@@ -76,6 +111,10 @@ impl StoredTensor {
     /// # Errors
     /// [`WeightsError::Damaged`] where the file cannot give them.
     pub fn read_chunks(&self, mut take: impl FnMut(&[u8])) -> Result<()> {
+        self.give_chunks(&mut take)
+    }
+
+    fn give_chunks(&self, take: &mut dyn FnMut(&[u8])) -> Result<()> {
         let fail = |e: std::io::Error| {
             let reason = format!("{}: {e}", self.key);
             Error::from(WeightsError::Damaged { path: self.path.to_path_buf(), reason })
@@ -94,6 +133,15 @@ impl StoredTensor {
                 }
             }
             Bytes::Pytorch(tensor) => take(&tensor.read().map_err(fail)?),
+            Bytes::Within { whole, skip, len } => {
+                let (mut passed, end) = (0, skip + len);
+                whole.give_chunks(&mut |chunk| {
+                    let from = skip.saturating_sub(passed).min(chunk.len());
+                    let to = end.saturating_sub(passed).min(chunk.len());
+                    take(&chunk[from..to]);
+                    passed += chunk.len();
+                })?;
+            }
         }
         Ok(())
     }

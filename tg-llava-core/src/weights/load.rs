@@ -4,6 +4,7 @@ use burn::module::Param;
 use burn::tensor::{DType, Tensor};
 
 use super::convert::read_as;
+use super::names::vocabulary_piece;
 use super::{
     ParameterMapper, ParameterPath, TensorSource, WeightsError, is_unused_key, map_parameters, reference_key,
 };
@@ -41,10 +42,12 @@ pub fn apply(
     let config = model.config();
     let tied = config.llm.tie_word_embeddings;
     let plain_linear = config.has_plain_linear_projector();
+    let piece_sizes = config.llm.piece_sizes();
     let mut filler = Filler {
         source,
         dtype,
         plain_linear,
+        piece_sizes,
         may_be_missing,
         progress,
         used: BTreeSet::new(),
@@ -77,6 +80,8 @@ struct Filler<'a> {
     source: &'a TensorSource,
     dtype: DType,
     plain_linear: bool,
+    /// Of the vocabulary.
+    piece_sizes: Vec<usize>,
     may_be_missing: &'a dyn Fn(&str) -> bool,
     progress: &'a mut dyn FnMut(usize),
     used: BTreeSet<String>,
@@ -88,9 +93,15 @@ struct Filler<'a> {
 
 impl Filler<'_> {
     fn load<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) -> Option<Tensor<D>> {
-        let key = reference_key(&path.dotted(), self.plain_linear);
+        let path_name = path.dotted();
+        let key = reference_key(&path_name, self.plain_linear);
+        // The table it is a piece of, where it is: what the file holds is the whole.
+        let piece = vocabulary_piece(&path_name).map(|(_, piece)| piece);
+        let piece = piece.filter(|_| self.piece_sizes.len() > 1);
         let Some(stored) = self.source.get(&key) else {
-            if (self.may_be_missing)(&key) {
+            if piece.is_some_and(|piece| piece > 0) {
+                // Said at the first.
+            } else if (self.may_be_missing)(&key) {
                 self.report.initialised.push(key);
             } else {
                 self.missing.push(key);
@@ -103,7 +114,13 @@ impl Filler<'_> {
         if transposed {
             wanted.reverse();
         }
+        if piece.is_some() {
+            wanted[0] = self.piece_sizes.iter().sum();
+        }
         if stored.shape != wanted {
+            if piece.is_some_and(|piece| piece > 0) {
+                return None;
+            }
             self.misshapen.push(format!(
                 "{key}: {:?} in {}, {wanted:?} by config.json",
                 stored.shape,
@@ -111,12 +128,17 @@ impl Filler<'_> {
             ));
             return None;
         }
+        let cut = piece.map(|piece| {
+            let first = self.piece_sizes[..piece].iter().sum();
+            stored.rows(first, self.piece_sizes[piece])
+        });
+        let stored = cut.as_ref().unwrap_or(stored);
         match read_as(stored, self.dtype) {
             Ok((data, finite)) => {
                 if !finite {
                     self.report.not_finite.push(key);
                 }
-                self.report.loaded += 1;
+                self.report.loaded += usize::from(piece.is_none_or(|piece| piece == 0));
                 (self.progress)(stored.num_elements());
                 let tensor = Tensor::<D>::from_data(data, (&param.lazy_device(), self.dtype));
                 Some(if transposed { tensor.transpose() } else { tensor })

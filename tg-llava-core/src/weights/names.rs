@@ -46,6 +46,10 @@ pub fn reference_key(path: &str, plain_linear_projector: bool) -> String {
             _ => format!("model.mm_projector.{leaf}"),
         };
     }
+    let path = match vocabulary_piece(&path) {
+        Some((whole, _)) => format!("{whole}.weight"),
+        None => path,
+    };
     let mut key = path.clone();
     for (ours, theirs) in PREFIXES {
         if let Some(rest) = path.strip_prefix(ours) {
@@ -65,6 +69,18 @@ pub fn reference_key(path: &str, plain_linear_projector: bool) -> String {
         }
     }
     key
+}
+
+/// The whole and the number of the piece, for a piece of the vocabulary's tables: checkpoints know the wholes alone.
+pub(super) fn vocabulary_piece(path: &str) -> Option<(&'static str, usize)> {
+    ["llm.embed_tokens", "llm.lm_head"].into_iter().find_map(|whole| {
+        let rest = path.strip_prefix(whole)?;
+        let number = match rest.strip_prefix("_more.") {
+            Some(more) => more.strip_suffix(".weight")?.parse::<usize>().ok()? + 1,
+            None => (rest == ".weight").then_some(0)?,
+        };
+        Some((whole, number))
+    })
 }
 
 /// Whether `key` is in the reference's files but takes no part in the model: the only keys that loading
@@ -116,6 +132,8 @@ mod tests {
             ("llm.layers.3.self_attn.q_proj.weight", "model.layers.3.self_attn.q_proj.weight"),
             ("llm.layers.3.input_layernorm.gamma", "model.layers.3.input_layernorm.weight"),
             ("llm.lm_head.weight", "lm_head.weight"),
+            ("llm.lm_head_more.1.weight", "lm_head.weight"),
+            ("llm.embed_tokens_more.0.weight", "model.embed_tokens.weight"),
             ("feature_guide.query_tokens", "model.mm_cross_attn.query_tokens"),
             (
                 "feature_guide.qformer.layers.0.cross_attention.query.weight",

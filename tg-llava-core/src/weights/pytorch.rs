@@ -150,6 +150,9 @@ mod tests {
         for (key, tensor) in &tensors {
             let stored = source.get(key).unwrap();
             assert_eq!(stored.shape, tensor.shape(), "{key}");
+            let (half, bytes) = (stored.shape[0] / 2, stored.bytes().unwrap());
+            let rows = [stored.rows(0, half), stored.rows(half, stored.shape[0] - half)];
+            assert_eq!(rows.map(|rows| rows.bytes().unwrap()).concat(), bytes, "{key}");
         }
         assert_eq!(std::fs::read(&path).unwrap(), {
             write_state_dict(&path, &tensors).unwrap();

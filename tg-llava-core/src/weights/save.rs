@@ -61,6 +61,18 @@ impl PendingTensor {
         (self.read)().into_bytes().to_vec()
     }
 
+    /// Both as one tensor, `rows` behind the rows of this one.
+    fn followed_by(self, rows: Self) -> Self {
+        let mut shape = self.shape.clone();
+        shape[0] += rows.shape[0];
+        let (dtype, whole) = (self.dtype, shape.clone());
+        let read = move || {
+            let bytes = [self.bytes(), rows.bytes()].concat();
+            TensorData::from_bytes_vec(bytes, whole.clone(), dtype)
+        };
+        Self { shape, dtype, read: Box::new(read) }
+    }
+
     fn byte_len(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
     }
@@ -257,6 +269,12 @@ impl ParameterVisitor for Collector {
             tensor.into_data()
         };
         let key = reference_key(&path.dotted(), self.plain_linear);
-        self.tensors.insert(key, PendingTensor { shape, dtype, read: Box::new(read) });
+        let tensor = PendingTensor { shape, dtype, read: Box::new(read) };
+        // Pieces of the vocabulary come one after the other, under one key.
+        let tensor = match self.tensors.remove(&key) {
+            Some(before) => before.followed_by(tensor),
+            None => tensor,
+        };
+        self.tensors.insert(key, tensor);
     }
 }

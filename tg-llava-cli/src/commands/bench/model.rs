@@ -49,6 +49,9 @@ impl Bench<'_> {
         if part != Part::Vision {
             config.multimodal = None;
         }
+        if let (Part::Decoder, Some(largest)) = (part, self.opened.largest_buffer()) {
+            config.llm.fit_vocabulary(largest, self.opened.dtype.size());
+        }
         let model = config.init(&self.opened.device).map_err(|error| Failure::Input(error.into()))?;
         Ok(map_parameters(model, &mut Draw { part, device: &self.opened.device, dtype: self.opened.dtype }))
     }

@@ -69,6 +69,7 @@ fn load(dir: &Path, opened: &Opened, args: &ChatArgs, console: &Console) -> Resu
         guide_turn: args.guide.guide_turn.map(Into::into),
         guide_padding: args.guide.guide_padding.map(Into::into),
         detail_source: args.guide.detail_source.map(Into::into),
+        largest_buffer: opened.largest_buffer(),
     };
     let start = std::time::Instant::now();
     let bar = Progress::bar(console, "loading weights", || total_values(dir, args.base.as_deref()));

@@ -9,6 +9,7 @@ use anyhow::{Context, Error};
 use clap::Args;
 use serde_json::json;
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
+use tg_llava_core::conversation::ImageMarks;
 use tg_llava_train::data::{EncodeOptions, LlavaDataset, Loader, OnBadSample, SampleEncoder};
 use tg_llava_train::run::{EvaluateOptions, Evaluation, Prediction, evaluate};
 
@@ -62,8 +63,12 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
     let folder = checkpoint::find(args.model.as_deref())?;
     let opened = device::open(&args.compute, Usual::Fast, &console)?;
-    let options =
-        AssistantOptions { dtype: opened.dtype, base: args.base.clone(), ..AssistantOptions::default() };
+    let options = AssistantOptions {
+        dtype: opened.dtype,
+        base: args.base.clone(),
+        largest_buffer: opened.largest_buffer(),
+        ..AssistantOptions::default()
+    };
     let bar = Progress::spinner(&console, "loading");
     let assistant = Assistant::load(&folder, &opened.device, &options, &mut |_| {})?;
     drop(bar);
@@ -100,6 +105,9 @@ fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
     if let Some(mm) = &config.multimodal {
         (options.guide_turn, options.aspect, options.detail) =
             (mm.guide_turn, mm.aspect_ratio, mm.detail_source);
+        if mm.use_im_start_end {
+            options.marks = ImageMarks::StartEnd;
+        }
     }
     let encoder = SampleEncoder {
         tokenizer: assistant.tokenizer.clone(),

@@ -16,6 +16,7 @@ use tg_llava_train::start::{Plan, open_data};
 
 pub use args::TrainArgs;
 
+use crate::args::ComputeArgs;
 use crate::console::Console;
 use crate::device::{self, Backend, Dtype, Opened, Usual};
 use crate::failure::Failure;
@@ -84,15 +85,17 @@ fn open_device(args: &TrainArgs, config: &mut TrainConfig, console: &Console) ->
             RunDType::Bf16 => Dtype::Bf16,
         });
     }
-    // The published scripts ask for bf16 whatever the machine; a CPU would take over ten times as long.
-    let asked_by_flags = args.compute.dtype.is_none() && !args.llava_flags.is_empty();
-    let mut opened = device::open(&compute, Usual::Fast, &console.silent())?;
-    let slow = matches!(opened.spec.backend, Backend::Flex | Backend::NdArray | Backend::Wgpu);
-    if asked_by_flags && opened.dtype == DType::BF16 && slow {
-        console.note(format_args!("{} does not compute well in bf16; training in f32", opened.spec));
-        compute.dtype = Some(Dtype::F32);
-        opened = device::open(&compute, Usual::Fast, console)?;
+    // The published scripts ask for bf16 whatever the machine; a CPU would take over ten times as long, and
+    // wgpu has none. Which device it is shows when it is opened, which f32 never hinders.
+    if compute.dtype == Some(Dtype::Bf16) && args.compute.dtype.is_none() && !args.llava_flags.is_empty() {
+        let plain = ComputeArgs { dtype: Some(Dtype::F32), ..compute.clone() };
+        let spec = device::open(&plain, Usual::Fast, &console.silent())?.spec;
+        if spec.backend != Backend::Cuda {
+            console.note(format_args!("{spec} does not compute well in bf16; training in f32"));
+            compute.dtype = Some(Dtype::F32);
+        }
     }
+    let opened = device::open(&compute, Usual::Fast, console)?;
     config.run.dtype = Some(match opened.dtype {
         DType::F16 => RunDType::F16,
         DType::BF16 => RunDType::Bf16,

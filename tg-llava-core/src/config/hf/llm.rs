@@ -59,6 +59,7 @@ pub(super) fn from_raw(raw: &RawConfig, path: &Path) -> Result<LlmConfig> {
         bos_token_id: token_ids(raw.bos_token_id.as_ref()).first().copied(),
         eos_token_ids: token_ids(raw.eos_token_id.as_ref()),
         pad_token_id: token_ids(raw.pad_token_id.as_ref()).first().copied(),
+        vocab_pieces: 1,
     })
 }
 
