@@ -58,6 +58,7 @@ part bench-qwen2-7b 90 "$ours" bench --device "$device" --dtype bf16 --preset qw
 part bench-qwen2-7b-train 90 "$ours" bench --device "$device" --dtype bf16 --preset qwen2-7b --phase train --batch 1 --seq 2048 --reps 3
 part bench-vicuna-7b 60 "$ours" bench --device "$device" --dtype bf16 --preset vicuna-7b --phase prefill,decode --reps 3
 part bench-llama3-8b 60 "$ours" bench --device "$device" --dtype bf16 --preset llama3-8b --phase prefill,decode --reps 3
+part bench-vicuna-13b 60 "$ours" bench --device "$device" --dtype bf16 --preset vicuna-13b --phase prefill,decode --reps 3
 part bench-qwen2-0.5b-f32 60 "$ours" bench --device "$device" --dtype f32 --preset qwen2-0.5b --phase encode,prefill,decode
 [ -n "$plain" ] && part bench-qwen2-7b-plain 60 "$plain" bench --device "$device" --dtype bf16 --preset qwen2-7b --phase prefill,decode --reps 3
 if [ -n "$peer" ]; then
@@ -70,7 +71,7 @@ fi
 memory() {
   "$ours" bench --device "$device" --dtype bf16 --preset qwen2-0.5b --phase train --stage 2 --batch 1 --seq 512 --reps 200 &
   local pid=$! first last
-  sleep 20; first=$(gpu_memory)
+  sleep 20; first=$(gpu_memory); last=$first
   while kill -0 $pid 2>/dev/null; do last=$(gpu_memory); sleep 2; done
   wait $pid || return 1
   echo "MiB used after 20 s: $first, at the end: $last"

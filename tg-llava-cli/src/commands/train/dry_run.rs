@@ -11,7 +11,7 @@ use tg_llava_train::start::{MemoryForecast, Plan, TrainingData, available_memory
 
 use self::samples::{Lengths, preview};
 use crate::console::{Console, print, print_json};
-use crate::device::{Backend, Opened};
+use crate::device::{Backend, DeviceSpec, Opened};
 use crate::failure::Failure;
 use crate::progress::{short_bytes, short_count};
 
@@ -85,6 +85,10 @@ pub(super) fn check_memory(
     opened: &Opened,
     console: &Console,
 ) -> Result<(), Failure> {
+    let llm = &plan.model.llm;
+    let bytes = if config.trains(Component::Llm) { 4 } else { opened.dtype.size() };
+    let embedding = (llm.vocab_size * llm.hidden_size * bytes) as u64;
+    fits_a_buffer(embedding, opened.largest_buffer(), opened.spec)?;
     let on_cpu = matches!(opened.spec.backend, Backend::Flex | Backend::NdArray);
     let Some(free) = available_memory().filter(|_| on_cpu) else { return Ok(()) };
     let forecast = forecast(config, plan, &table(config, plan)?, opened.dtype, plan.model.max_length);
@@ -105,6 +109,19 @@ pub(super) fn check_memory(
         console.warn(format_args!("{text}; --dry-run lists what takes how much"));
     }
     Ok(())
+}
+
+/// Chat and evaluation hold a large embedding in pieces; training does not.
+fn fits_a_buffer(embedding: u64, largest: Option<u64>, spec: DeviceSpec) -> Result<(), Failure> {
+    match largest {
+        Some(largest) if largest < embedding => Err(Failure::input(format_args!(
+            "the decoder's embedding takes {} in one buffer, {spec} binds at most {}; chat and eval cut it in pieces, \
+             training does not: use --device cuda or --device flex",
+            short_bytes(embedding),
+            short_bytes(largest)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn table(config: &TrainConfig, plan: &Plan) -> Result<ParameterTable, Failure> {
@@ -202,5 +219,20 @@ fn duration(seconds: f64) -> String {
         (0, 0) => format!("{seconds:.0} s"),
         (0, minutes) => format!("{minutes} min {} s", whole % 60),
         (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_embedding_above_the_largest_buffer_is_refused() {
+        let spec = DeviceSpec { backend: Backend::Wgpu, index: 0 };
+        assert!(fits_a_buffer(1 << 30, None, spec).is_ok());
+        assert!(fits_a_buffer(1 << 27, Some(1 << 27), spec).is_ok());
+        let error = fits_a_buffer(1 << 28, Some(1 << 27), spec).unwrap_err();
+        let text = format!("{:?}", error);
+        assert!(text.contains("wgpu binds at most") && text.contains("--device cuda"), "{text}");
     }
 }
