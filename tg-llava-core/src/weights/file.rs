@@ -78,7 +78,7 @@ impl StoredTensor {
         self.shape.iter().product()
     }
 
-    /// Rows `first..first + count` along the outermost extent, as a tensor of their own.
+    /// Rows `first..first + count` along the outermost extent of floats, as a tensor of their own.
     ///
     /// # Panics
     /// Where there are not as many rows.

@@ -132,7 +132,7 @@ impl Pickle {
 
 #[cfg(test)]
 mod tests {
-    use super::super::TensorSource;
+    use super::super::{StoredDType, TensorSource};
     use super::*;
     use crate::config::tiny;
     use crate::weights::reference_tensors;
@@ -150,6 +150,9 @@ mod tests {
         for (key, tensor) in &tensors {
             let stored = source.get(key).unwrap();
             assert_eq!(stored.shape, tensor.shape(), "{key}");
+            if stored.dtype == StoredDType::Other {
+                continue;
+            }
             let (half, bytes) = (stored.shape[0] / 2, stored.bytes().unwrap());
             let rows = [stored.rows(0, half), stored.rows(half, stored.shape[0] - half)];
             assert_eq!(rows.map(|rows| rows.bytes().unwrap()).concat(), bytes, "{key}");
