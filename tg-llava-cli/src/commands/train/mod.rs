@@ -90,7 +90,7 @@ fn open_device(args: &TrainArgs, config: &mut TrainConfig, console: &Console) ->
     if compute.dtype == Some(Dtype::Bf16) && args.compute.dtype.is_none() && !args.llava_flags.is_empty() {
         let plain = ComputeArgs { dtype: Some(Dtype::F32), ..compute.clone() };
         let spec = device::open(&plain, Usual::Fast, &console.silent())?.spec;
-        if spec.backend != Backend::Cuda {
+        if matches!(spec.backend, Backend::Flex | Backend::NdArray | Backend::Wgpu) {
             console.note(format_args!("{spec} does not compute well in bf16; training in f32"));
             compute.dtype = Some(Dtype::F32);
         }
