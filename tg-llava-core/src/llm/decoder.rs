@@ -90,7 +90,7 @@ impl Llm {
         let size = self.embed_tokens.weight.dims()[0] as i64;
         let mut order = vec![0; ids.len()];
         let (mut found, mut count) = (Vec::new(), 0);
-        for (piece, table) in (0..).zip(std::iter::once(&self.embed_tokens).chain(&self.embed_tokens_more)) {
+        for (piece, table) in (0..).zip(self.tables()) {
             let mut rows = Vec::new();
             for (place, id) in order.iter_mut().zip(ids).filter(|(_, id)| **id / size == piece) {
                 *place = count + rows.len() as i64;
@@ -171,23 +171,25 @@ impl Llm {
     /// # Shapes
     /// - hidden_states: `[rows, hidden]`, output: `[rows, vocab_size]`
     pub fn logits(&self, hidden_states: Tensor<2>) -> Tensor<2> {
-        let first = match &self.lm_head {
-            Some(head) => apply_linear(head, hidden_states.clone()),
-            None => apply_tied(self.embed_tokens.weight.val(), hidden_states.clone()),
-        };
-        if self.embed_tokens_more.is_empty() {
-            return first;
-        }
-        let more = match &self.lm_head {
-            Some(_) => {
-                self.lm_head_more.iter().map(|head| apply_linear(head, hidden_states.clone())).collect()
+        let mut pieces: Vec<Tensor<2>> = match &self.lm_head {
+            Some(head) => {
+                let heads = std::iter::once(head).chain(&self.lm_head_more);
+                heads.map(|head| apply_linear(head, hidden_states.clone())).collect()
             }
             None => {
-                let tables = self.embed_tokens_more.iter().map(|table| table.weight.val());
-                tables.map(|table| apply_tied(table, hidden_states.clone())).collect::<Vec<_>>()
+                let tables = self.tables().map(|table| table.weight.val());
+                tables.map(|table| apply_tied(table, hidden_states.clone())).collect()
             }
         };
-        Tensor::cat(std::iter::once(first).chain(more).collect(), 1)
+        match pieces.len() {
+            1 => pieces.remove(0),
+            _ => Tensor::cat(pieces, 1),
+        }
+    }
+
+    /// All pieces of the embedding.
+    fn tables(&self) -> impl Iterator<Item = &Embedding> {
+        std::iter::once(&self.embed_tokens).chain(&self.embed_tokens_more)
     }
 
     /// The device of the weights.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tg_llava_core::{
+    config::MultimodalConfig,
     conversation::{
         GuideTurn, ImageMarks, LabelNote, LabelOptions, SingleLabels, Template, guide_text,
         label_conversation,
@@ -41,6 +42,20 @@ pub struct EncodeOptions {
 }
 
 impl EncodeOptions {
+    /// The same with the guide turn, the shapes of pictures and the marks around them that a model has.
+    pub fn of_model(self, mm: &MultimodalConfig) -> Self {
+        Self {
+            guide_turn: mm.guide_turn,
+            aspect: mm.aspect_ratio,
+            detail: mm.detail_source,
+            marks: match mm.use_im_start_end {
+                true => ImageMarks::StartEnd,
+                false => ImageMarks::default(),
+            },
+            ..self
+        }
+    }
+
     /// The defaults for `template`, with pictures in `image_folder` and samples cut to `max_length` ids.
     pub fn new(template: &Template, image_folder: impl Into<PathBuf>, max_length: usize) -> Self {
         Self {

@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tg_llava_core::conversation::ImageMarks;
-
 use super::{Plan, StartError};
 use crate::config::TrainConfig;
 use crate::data::{
@@ -115,13 +113,7 @@ fn encoder(plan: &Plan, image_folder: &Path) -> Result<SampleEncoder, StartError
     let mut options = EncodeOptions::new(&plan.template, image_folder, plan.model.max_length);
     let codecs = plan.codecs.clone();
     if let Some(mm) = &plan.model.multimodal {
-        options.guide_turn = mm.guide_turn;
-        options.aspect = mm.aspect_ratio;
-        options.detail = mm.detail_source;
-        options.marks = match mm.use_im_start_end {
-            true => ImageMarks::StartEnd,
-            false => ImageMarks::default(),
-        };
+        options = options.of_model(mm);
     }
     let images = codecs
         .processor

@@ -9,7 +9,6 @@ use anyhow::{Context, Error};
 use clap::Args;
 use serde_json::json;
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
-use tg_llava_core::conversation::ImageMarks;
 use tg_llava_train::data::{EncodeOptions, LlavaDataset, Loader, OnBadSample, SampleEncoder};
 use tg_llava_train::run::{EvaluateOptions, Evaluation, Prediction, evaluate};
 
@@ -103,11 +102,7 @@ fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
         Failure::input("this checkpoint is a plain decoder; eval needs one that sees pictures")
     })?;
     if let Some(mm) = &config.multimodal {
-        (options.guide_turn, options.aspect, options.detail) =
-            (mm.guide_turn, mm.aspect_ratio, mm.detail_source);
-        if mm.use_im_start_end {
-            options.marks = ImageMarks::StartEnd;
-        }
+        options = options.of_model(mm);
     }
     let encoder = SampleEncoder {
         tokenizer: assistant.tokenizer.clone(),

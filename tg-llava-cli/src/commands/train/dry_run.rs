@@ -11,7 +11,7 @@ use tg_llava_train::start::{MemoryForecast, Plan, TrainingData, available_memory
 
 use self::samples::{Lengths, preview};
 use crate::console::{Console, print, print_json};
-use crate::device::{Backend, DeviceSpec, Opened};
+use crate::device::{DeviceSpec, Opened};
 use crate::failure::Failure;
 use crate::progress::{short_bytes, short_count};
 
@@ -89,7 +89,7 @@ pub(super) fn check_memory(
     let bytes = if config.trains(Component::Llm) { 4 } else { opened.dtype.size() };
     let embedding = (llm.vocab_size * llm.hidden_size * bytes) as u64;
     fits_a_buffer(embedding, opened.largest_buffer(), opened.spec)?;
-    let on_cpu = matches!(opened.spec.backend, Backend::Flex | Backend::NdArray);
+    let on_cpu = opened.spec.backend.is_cpu();
     let Some(free) = available_memory().filter(|_| on_cpu) else { return Ok(()) };
     let forecast = forecast(config, plan, &table(config, plan)?, opened.dtype, plan.model.max_length);
     let text = format!(
@@ -225,6 +225,7 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Backend;
 
     #[test]
     fn an_embedding_above_the_largest_buffer_is_refused() {

@@ -1,8 +1,7 @@
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
-use super::{Home, PARALLEL, exp::exp, in_rows};
+use super::{Home, PARALLEL, each_chunk, exp::exp, in_rows, rows_of};
 
 /// Values that one task computes.
 const CHUNK: usize = 1 << 14;
@@ -26,7 +25,7 @@ pub(crate) fn silu_gate<const D: usize>(x: &Tensor<D>, up: &Tensor<D>) -> Option
 fn gate<const D: usize>(x: &Tensor<D>, factor: Option<&Tensor<D>>, steepness: f32) -> Option<Tensor<D>> {
     let home = Home::of(x)?;
     let factor = match factor {
-        Some(factor) => Some(in_rows(Home::of(factor)?.open(factor.clone())?)),
+        Some(factor) => Some(rows_of(factor)?),
         None => None,
     };
     let source = in_rows(home.open(x.clone())?);
@@ -40,10 +39,8 @@ fn gate<const D: usize>(x: &Tensor<D>, factor: Option<&Tensor<D>>, steepness: f3
         let factor = factors.map(|factors| &factors[start..start + out.len()]);
         arch.dispatch(Gate { out, x, factor, steepness });
     };
-    match values.len() > PARALLEL {
-        true => values.par_chunks_mut(CHUNK).enumerate().for_each(task),
-        false => values.chunks_mut(CHUNK).enumerate().for_each(task),
-    }
+    let worth_it = values.len() > PARALLEL;
+    each_chunk(&mut values, CHUNK, worth_it, task);
     Some(home.close(super::tensor(values, x.dims())))
 }
 

@@ -1,8 +1,7 @@
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
-use super::{Home, PARALLEL, in_rows, reduce::dot};
+use super::{Home, PARALLEL, each_chunk, in_rows, reduce::dot, rows_of};
 
 /// Most rows of `x` for which reading the matrix is the work. Beyond, a product in blocks is better.
 const MOST_ROWS: usize = 4;
@@ -33,7 +32,7 @@ pub(crate) fn matvec<const D: usize>(
     let start = weight.layout().start_offset();
     let matrix: &[f32] = &weight.storage::<f32>()[start..start + d_input * d_output];
     let bias = match bias {
-        Some(bias) => Some(in_rows(Home::of(bias)?.open(bias.clone())?)),
+        Some(bias) => Some(rows_of(bias)?),
         None => None,
     };
     let bias: Option<&[f32]> = bias.as_ref().map(|bias| bias.storage());
@@ -47,10 +46,8 @@ pub(crate) fn matvec<const D: usize>(
     let task = |(index, out): (usize, &mut [f32])| {
         arch.dispatch(Columns { out, rows, first: index * stretch, d_input, x, matrix, bias });
     };
-    match d_input * d_output > PARALLEL {
-        true => columns.par_chunks_mut(stretch * rows).enumerate().for_each(task),
-        false => columns.chunks_mut(stretch * rows).enumerate().for_each(task),
-    }
+    let worth_it = d_input * d_output > PARALLEL;
+    each_chunk(&mut columns, stretch * rows, worth_it, task);
     let values = match rows {
         1 => columns,
         _ => (0..rows * d_output).map(|i| columns[i % d_output * rows + i / d_output]).collect(),

@@ -14,6 +14,7 @@ mod softmax;
 use burn::backend::{Autodiff, Flex, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::FlexTensor;
+use rayon::prelude::*;
 
 pub(super) use activation::{quick_gelu, silu, silu_gate};
 pub(super) use matvec::matvec;
@@ -62,6 +63,24 @@ impl Home {
                 Tensor::from_primitive::<Autodiff<Flex>>(FloatTensor::<Autodiff<Flex>>::new(tensor))
             }
         }
+    }
+}
+
+/// The values of `tensor` in a row; `None` where these functions do not apply to it.
+fn rows_of<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
+    Some(in_rows(Home::of(tensor)?.open(tensor.clone())?))
+}
+
+/// Runs `task` on the number and the values of each chunk, in all threads where `worth_it`.
+fn each_chunk(
+    values: &mut [f32],
+    size: usize,
+    worth_it: bool,
+    task: impl Fn((usize, &mut [f32])) + Sync + Send,
+) {
+    match worth_it {
+        true => values.par_chunks_mut(size).enumerate().for_each(task),
+        false => values.chunks_mut(size).enumerate().for_each(task),
     }
 }
 

@@ -1,8 +1,7 @@
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
-use super::{Home, PARALLEL, in_rows, reduce::dot};
+use super::{Home, PARALLEL, each_chunk, in_rows, reduce::dot, rows_of};
 
 /// Rows that one task computes.
 const ROWS: usize = 16;
@@ -14,7 +13,7 @@ pub(crate) fn rms_norm<const D: usize>(x: &Tensor<D>, gamma: &Tensor<1>, epsilon
     if width == 0 || x.dims()[D - 1] != width {
         return None;
     }
-    let gamma = in_rows(Home::of(gamma)?.open(gamma.clone())?);
+    let gamma = rows_of(gamma)?;
     let gamma: &[f32] = gamma.storage();
     let source = in_rows(home.open(x.clone())?);
     let source_values: &[f32] = source.storage();
@@ -27,10 +26,8 @@ pub(crate) fn rms_norm<const D: usize>(x: &Tensor<D>, gamma: &Tensor<1>, epsilon
             arch.dispatch(NormRow { out, row, gamma, epsilon });
         }
     };
-    match values.len() > PARALLEL {
-        true => values.par_chunks_mut(ROWS * width).enumerate().for_each(task),
-        false => values.chunks_mut(ROWS * width).enumerate().for_each(task),
-    }
+    let worth_it = values.len() > PARALLEL;
+    each_chunk(&mut values, ROWS * width, worth_it, task);
     Some(home.close(super::tensor(values, x.dims())))
 }
 

@@ -1,7 +1,6 @@
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 
-use super::{Home, PARALLEL, in_rows};
+use super::{Home, PARALLEL, each_chunk, in_rows, rows_of};
 
 /// `x * cos + rotate_half(x) * sin`, read from any view of rows and written in order.
 ///
@@ -12,8 +11,7 @@ pub(crate) fn rotate(x: &Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Option<
     let home = Home::of(x)?;
     let [batch, heads, len, width] = x.dims();
     let tables_per_sample = cos.dims()[0] > 1;
-    let [cos, sin] = [cos, sin].map(|table| Some(in_rows(Home::of(table)?.open(table.clone())?)));
-    let (cos, sin) = (cos?, sin?);
+    let [cos, sin] = [rows_of(cos)?, rows_of(sin)?];
     let (cos, sin): (&[f32], &[f32]) = (cos.storage(), sin.storage());
     let mut source = home.open(x.clone())?;
     if source.layout().strides()[3] != 1 || source.layout().strides().iter().any(|&stride| stride < 0) {
@@ -36,10 +34,8 @@ pub(crate) fn rotate(x: &Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Option<
             rotate_row(out, &read[from..from + width], &cos[at..at + width], &sin[at..at + width]);
         }
     };
-    match values.len() > PARALLEL {
-        true => values.par_chunks_mut(len * width).enumerate().for_each(task),
-        false => values.chunks_mut(len * width).enumerate().for_each(task),
-    }
+    let worth_it = values.len() > PARALLEL;
+    each_chunk(&mut values, len * width, worth_it, task);
     Some(home.close(super::tensor(values, [batch, heads, len, width])))
 }
 

@@ -1,8 +1,7 @@
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
-use super::{Home, PARALLEL, exp::exp, in_rows, reduce};
+use super::{Home, PARALLEL, each_chunk, exp::exp, in_rows, reduce, rows_of};
 
 /// Rows that one task computes.
 const ROWS: usize = 16;
@@ -19,7 +18,7 @@ const HIDDEN: f32 = -1e29;
 #[expect(clippy::result_large_err, reason = "an error here is the scores, handed back unharmed")]
 pub(crate) fn softmax(scores: Tensor<4>, bias: Option<&Tensor<4>>) -> Result<Tensor<4>, Tensor<4>> {
     let [_, heads, query_len, key_len] = scores.dims();
-    let opened_bias = bias.map(|bias| Some(in_rows(Home::of(bias)?.open(bias.clone())?)));
+    let opened_bias = bias.map(rows_of);
     let (Some(home), false, false) =
         (Home::of(&scores), matches!(opened_bias, Some(None)), scores.shape().num_elements() == 0)
     else {
@@ -47,10 +46,8 @@ pub(crate) fn softmax(scores: Tensor<4>, bias: Option<&Tensor<4>>) -> Result<Ten
             arch.dispatch(SoftmaxRow { row, bias });
         }
     };
-    match values.len() > PARALLEL {
-        true => values.par_chunks_mut(ROWS * key_len).enumerate().for_each(task),
-        false => values.chunks_mut(ROWS * key_len).enumerate().for_each(task),
-    }
+    let worth_it = values.len() > PARALLEL;
+    each_chunk(values, ROWS * key_len, worth_it, task);
     Ok(home.close(opened))
 }
 
