@@ -1,6 +1,5 @@
-//! One optimizer step: segments with or without recompute, chunked loss, accumulation, clipping, AdamW.
+//! One optimizer step: a pass with or without recompute, chunked loss, accumulation, clipping, AdamW.
 
-mod forward;
 mod head;
 mod inputs;
 mod parts;
@@ -9,7 +8,6 @@ mod table;
 mod tape;
 mod trainer;
 
-pub use forward::{Recorded, record};
 pub use head::{HeadLoss, head_loss};
 pub use inputs::model_batch;
 pub use parts::TrainedParts;

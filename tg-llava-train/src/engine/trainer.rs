@@ -7,15 +7,14 @@ use tg_llava_core::model::{ModelBatch, TgLlava};
 use tg_llava_core::nn::LossTargets;
 use tg_llava_core::{Error, Result};
 
-use super::forward::record;
 use super::head::head_loss;
 use super::parts::TrainedParts;
 use super::scaler::LossScale;
 use super::table::ParameterTable;
 use super::tape::{Activations, Tape, mix};
 use crate::config::Component;
-use crate::optim::{AdamW, AdamWConfig, DecayRule, ParameterGradients, ParameterSettings};
-use crate::schedule::LrSchedule;
+use crate::optim::{AdamWConfig, DecayRule, OptimizerStates, ParameterGradients, ParameterSettings};
+use crate::schedule::{LrSchedule, ScheduleKind, Warmup};
 
 /// How a model learns.
 #[derive(Debug, Clone)]
@@ -46,6 +45,27 @@ pub struct TrainerOptions {
     pub seed: u64,
 }
 
+impl TrainerOptions {
+    /// The reference's constants at a constant rate of `lr`: everything is kept for the backward pass, gradients are clipped at
+    /// 1, nothing decays.
+    pub fn new(parts: TrainedParts, lr: f64) -> Self {
+        Self {
+            parts,
+            activations: Activations::Keep,
+            loss_chunk: 1024,
+            adamw: AdamWConfig::default(),
+            lr,
+            lr_of: BTreeMap::new(),
+            weight_decay: 0.0,
+            decay_rule: DecayRule::Reference,
+            max_grad_norm: 1.0,
+            schedule: LrSchedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1),
+            loss_scale: LossScale::ONE,
+            seed: 0,
+        }
+    }
+}
+
 /// What one optimizer step did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOutcome {
@@ -64,8 +84,9 @@ pub struct StepOutcome {
 /// A model, its optimizer, and the number of steps made.
 #[derive(Debug)]
 pub struct Trainer {
-    model: TgLlava,
-    optimizer: AdamW,
+    /// Absent while it is updated.
+    model: Option<TgLlava>,
+    optimizer: OptimizerStates,
     table: ParameterTable,
     options: TrainerOptions,
     step: usize,
@@ -77,16 +98,16 @@ impl Trainer {
     pub fn new(model: TgLlava, options: TrainerOptions) -> Self {
         let model = options.parts.freeze(recording(model));
         let table = ParameterTable::new(&model, options.parts, options.decay_rule);
-        Self { model, optimizer: AdamW::new(options.adamw), table, options, step: 0 }
+        Self { model: Some(model), optimizer: OptimizerStates::new(options.adamw), table, options, step: 0 }
     }
 
     /// The model.
     pub fn model(&self) -> &TgLlava {
-        &self.model
+        self.model.as_ref().expect("a trainer lacks its model only while it updates it")
     }
 
     /// The optimizer.
-    pub fn optimizer(&self) -> &AdamW {
+    pub fn optimizer(&self) -> &OptimizerStates {
         &self.optimizer
     }
 
@@ -107,11 +128,11 @@ impl Trainer {
 
     /// The device that batches must be on.
     pub fn device(&self) -> Device {
-        self.model.llm.device()
+        self.model().llm.device()
     }
 
     /// Goes on from what a checkpoint holds.
-    pub fn restore(&mut self, optimizer: AdamW, step: usize, loss_scale: LossScale) {
+    pub fn restore(&mut self, optimizer: OptimizerStates, step: usize, loss_scale: LossScale) {
         self.optimizer = optimizer;
         self.step = step;
         self.options.loss_scale = loss_scale;
@@ -129,13 +150,14 @@ impl Trainer {
         sink: &mut ParameterGradients,
     ) -> Result<Tensor<1>> {
         let seed = mix(mix(self.options.seed, self.step as u64), micro as u64);
-        let mut tape = Tape::new(&self.model, self.options.activations, seed);
-        let recorded = record(&mut tape, &self.model, self.options.parts, batch)?;
-        let targets = LossTargets::new(&recorded.plan.labels, self.model.config().llm.vocab_size)?;
-        let hidden = tape.value(recorded.hidden_states);
-        let scale = self.options.loss_scale.scale;
-        let head = head_loss(&self.model, hidden, &targets, self.options.loss_chunk, scale, sink);
-        tape.backward(recorded.hidden_states, head.gradient, sink);
+        let model = self.model();
+        let plan = model.plan(batch)?;
+        let targets = LossTargets::new(&plan.labels, model.config().llm.vocab_size)?;
+        let mut tape = Tape::new(model, self.options.parts, self.options.activations, seed);
+        let hidden = model.walk_decoder(&mut tape, batch, &plan)?;
+        let (chunk, scale) = (self.options.loss_chunk, self.options.loss_scale.scale);
+        let head = head_loss(model, tape.value(&hidden), &targets, chunk, scale, sink);
+        tape.backward(hidden, head.gradient, sink);
         Ok(head.loss)
     }
 
@@ -177,10 +199,11 @@ impl Trainer {
         let loss = micro_losses.iter().sum::<f64>() / count;
         let updated = grad_norm.is_finite() && loss.is_finite() && !micro_losses.is_empty();
         if updated {
-            let mut optimizer = std::mem::replace(&mut self.optimizer, AdamW::new(self.options.adamw));
-            let settings = |path: &str| self.settings(path);
-            let model = optimizer.step(self.model.clone(), &gradients, &settings);
-            (self.model, self.optimizer) = (model, optimizer);
+            // Given away, not cloned: each weight's old value goes when its new one is there.
+            let model = self.model.take().expect("a trainer lacks its model only in here");
+            let (options, table, step) = (&self.options, &self.table, self.step);
+            let settings = |path: &str| settings(options, table, step, path);
+            self.model = Some(self.optimizer.step(model, &gradients, &settings));
         }
         if !micro_losses.is_empty() {
             self.options.loss_scale.update(updated);
@@ -188,17 +211,21 @@ impl Trainer {
         self.step += 1;
         Ok(StepOutcome { loss, micro_losses, lr, grad_norm, updated })
     }
+}
 
-    /// How the parameter at `path` is updated in this step.
-    fn settings(&self, path: &str) -> ParameterSettings {
-        let options = &self.options;
-        let info = self.table.get(path);
-        let own = info.and_then(|info| options.lr_of.get(&info.component));
-        let decays = info.is_some_and(|info| info.decays);
-        ParameterSettings {
-            lr: options.schedule.lr(self.step, own.copied().unwrap_or(options.lr)),
-            weight_decay: if decays { options.weight_decay } else { 0.0 },
-        }
+/// How the parameter at `path` is updated in step `step`.
+fn settings(
+    options: &TrainerOptions,
+    table: &ParameterTable,
+    step: usize,
+    path: &str,
+) -> ParameterSettings {
+    let info = table.get(path);
+    let own = info.and_then(|info| options.lr_of.get(&info.component));
+    let decays = info.is_some_and(|info| info.decays);
+    ParameterSettings {
+        lr: options.schedule.lr(step, own.copied().unwrap_or(options.lr)),
+        weight_decay: if decays { options.weight_decay } else { 0.0 },
     }
 }
 

@@ -32,16 +32,17 @@ impl ParameterGradients {
         }
     }
 
-    /// The length of all gradients as one vector.
+    /// The length of all gradients as one vector, to the same bits every time: rows of 4,096 values are summed on the device,
+    /// the rows in f64 in their order. (A sum over millions of values in one go follows the threads on flex.)
     ///
     /// # Errors
     /// [`Error::Request`] where the device could not compute it.
     pub fn global_norm(&self) -> Result<f64, Error> {
-        let squares: Vec<Tensor<1>> = self.by_path.values().map(|g| g.clone().square().sum()).collect();
-        if squares.is_empty() {
+        let rows: Vec<Tensor<1>> = self.by_path.values().flat_map(sums_of_squares).collect();
+        if rows.is_empty() {
             return Ok(0.0);
         }
-        let sums = Tensor::cat(squares, 0).try_into_vec_as::<f32>();
+        let sums = Tensor::cat(rows, 0).try_into_vec_as::<f32>();
         let sums =
             sums.map_err(|e| Error::Request(format!("the device could not compute the gradients: {e}")))?;
         Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
@@ -75,6 +76,19 @@ impl ParameterGradients {
     pub fn is_empty(&self) -> bool {
         self.by_path.is_empty()
     }
+}
+
+/// Values that are summed on the device.
+const ROW: usize = 4096;
+
+/// The sum of squares of each row of [`ROW`] values, and of what is left.
+fn sums_of_squares(values: &Tensor<1>) -> Vec<Tensor<1>> {
+    let count = values.dims()[0];
+    let (rows, rest) = (count / ROW, count % ROW);
+    let sum = |part: Tensor<1>, shape: [usize; 2]| part.reshape(shape).square().sum_dim(1).reshape([shape[0]]);
+    let whole = (rows > 0).then(|| sum(values.clone().narrow(0, 0, rows * ROW), [rows, ROW]));
+    let left = (rest > 0).then(|| sum(values.clone().narrow(0, rows * ROW, rest), [1, rest]));
+    whole.into_iter().chain(left).collect()
 }
 
 struct Adder<'a> {

@@ -24,7 +24,7 @@ use crate::log::{
     EvalRecord, EventWriter, MetricsLog, NoteRecord, Record, StepRecord, StepWork, Throughput, memory_bytes,
     plot_run, read_metrics,
 };
-use crate::optim::{AdamW, AdamWConfig, ParameterGradients};
+use crate::optim::{AdamWConfig, OptimizerStates, ParameterGradients};
 use crate::schedule::LrSchedule;
 use crate::start::{Plan, StartError, TrainingData, load_weights};
 
@@ -478,7 +478,7 @@ fn restore(trainer: &mut Trainer, checkpoint: &Checkpoint, state: &TrainState) -
     let masters: std::collections::BTreeSet<String> = file.names().into_iter().collect();
     let device = trainer.device().inner();
     let adamw = trainer.options().adamw;
-    let optimizer = AdamW::restore(adamw, &rng.adamw_steps, &|name| masters.contains(name), &mut |name| {
+    let optimizer = OptimizerStates::restore(adamw, &rng.adamw_steps, &|name| masters.contains(name), &mut |name| {
         let shape = file.layout(name).map(|(_, shape)| shape.to_vec()).unwrap_or_default();
         let bytes = file.read(name, Dtype::F32, &shape)?;
         let values: Vec<f32> =
