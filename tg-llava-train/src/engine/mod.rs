@@ -3,6 +3,7 @@
 mod forward;
 mod head;
 mod inputs;
+mod mean;
 mod parts;
 mod scaler;
 mod table;
@@ -11,7 +12,8 @@ mod trainer;
 
 pub use forward::{Recorded, record};
 pub use head::{HeadLoss, head_loss};
-pub use inputs::model_batch;
+pub use inputs::ModelInput;
+pub use mean::LossMean;
 pub use parts::TrainedParts;
 pub use scaler::LossScale;
 pub use table::{ParameterInfo, ParameterTable};
