@@ -5,6 +5,7 @@ use peak_alloc::PeakAlloc;
 use tg_llava_core::config::tiny;
 use tg_llava_core::model::{GuideTexts, ModelBatch};
 use tg_llava_core::multimodal::SpliceRow;
+use tg_llava_train::data::Micro;
 use tg_llava_train::engine::{TrainedParts, Trainer, TrainerOptions};
 use tg_llava_train::optim::ParameterGradients;
 
@@ -28,14 +29,15 @@ fn an_update_does_not_hold_the_weights_twice() {
         guides: GuideTexts { ids: Vec::new(), pad_id: 0, sample_of_image: Vec::new() },
     };
     let mut trainer = Trainer::new(model, TrainerOptions::new(TrainedParts::FINETUNE, 1e-3));
+    let micro = Micro::of(batch, trainer.model().config()).unwrap();
     let weights = 4 * trainer.table().trainable();
     // The first step also makes the moments.
     for step in 0..2 {
         let mut gradients = ParameterGradients::new();
-        trainer.accumulate(&batch, 0, &mut gradients).unwrap();
+        trainer.accumulate(&micro, 0, 1.0, &mut gradients).unwrap();
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();
-        assert!(trainer.finish(gradients, vec![1.0]).unwrap().updated);
+        assert!(trainer.update(gradients, vec![1.0], &[1.0]).unwrap().updated);
         let more = MEMORY.peak_usage().saturating_sub(before);
         assert!(step == 0 || more < weights / 2, "{more} bytes more for {weights} bytes of weights");
     }

@@ -86,13 +86,7 @@ impl TgLlava {
     /// # Errors
     /// [`MultimodalError`] where they do not fit together.
     pub fn plan(&self, batch: &ModelBatch) -> Result<SplicePlan> {
-        let settings = SpliceSettings {
-            image_tokens: self.config.multimodal.as_ref().map_or(0, MultimodalConfig::num_image_tokens),
-            max_length: self.config.max_length,
-            padding_side: self.config.padding_side,
-            vocab_size: self.config.llm.vocab_size,
-        };
-        Ok(SplicePlan::new(&batch.rows, settings)?)
+        Ok(SplicePlan::new(&batch.rows, SpliceSettings::of(&self.config))?)
     }
 
     /// Decoder inputs of a batch: towers, bridges, projector, splice.

@@ -2,6 +2,7 @@
 
 mod head;
 mod inputs;
+mod mean;
 mod parts;
 mod scaler;
 mod table;
@@ -9,7 +10,8 @@ mod tape;
 mod trainer;
 
 pub use head::{HeadLoss, head_loss};
-pub use inputs::model_batch;
+pub use inputs::ModelInput;
+pub use mean::LossMean;
 pub use parts::TrainedParts;
 pub use scaler::LossScale;
 pub use table::{ParameterInfo, ParameterTable};

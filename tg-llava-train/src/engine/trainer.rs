@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
-use tg_llava_core::model::{ModelBatch, TgLlava};
-use tg_llava_core::nn::LossTargets;
+use tg_llava_core::model::TgLlava;
 use tg_llava_core::{Error, Result};
 
 use super::head::head_loss;
+use super::inputs::ModelInput;
+use super::mean::LossMean;
 use super::parts::TrainedParts;
 use super::scaler::LossScale;
 use super::table::ParameterTable;
 use super::tape::{Activations, Tape, mix};
 use crate::config::Component;
+use crate::data::Micro;
 use crate::optim::{AdamWConfig, DecayRule, OptimizerStates, ParameterGradients, ParameterSettings};
 use crate::schedule::{LrSchedule, ScheduleKind, Warmup};
 
@@ -39,6 +41,8 @@ pub struct TrainerOptions {
     pub max_grad_norm: f64,
     /// The learning rate's course.
     pub schedule: LrSchedule,
+    /// How the micro-batches' losses become the step's.
+    pub loss_mean: LossMean,
     /// Scaling of the loss (f16).
     pub loss_scale: LossScale,
     /// Decides dropout, with the step's number.
@@ -60,6 +64,7 @@ impl TrainerOptions {
             decay_rule: DecayRule::Reference,
             max_grad_norm: 1.0,
             schedule: LrSchedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1),
+            loss_mean: LossMean::default(),
             loss_scale: LossScale::ONE,
             seed: 0,
         }
@@ -69,9 +74,9 @@ impl TrainerOptions {
 /// What one optimizer step did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOutcome {
-    /// Mean of the micro-batches' losses.
+    /// Mean of the micro-batches' losses, as [`LossMean`] has it.
     pub loss: f64,
-    /// Loss of each micro-batch.
+    /// Loss of each micro-batch that was not empty.
     pub micro_losses: Vec<f64>,
     /// Learning rate of the step, without the components' own.
     pub lr: f64,
@@ -138,52 +143,56 @@ impl Trainer {
         self.options.loss_scale = loss_scale;
     }
 
-    /// Adds the gradients of one micro-batch to `sink`, scaled by the loss scale; returns its loss.
-    /// `micro` is its number within the step.
+    /// Adds the gradients of one micro-batch to `sink`, scaled by the loss scale and `weight`; returns its loss, which
+    /// is not. `place` is its number within the step.
     ///
     /// # Errors
-    /// Where text, pictures and model do not fit together, or nothing is supervised.
+    /// Where the batch was planned for another model.
     pub fn accumulate(
         &self,
-        batch: &ModelBatch,
-        micro: usize,
+        micro: &Micro<impl ModelInput>,
+        place: usize,
+        weight: f64,
         sink: &mut ParameterGradients,
     ) -> Result<Tensor<1>> {
-        let seed = mix(mix(self.options.seed, self.step as u64), micro as u64);
+        let seed = mix(mix(self.options.seed, self.step as u64), place as u64);
         let model = self.model();
-        let plan = model.plan(batch)?;
-        let targets = LossTargets::new(&plan.labels, model.config().llm.vocab_size)?;
+        let batch = micro.batch.on_device(model);
         let mut tape = Tape::new(model, self.options.parts, self.options.activations, seed);
-        let hidden = model.walk_decoder(&mut tape, batch, &plan)?;
-        let (chunk, scale) = (self.options.loss_chunk, self.options.loss_scale.scale);
-        let head = head_loss(model, tape.value(&hidden), &targets, chunk, scale, sink);
+        let hidden = model.walk_decoder(&mut tape, &batch, &micro.plan)?;
+        let (chunk, scale) = (self.options.loss_chunk, self.options.loss_scale.scale * weight);
+        let head = head_loss(model, tape.value(&hidden), &micro.targets, chunk, scale, sink);
         tape.backward(hidden, head.gradient, sink);
         Ok(head.loss)
     }
 
-    /// One optimizer step over the mean of `micro_batches`. Where a loss or gradient is not finite the weights
-    /// stay as they are; the step counts all the same, so that data and schedule go on.
+    /// One optimizer step over the mean of `micro_batches`; empty ones keep their place and add nothing. Where a loss
+    /// or gradient is not finite the weights stay as they are; the step counts all the same, so that data and
+    /// schedule go on.
     ///
     /// # Errors
     /// As [`Self::accumulate`], and where the device could not compute.
-    pub fn step(&mut self, micro_batches: &[ModelBatch]) -> Result<StepOutcome> {
+    pub fn step(&mut self, micro_batches: &[Micro<impl ModelInput>]) -> Result<StepOutcome> {
+        let supervised: Vec<usize> = micro_batches.iter().map(Micro::supervised).collect();
+        let weights = self.options.loss_mean.weights(&supervised);
         let mut gradients = ParameterGradients::new();
-        let mut losses = Vec::with_capacity(micro_batches.len());
-        for (micro, batch) in micro_batches.iter().enumerate() {
-            losses.push(self.accumulate(batch, micro, &mut gradients)?);
+        let (mut losses, mut of_loss) = (Vec::new(), Vec::new());
+        for (place, (micro, weight)) in micro_batches.iter().zip(weights).enumerate() {
+            if !micro.is_empty() {
+                losses.push(self.accumulate(micro, place, weight, &mut gradients)?);
+                of_loss.push(weight);
+            }
         }
-        let micro_losses = losses.into_iter().map(scalar).collect::<Result<Vec<f64>>>()?;
-        self.finish(gradients, micro_losses)
+        let losses = losses.into_iter().map(scalar).collect::<Result<Vec<f64>>>()?;
+        self.update(gradients, losses, &of_loss)
     }
 
     /// The second half of [`Self::step`]: mean, clipping and update.
-    ///
-    /// # Errors
-    /// Where the device could not compute.
-    pub fn finish(
+    fn update(
         &mut self,
         mut gradients: ParameterGradients,
         micro_losses: Vec<f64>,
+        weights: &[f64],
     ) -> Result<StepOutcome> {
         let options = &self.options;
         let count = micro_losses.len().max(1) as f64;
@@ -196,7 +205,7 @@ impl Trainer {
             false => gradients.global_norm()?,
         };
         let lr = options.schedule.lr(self.step, options.lr);
-        let loss = micro_losses.iter().sum::<f64>() / count;
+        let loss = micro_losses.iter().zip(weights).map(|(loss, weight)| loss * weight).sum::<f64>() / count;
         let updated = grad_norm.is_finite() && loss.is_finite() && !micro_losses.is_empty();
         if updated {
             // Given away, not cloned: each weight's old value goes when its new one is there.

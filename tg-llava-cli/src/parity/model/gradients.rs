@@ -10,6 +10,7 @@ use tg_llava_core::model::{ModelBatch, TgLlava};
 use tg_llava_core::weights::{
     ParameterPath, ParameterVisitor, apply, open_sources, reference_key, visit_parameters,
 };
+use tg_llava_train::data::Micro;
 use tg_llava_train::engine::{Activations, TrainedParts, Trainer, TrainerOptions};
 use tg_llava_train::optim::ParameterGradients;
 
@@ -61,7 +62,8 @@ fn compare(
         let options = TrainerOptions { activations, ..TrainerOptions::new(parts, 0.0) };
         let trainer = Trainer::new(trainable(case, stage, &device)?, options);
         let mut gradients = ParameterGradients::new();
-        trainer.accumulate(&batch, 0, &mut gradients)?;
+        let micro = Micro::of(batch.clone(), trainer.model().config())?;
+        trainer.accumulate(&micro, 0, 1.0, &mut gradients)?;
         rows.extend(compare_gradients(case, &format!("{name}{mode}"), &trainer, &gradients, meta, golden)?);
     }
     Ok(rows)

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use tg_llava_core::model::{ModelBatch, TgLlava};
 use tg_llava_core::weights::reference_tensors;
 use tg_llava_train::config::Component;
+use tg_llava_train::data::Micro;
 use tg_llava_train::engine::{Activations, TrainedParts, Trainer, TrainerOptions};
 use tg_llava_train::optim::{AdamWConfig, DecayRule, decays};
 use tg_llava_train::schedule::{LrSchedule, ScheduleKind, Warmup};
@@ -100,10 +101,10 @@ fn train(
     let model = trainable(case, stage, &device)?;
     let family = model.config().llm.family;
     let mut trainer = Trainer::new(model, options(&recorded.config, activations));
-    let batches: Vec<ModelBatch> = recorded
+    let batches: Vec<Micro<ModelBatch>> = recorded
         .batches
         .iter()
-        .map(|scenario| recorded_batch(case, scenario, &device))
+        .map(|scenario| Ok(Micro::of(recorded_batch(case, scenario, &device)?, trainer.model().config())?))
         .collect::<anyhow::Result<_>>()?;
 
     let group = |what: &str, tolerance: f64| Group::new(format!("training {name}{mode}: {what}"), tolerance);
@@ -111,7 +112,7 @@ fn train(
     let mut norms = group("gradient norms", case.tolerance(NORM));
     let mut rates = group("learning rates", LEARNING_RATE);
     for (index, step) in recorded.steps.iter().enumerate() {
-        let micro: Vec<ModelBatch> = step.batches.iter().map(|&batch| batches[batch].clone()).collect();
+        let micro: Vec<_> = step.batches.iter().map(|&batch| batches[batch].clone()).collect();
         let outcome = trainer.step(&micro)?;
         for (&loss, &expected) in outcome.micro_losses.iter().zip(&step.micro_losses) {
             losses.scalar(&format!("step {index}"), loss, expected);
