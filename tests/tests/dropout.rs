@@ -2,9 +2,9 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use tg_llava_core::config::tiny;
 use tg_llava_core::guide::FeatureGuide;
 use tg_llava_core::pass::{Site, Trace};
-use tg_llava_core::config::tiny;
 
 #[test]
 fn dropout_works_in_training_alone_and_follows_the_seed() {

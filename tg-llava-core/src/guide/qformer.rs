@@ -3,8 +3,8 @@ use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
 
 use crate::config::FeatureGuideConfig;
-use crate::pass::{Pass, Site};
 use crate::nn::{Activation, attention, layer_norm, linear, merge_heads, split_heads};
+use crate::pass::{Pass, Site};
 
 /// BERT's initial standard deviation.
 const INITIALIZER_RANGE: f64 = 0.02;
@@ -103,9 +103,8 @@ impl QFormerLayer {
         });
         if let Some(cross) = &self.cross_attention {
             let inputs = [latents, text.clone()];
-            latents = pass.run_one(Site::GuideCrossAttention(index), &inputs, |x| {
-                cross.forward(x[0].clone(), &x[1])
-            });
+            latents = pass
+                .run_one(Site::GuideCrossAttention(index), &inputs, |x| cross.forward(x[0].clone(), &x[1]));
         }
         pass.run_one(Site::GuideBlock(index), &[latents], |x| self.ffn.forward(x[0].clone()))
     }

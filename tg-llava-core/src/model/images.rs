@@ -132,8 +132,7 @@ impl TgLlava {
             let mask = guide.walk(pass, text.pooled.clone());
             guided = pass.run_one(Site::GuidedFeatures, &[guided, mask], |x| x[0].clone() + x[1].clone());
         }
-        let mut tokens =
-            vec![pass.run_one(Site::Projector, &[guided], |x| projector.forward(x[0].clone()))];
+        let mut tokens = vec![pass.run_one(Site::Projector, &[guided], |x| projector.forward(x[0].clone()))];
         if let (Some(detail), Some(crops), Some(text)) = (&self.detail_perceiver, features.crops, text) {
             tokens.push(detail.walk(pass, crops, text.last_hidden_state, &text.masks));
         }
@@ -150,9 +149,8 @@ impl TgLlava {
         let Some(plan) = self.plan_guides(guides)? else { return Ok(None) };
         let states = tower.walk(pass, &plan.input);
         let masks = plan.masks();
-        let rows = pass.run(Site::Guides, &states, move |x| {
-            x.iter().map(|x| plan.per_image(x.clone())).collect()
-        });
+        let rows =
+            pass.run(Site::Guides, &states, move |x| x.iter().map(|x| plan.per_image(x.clone())).collect());
         let [last_hidden_state, pooled] = [rows[0].clone(), rows[1].clone()];
         Ok(Some(Guides { last_hidden_state, pooled, masks }))
     }

@@ -15,5 +15,7 @@ pub use mean::LossMean;
 pub use parts::TrainedParts;
 pub use scaler::LossScale;
 pub use table::{ParameterInfo, ParameterTable};
+pub(crate) use tape::mix;
 pub use tape::{Activations, Tape, Var};
+pub(crate) use trainer::backward;
 pub use trainer::{StepOutcome, Trainer, TrainerOptions, recording, scalar};

@@ -156,14 +156,7 @@ impl Trainer {
         sink: &mut ParameterGradients,
     ) -> Result<Tensor<1>> {
         let seed = mix(mix(self.options.seed, self.step as u64), place as u64);
-        let model = self.model();
-        let batch = micro.batch.on_device(model);
-        let mut tape = Tape::new(model, self.options.parts, self.options.activations, seed);
-        let hidden = model.walk_decoder(&mut tape, &batch, &micro.plan)?;
-        let (chunk, scale) = (self.options.loss_chunk, self.options.loss_scale.scale * weight);
-        let head = head_loss(model, tape.value(&hidden), &micro.targets, chunk, scale, sink);
-        tape.backward(hidden, head.gradient, sink);
-        Ok(head.loss)
+        backward(self.model(), &self.options, micro, seed, weight, sink)
     }
 
     /// One optimizer step over the mean of `micro_batches`; empty ones keep their place and add nothing. Where a loss
@@ -188,7 +181,7 @@ impl Trainer {
     }
 
     /// The second half of [`Self::step`]: mean, clipping and update.
-    fn update(
+    pub fn update(
         &mut self,
         mut gradients: ParameterGradients,
         micro_losses: Vec<f64>,
@@ -222,13 +215,30 @@ impl Trainer {
     }
 }
 
-/// How the parameter at `path` is updated in step `step`.
-fn settings(
+/// Adds the gradients of one micro-batch to `sink`, scaled by the loss scale and `weight`; returns its loss, which is not. `seed`
+/// decides dropout.
+///
+/// # Errors
+/// Where the batch was planned for another model.
+pub(crate) fn backward(
+    model: &TgLlava,
     options: &TrainerOptions,
-    table: &ParameterTable,
-    step: usize,
-    path: &str,
-) -> ParameterSettings {
+    micro: &Micro<impl ModelInput>,
+    seed: u64,
+    weight: f64,
+    sink: &mut ParameterGradients,
+) -> Result<Tensor<1>> {
+    let batch = micro.batch.on_device(model);
+    let mut tape = Tape::new(model, options.parts, options.activations, seed);
+    let hidden = model.walk_decoder(&mut tape, &batch, &micro.plan)?;
+    let scale = options.loss_scale.scale * weight;
+    let head = head_loss(model, tape.value(&hidden), &micro.targets, options.loss_chunk, scale, sink);
+    tape.backward(hidden, head.gradient, sink);
+    Ok(head.loss)
+}
+
+/// How the parameter at `path` is updated in step `step`.
+fn settings(options: &TrainerOptions, table: &ParameterTable, step: usize, path: &str) -> ParameterSettings {
     let info = table.get(path);
     let own = info.and_then(|info| options.lr_of.get(&info.component));
     let decays = info.is_some_and(|info| info.decays);

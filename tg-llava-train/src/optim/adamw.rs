@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_recorded_state_comes_back_to_the_bit_in_f32() {
         let device = Device::flex();
-        let tensor = |values: [f32; 2]| Tensor::<1>::from_floats(values, (&device, DType::F32));
+        let tensor = |values: [f32; 2]| Tensor::<1>::from_data(values, (&device, DType::F32));
         let optimizer = AdamW::new(AdamWConfig::default(), 0.1);
         let weights = cast_to(tensor([1.0, -2.0]), DType::F16);
         let (weights, state) = optimizer.step(0.01, weights, cast_to(tensor([0.3, 1e-4]), DType::F16), None);

@@ -207,6 +207,11 @@ impl Session {
         &self.data
     }
 
+    /// The samples, to share.
+    pub fn shared_data(&self) -> Arc<TrainingData> {
+        Arc::clone(&self.data)
+    }
+
     /// Optimizer steps of the whole run.
     pub fn total_steps(&self) -> usize {
         self.total_steps
@@ -456,17 +461,18 @@ fn restore(trainer: &mut Trainer, checkpoint: &Checkpoint, state: &TrainState) -
     let masters: std::collections::BTreeSet<String> = file.names().into_iter().collect();
     let device = trainer.device().inner();
     let adamw = trainer.options().adamw;
-    let optimizer = OptimizerStates::restore(adamw, &rng.adamw_steps, &|name| masters.contains(name), &mut |name| {
-        let shape = file.layout(name).map(|(_, shape)| shape.to_vec()).unwrap_or_default();
-        let bytes = file.read(name, Dtype::F32, &shape)?;
-        let values: Vec<f32> =
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let count = values.len();
-        Ok::<_, CheckpointError>(Tensor::<1>::from_data(
-            TensorData::new(values, [count]),
-            (&device, DType::F32),
-        ))
-    })?;
+    let optimizer =
+        OptimizerStates::restore(adamw, &rng.adamw_steps, &|name| masters.contains(name), &mut |name| {
+            let shape = file.layout(name).map(|(_, shape)| shape.to_vec()).unwrap_or_default();
+            let bytes = file.read(name, Dtype::F32, &shape)?;
+            let values: Vec<f32> =
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let count = values.len();
+            Ok::<_, CheckpointError>(Tensor::<1>::from_data(
+                TensorData::new(values, [count]),
+                (&device, DType::F32),
+            ))
+        })?;
     trainer.restore(optimizer, state.step, rng.loss_scale);
     Ok(())
 }
