@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Int, Tensor, TensorData};
 use serde::Serialize;
-use tg_llava_core::assistant::open_prompt;
+use tg_llava_core::Error;
+use tg_llava_core::assistant::PromptWriter;
 use tg_llava_core::conversation::{Speaker, Turn, guide_text};
-use tg_llava_core::generate::{Decoding, Detokenizer, GenerateOptions};
-use tg_llava_core::model::{GuideTexts, ImageBatch, TgLlava, VisionFeatures};
-use tg_llava_core::multimodal::{SplicePlan, SpliceRow, SpliceSettings, splice};
+use tg_llava_core::generate::{Engine, Event, GenerateOptions, RequestId};
+use tg_llava_core::model::{GuideTexts, ImageBatch, ModelBatch, TgLlava, VisionFeatures};
+use tg_llava_core::multimodal::SpliceRow;
 use tg_llava_core::nn::IGNORE_INDEX;
-use tg_llava_core::preprocess::{PreparedImage, decode_file};
-use tg_llava_core::{Error, Result};
+use tg_llava_core::preprocess::decode_file;
 
 use super::RunError;
-use crate::data::{Loader, Sample, SampleEncoder};
+use crate::data::{Batch, DataError, Example, Loader, Sample, SampleEncoder};
 use crate::engine::{model_batch, scalar};
 
 /// How a model is checked.
@@ -31,7 +30,7 @@ pub struct EvaluateOptions {
 /// What came of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// Samples that were looked at.
+    /// Samples that were answered, or looked at where no answers are generated.
     pub samples: usize,
     /// Mean cross-entropy over all supervised tokens.
     pub loss: Option<f64>,
@@ -40,6 +39,9 @@ pub struct Evaluation {
     /// Each sample's answer, where answers were generated.
     #[serde(skip)]
     pub predictions: Vec<Prediction>,
+    /// Samples that could not be checked, wholly or in part, each once.
+    #[serde(skip)]
+    pub failures: Vec<SampleFailure>,
 }
 
 impl Evaluation {
@@ -62,42 +64,65 @@ pub struct Prediction {
     pub answer: String,
 }
 
-/// Checks `model`, which must be on a device that does not record gradients, on samples of `loader`.
-/// `progress` is told how many samples each batch held; where it returns false, the check ends there.
+/// A sample that could not be checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SampleFailure {
+    /// Its number in the data set.
+    pub index: usize,
+    /// Its id.
+    pub id: String,
+    /// Why, with the data file and the line.
+    pub message: String,
+}
+
+/// What a check tells while it goes on.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress<'a> {
+    /// A sample's answer, in the order of the samples.
+    Answered(&'a Prediction),
+    /// A sample that could not be checked.
+    Failed(&'a SampleFailure),
+    /// So many more samples are done.
+    Done(usize),
+}
+
+/// Checks `model`, which must be on a device that does not record gradients, on samples of `loader`. A sample that
+/// cannot be used is noted in the result, whatever the loader does about such samples, and the others go on.
+/// `watch` is told what comes; where it returns false, the check ends with that batch.
 ///
 /// # Errors
-/// Where a sample cannot be used or the model cannot compute.
+/// Where the data file cannot be read any more, or the model cannot compute a loss.
 pub fn evaluate(
     model: &TgLlava,
     loader: &Loader,
     indices: &[usize],
     options: &EvaluateOptions,
-    progress: &mut dyn FnMut(usize) -> bool,
-) -> std::result::Result<Evaluation, RunError> {
-    let mut result = Evaluation::default();
+    watch: &mut dyn FnMut(Progress<'_>) -> bool,
+) -> Result<Evaluation, RunError> {
+    let mut check = Check { model, loader, result: Evaluation::default(), watch, goes_on: true };
     let (mut loss, mut tokens) = (0.0, 0.0);
-    for chunk in indices.chunks(options.batch_size.max(1)) {
+    for batch in indices.chunks(options.batch_size.max(1)) {
         if options.loss {
-            let (sum, count) = batch_loss(model, loader, chunk)?;
+            let (sum, count) = check.loss(batch)?;
             loss += sum;
             tokens += count;
         }
         match options.max_new_tokens {
-            Some(budget) => {
-                let samples = chunk.iter().map(|&i| loader.dataset().sample(i));
-                let samples = samples.collect::<std::result::Result<Vec<Sample>, _>>()?;
-                result.predictions.extend(answers(model, loader.encoder(), &samples, budget)?);
-            }
-            None => result.samples += chunk.len(),
+            Some(budget) => check.answer(batch, budget)?,
+            None => check.result.samples += batch.len(),
         }
-        if !progress(chunk.len()) {
+        check.tell(|_| Progress::Done(batch.len()));
+        if !check.goes_on {
             break;
         }
     }
+    let mut result = check.result;
     if options.loss {
         result.loss = Some(if tokens > 0.0 { loss / tokens } else { f64::NAN });
     }
-    if options.max_new_tokens.is_some() {
+    if options.max_new_tokens.is_none() {
+        result.samples -= result.failures.len();
+    } else {
         result.samples = result.predictions.len();
         let right = |p: &&Prediction| p.answer.trim() == p.expected.trim();
         result.correct = Some(result.predictions.iter().filter(right).count());
@@ -105,73 +130,134 @@ pub fn evaluate(
     Ok(result)
 }
 
-/// Sum of the cross-entropies of a batch, and over how many tokens.
-fn batch_loss(
-    model: &TgLlava,
-    loader: &Loader,
-    indices: &[usize],
-) -> std::result::Result<(f64, f64), RunError> {
-    let mut batch = loader.batch(indices)?;
-    batch.examples.retain(|example| example.has_target());
-    if batch.is_empty() {
-        return Ok((0.0, 0.0));
-    }
-    let pad = loader.encoder().guide.as_ref().map_or(0, |guide| guide.pad_id());
-    let inputs = model_batch(&batch, pad, model.detail_perceiver.is_some(), &model.llm.device());
-    let plan = model.plan(&inputs)?;
-    let count = plan.labels.iter().flat_map(|row| row.iter().skip(1)).filter(|&&l| l != IGNORE_INDEX).count();
-    Ok((scalar(model.loss(&inputs)?)? * count as f64, count as f64))
+struct Check<'a> {
+    model: &'a TgLlava,
+    loader: &'a Loader,
+    result: Evaluation,
+    watch: &'a mut dyn FnMut(Progress<'_>) -> bool,
+    goes_on: bool,
 }
 
-/// Answers to the last question of each sample. Pictures that samples share are looked at once.
-fn answers(
-    model: &TgLlava,
-    encoder: &SampleEncoder,
-    samples: &[Sample],
-    max_new_tokens: usize,
-) -> std::result::Result<Vec<Prediction>, RunError> {
-    let mut rows = Vec::new();
-    let mut pictures = Pictures::default();
-    let mut guides = GuideTexts { ids: Vec::new(), pad_id: 0, sample_of_image: Vec::new() };
-    let mut predictions = Vec::new();
-    for sample in samples {
-        let Some((asked, expected)) = last_question(&sample.conversations) else { continue };
-        let start_end = model.config().multimodal.as_ref().is_some_and(|mm| mm.use_im_start_end);
-        let prompt = open_prompt(&encoder.options.template, asked, start_end)?;
-        let first = pictures.places.len();
-        for file in &sample.images {
-            pictures.add(file, encoder)?;
-            guides.sample_of_image.push(rows.len());
-        }
-        rows.push(SpliceRow {
-            input_ids: encoder.tokenizer.encode_with_images(&prompt).map_err(Error::from)?.ids,
-            labels: None,
-            images: (first..pictures.places.len()).collect(),
-        });
-        let question = guide_text(asked, encoder.options.guide_turn).map_err(Error::from)?;
-        match &encoder.guide {
-            Some(guide) => {
-                guides.pad_id = guide.pad_id();
-                guides.ids.push(guide.encode(&question, encoder.options.guide_cut).map_err(Error::from)?);
+impl Check<'_> {
+    /// Sum of the cross-entropies of a batch, and over how many tokens.
+    fn loss(&mut self, indices: &[usize]) -> Result<(f64, f64), RunError> {
+        let mut examples = Vec::with_capacity(indices.len());
+        for &index in indices {
+            let example = match self.loader.example(index) {
+                Ok(example) => example,
+                Err(DataError::Sample { id, problem, .. }) => {
+                    self.fail(index, &id, &problem);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match has_label(self.model, &example) {
+                Ok(true) => examples.push(example),
+                Ok(false) => {
+                    let limit = self.model.config().max_length;
+                    let reason =
+                        format!("no token of an answer stands within the first {limit}, so it has no loss");
+                    self.fail(index, &example.id, &reason);
+                }
+                Err(error) => self.fail(index, &example.id, &error),
             }
-            None => guides.ids.push(Vec::new()),
         }
-        let (id, answer) = (sample.id.clone(), String::new());
-        predictions.push(Prediction { id, question, expected: expected.to_owned(), answer });
+        let batch = Batch { examples };
+        if batch.is_empty() {
+            return Ok((0.0, 0.0));
+        }
+        let model = self.model;
+        let pad = self.loader.encoder().guide.as_ref().map_or(0, |guide| guide.pad_id());
+        let inputs = model_batch(&batch, pad, model.detail_perceiver.is_some(), &model.llm.device());
+        let plan = model.plan(&inputs)?;
+        let count = plan.labels.iter().map(|row| supervised(row)).sum::<usize>() as f64;
+        Ok((scalar(model.loss(&inputs)?)? * count, count))
     }
-    if rows.is_empty() {
-        return Ok(predictions);
+
+    /// Answers the last question of each sample, all at once. Pictures that samples share are looked at once.
+    fn answer(&mut self, indices: &[usize], max_new_tokens: usize) -> Result<(), RunError> {
+        let encoder = self.loader.encoder();
+        let mut asking = Asking {
+            model: self.model,
+            encoder,
+            engine: Engine::new(self.model, Some(&encoder.tokenizer)),
+            pictures: BTreeMap::new(),
+            options: GenerateOptions {
+                max_new_tokens,
+                ..GenerateOptions::for_turns(
+                    &encoder.options.template,
+                    &encoder.tokenizer,
+                    &self.model.config().llm,
+                )
+            },
+        };
+        let mut asked: BTreeMap<RequestId, (usize, Prediction)> = BTreeMap::new();
+        for &index in indices {
+            let sample = self.loader.dataset().sample(index)?;
+            match asking.ask(&sample) {
+                Ok((request, prediction)) => {
+                    asked.insert(request, (index, prediction));
+                }
+                Err(reason) => self.fail(index, &sample.id, &reason),
+            }
+        }
+        while !asking.engine.is_empty() {
+            for event in asking.engine.step() {
+                match event {
+                    Event::Token { request, text, .. } | Event::Finished { request, text, .. } => {
+                        if let Some((_, prediction)) = asked.get_mut(&request) {
+                            prediction.answer += &text;
+                        }
+                    }
+                    Event::Failed { request, error } => {
+                        if let Some((index, prediction)) = asked.remove(&request) {
+                            self.fail(index, &prediction.id, &error);
+                        }
+                    }
+                }
+            }
+        }
+        // Requests are numbered in the order of the samples.
+        for (_, mut prediction) in asked.into_values() {
+            prediction.answer.truncate(prediction.answer.trim_end().len());
+            self.result.predictions.push(prediction);
+            self.tell(|result| Progress::Answered(&result.predictions[result.predictions.len() - 1]));
+        }
+        Ok(())
     }
-    let image_tokens = match pictures.places.is_empty() {
-        true => None,
-        false => Some(model.image_tokens(&pictures.features(model)?, &guides)?),
+
+    /// Notes a sample that cannot be checked, once.
+    fn fail(&mut self, index: usize, id: &str, reason: &dyn std::fmt::Display) {
+        if self.result.failures.iter().any(|failure| failure.index == index) {
+            return;
+        }
+        let (path, line) = (self.loader.dataset().path(index).display(), self.loader.dataset().line(index));
+        let message = format!("{path}, line {line}, sample {id}: {reason}");
+        self.result.failures.push(SampleFailure { index, id: id.to_owned(), message });
+        self.tell(|result| Progress::Failed(&result.failures[result.failures.len() - 1]));
+    }
+
+    fn tell<'p>(&'p mut self, what: impl FnOnce(&'p Evaluation) -> Progress<'p>) {
+        let goes_on = (self.watch)(what(&self.result));
+        self.goes_on &= goes_on;
+    }
+}
+
+/// Whether anything of the sample is supervised once its pictures are spliced in and it is cut to the model's length.
+fn has_label(model: &TgLlava, example: &Example) -> Result<bool, Error> {
+    let row = SpliceRow {
+        input_ids: example.input_ids.clone(),
+        labels: Some(example.labels.clone()),
+        images: (0..example.pictures.len()).collect(),
     };
-    for (prediction, answer) in
-        predictions.iter_mut().zip(generate(model, encoder, &rows, image_tokens, max_new_tokens)?)
-    {
-        prediction.answer = answer;
-    }
-    Ok(predictions)
+    let guides = GuideTexts { ids: Vec::new(), pad_id: 0, sample_of_image: Vec::new() };
+    let plan = model.plan(&ModelBatch { rows: vec![row], images: None, guides })?;
+    Ok(plan.labels.iter().any(|row| supervised(row) > 0))
+}
+
+/// Labels that a token before them predicts.
+fn supervised(labels: &[i64]) -> usize {
+    labels.iter().skip(1).filter(|&&label| label != IGNORE_INDEX).count()
 }
 
 /// The conversation up to its last answer, and that answer.
@@ -180,78 +266,53 @@ fn last_question(turns: &[Turn]) -> Option<(&[Turn], &str)> {
     Some((&turns[..last], &turns[last].value))
 }
 
-/// The pictures of a batch, each file once.
-#[derive(Default)]
-struct Pictures {
-    by_file: BTreeMap<String, usize>,
-    prepared: Vec<PreparedImage>,
-    /// For each picture mark of the batch, the index in `prepared`.
-    places: Vec<i64>,
+/// Puts samples' questions to an engine.
+struct Asking<'m> {
+    model: &'m TgLlava,
+    encoder: &'m SampleEncoder,
+    engine: Engine<'m>,
+    /// By file name.
+    pictures: BTreeMap<String, VisionFeatures>,
+    options: GenerateOptions,
 }
 
-impl Pictures {
-    fn add(&mut self, file: &str, encoder: &SampleEncoder) -> Result<()> {
-        let place = match self.by_file.get(file) {
-            Some(&place) => place,
-            None => {
-                let options = &encoder.options;
-                let picture = decode_file(options.image_folder.join(file), &options.decode)?;
-                self.prepared.push(encoder.images.prepare(&picture, options.aspect, options.detail));
-                self.by_file.insert(file.to_owned(), self.prepared.len() - 1);
-                self.prepared.len() - 1
-            }
+impl Asking<'_> {
+    /// Asks the last question of `sample`; the answer is still empty then.
+    fn ask(&mut self, sample: &Sample) -> Result<(RequestId, Prediction), Error> {
+        let (asked, expected) = last_question(&sample.conversations)
+            .ok_or_else(|| Error::Request("it holds no answer to compare with".into()))?;
+        let options = &self.encoder.options;
+        let writer = PromptWriter {
+            template: &options.template,
+            tokenizer: &self.encoder.tokenizer,
+            guide: self.encoder.guide.as_ref(),
+            guide_turn: options.guide_turn,
+            guide_cut: options.guide_cut,
+            marks: options.marks,
         };
-        self.places.push(place as i64);
-        Ok(())
+        let images = sample.images.iter().map(|file| self.picture(file)).collect::<Result<_, _>>()?;
+        let question = guide_text(asked, options.guide_turn)?;
+        let request = self.engine.admit(writer.request(asked, images, self.options.clone())?)?;
+        let prediction = Prediction {
+            id: sample.id.clone(),
+            question,
+            expected: expected.to_owned(),
+            answer: String::new(),
+        };
+        Ok((request, prediction))
     }
 
-    fn features(&self, model: &TgLlava) -> Result<VisionFeatures> {
-        let device = model.llm.device();
-        let batch = ImageBatch::new(&self.prepared, model.detail_perceiver.is_some(), &device);
-        let features = model.vision_features(&batch)?;
-        let count = self.places.len();
-        let places: Tensor<1, Int> =
-            Tensor::from_data(TensorData::new(self.places.clone(), [count]), &device);
-        Ok(VisionFeatures {
-            images: features.images.select(0, places.clone()),
-            crops: features.crops.map(|crops| crops.select(0, places)),
-        })
-    }
-}
-
-/// Greedy answers of a batch of prompts.
-fn generate(
-    model: &TgLlava,
-    encoder: &SampleEncoder,
-    rows: &[SpliceRow],
-    image_tokens: Option<Tensor<3>>,
-    max_new_tokens: usize,
-) -> Result<Vec<String>> {
-    let config = model.config();
-    let settings = SpliceSettings {
-        image_tokens: config.multimodal.as_ref().map_or(0, |mm| mm.num_image_tokens()),
-        max_length: usize::MAX,
-        padding_side: config.padding_side,
-        vocab_size: config.llm.vocab_size,
-    };
-    let plan = SplicePlan::new(rows, settings)?;
-    let inputs_embeds = splice(&plan, &model.llm, image_tokens);
-    let mut eos = config.llm.eos_token_ids.clone();
-    eos.extend(encoder.options.template.end_ids(&encoder.tokenizer).into_iter().map(i64::from));
-    let options =
-        GenerateOptions { max_new_tokens, eos_token_ids: eos.clone(), ..GenerateOptions::default() };
-    let mut decoding = Decoding::start(model, &plan, inputs_embeds, options)?;
-    while decoding.step()?.is_some() {}
-    let text = |ids: &Vec<i64>| -> Result<String> {
-        let mut detokenizer = Detokenizer::new(&encoder.tokenizer);
-        let mut text = String::new();
-        for &id in ids.iter().filter(|id| !eos.contains(id)) {
-            text += &detokenizer.push(id)?;
+    fn picture(&mut self, file: &str) -> Result<VisionFeatures, Error> {
+        if let Some(known) = self.pictures.get(file) {
+            return Ok(known.clone());
         }
-        text += &detokenizer.finish()?;
-        let end = encoder.options.template.end_mark();
-        let text = if end.is_empty() { text.as_str() } else { text.split(end).next().unwrap_or_default() };
-        Ok(text.trim().to_owned())
-    };
-    decoding.answers().iter().map(text).collect()
+        let options = &self.encoder.options;
+        let picture = decode_file(options.image_folder.join(file), &options.decode)?;
+        let prepared = self.encoder.images.prepare(&picture, options.aspect, options.detail);
+        let crops = self.model.detail_perceiver.is_some();
+        let batch = ImageBatch::new(&[prepared], crops, &self.model.llm.device());
+        let features = self.model.vision_features(&batch)?;
+        self.pictures.insert(file.to_owned(), features.clone());
+        Ok(features)
+    }
 }

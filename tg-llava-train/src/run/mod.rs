@@ -10,7 +10,7 @@ mod strategy;
 mod stream;
 
 pub use error::RunError;
-pub use evaluate::{EvaluateOptions, Evaluation, Prediction, evaluate};
+pub use evaluate::{EvaluateOptions, Evaluation, Prediction, Progress, SampleFailure, evaluate};
 pub use observer::{Observer, Quiet};
 pub use save::{SavedForm, save_trained};
 pub use session::{Session, SessionOptions, Summary, total_steps, trainer_options};
