@@ -158,3 +158,57 @@ impl Assistant {
         Answer::new(&self.model, &self.tokenizer, self.request(chat, options)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::super::AssistantOptions;
+    use super::*;
+    use crate::multimodal::IMAGE_TOKEN_INDEX;
+    use crate::preprocess::{DecodeOptions, decode_file};
+
+    #[test]
+    fn an_image_mark_in_an_answer_is_text() {
+        let model =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/vicuna-tiny");
+        let assistant =
+            Assistant::load(&model, &Device::flex(), &AssistantOptions::default(), &mut |_| {}).unwrap();
+        let photo = decode_file(model.join("photo.png"), &DecodeOptions::default()).unwrap();
+        let options = GenerateOptions { max_new_tokens: 2, ..assistant.generate_options() };
+        let mut chat = Chat::new();
+        chat.show(assistant.encode_image(&photo).unwrap());
+        chat.ask("What is this?").unwrap();
+        let marks = |ids: &[i64]| ids.iter().filter(|&&id| id == IMAGE_TOKEN_INDEX).count();
+        let before = assistant.request(&chat, &options).unwrap().input_ids;
+        chat.answered("An <image> of a cat.");
+        chat.ask("And now?").unwrap();
+        let request = assistant.request(&chat, &options).unwrap();
+        assert_eq!((marks(&before), marks(&request.input_ids)), (1, 1));
+        // The words are all there, as the tokenizer writes them.
+        let ids: Vec<u32> = request.input_ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect();
+        let said = assistant.tokenizer.decode(&ids, true).unwrap();
+        assert!(said.contains("An <image> of a cat."), "{said}");
+        assert!(assistant.prompt(&chat).unwrap().contains("ASSISTANT: An <image> of a cat."));
+        assert!(assistant.answer(&chat, &options).unwrap().text().is_ok());
+        assert_eq!(chat.turns()[1].value, "An <image> of a cat.");
+    }
+
+    #[test]
+    fn pictures_without_a_question_can_be_withdrawn() {
+        let mut chat = Chat::new();
+        let image = || EncodedImage {
+            features: VisionFeatures {
+                images: burn::tensor::Tensor::zeros([1, 1, 1], &Device::flex()),
+                crops: None,
+            },
+        };
+        chat.show(image());
+        chat.ask("One?").unwrap();
+        chat.show(image());
+        chat.show(image());
+        assert_eq!((chat.withdraw(), chat.num_images(), chat.withdraw()), (2, 1, 0));
+        chat.ask("Two?").unwrap();
+        assert_eq!(chat.turns()[1].value, "Two?");
+    }
+}

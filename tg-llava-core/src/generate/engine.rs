@@ -66,7 +66,7 @@ pub enum Event {
 pub struct Engine<'m> {
     model: &'m TgLlava,
     tokenizer: Option<&'m TextTokenizer>,
-    cache: KvCache,
+    pub(super) cache: KvCache,
     rows: Vec<Row<'m>>,
     admitted: u64,
     rows_at_once: usize,

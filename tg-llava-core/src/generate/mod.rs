@@ -2,6 +2,8 @@
 
 mod answer;
 mod engine;
+#[cfg(test)]
+mod engine_tests;
 mod options;
 mod request;
 mod row;

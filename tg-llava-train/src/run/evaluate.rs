@@ -99,7 +99,7 @@ pub fn evaluate(
     options: &EvaluateOptions,
     watch: &mut dyn FnMut(Progress<'_>) -> bool,
 ) -> Result<Evaluation, RunError> {
-    let mut check = Check { model, loader, result: Evaluation::default(), watch, goes_on: true };
+    let mut check = Check { model, loader, result: Evaluation::default(), watch, told: 0, goes_on: true };
     let (mut loss, mut tokens) = (0.0, 0.0);
     for batch in indices.chunks(options.batch_size.max(1)) {
         if options.loss {
@@ -111,6 +111,7 @@ pub fn evaluate(
             Some(budget) => check.answer(batch, budget)?,
             None => check.result.samples += batch.len(),
         }
+        check.tell_failures();
         check.tell(|_| Progress::Done(batch.len()));
         if !check.goes_on {
             break;
@@ -135,6 +136,8 @@ struct Check<'a> {
     loader: &'a Loader,
     result: Evaluation,
     watch: &'a mut dyn FnMut(Progress<'_>) -> bool,
+    /// Failures that were told of.
+    told: usize,
     goes_on: bool,
 }
 
@@ -226,15 +229,26 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Notes a sample that cannot be checked, once.
+    /// Notes a sample that cannot be checked: once, with every reason.
     fn fail(&mut self, index: usize, id: &str, reason: &dyn std::fmt::Display) {
-        if self.result.failures.iter().any(|failure| failure.index == index) {
+        if let Some(known) = self.result.failures.iter_mut().rev().find(|failure| failure.index == index) {
+            let reason = reason.to_string();
+            if !known.message.contains(&reason) {
+                known.message += &format!("; {reason}");
+            }
             return;
         }
         let (path, line) = (self.loader.dataset().path(index).display(), self.loader.dataset().line(index));
         let message = format!("{path}, line {line}, sample {id}: {reason}");
         self.result.failures.push(SampleFailure { index, id: id.to_owned(), message });
-        self.tell(|result| Progress::Failed(&result.failures[result.failures.len() - 1]));
+    }
+
+    fn tell_failures(&mut self) {
+        while self.told < self.result.failures.len() {
+            let number = self.told;
+            self.tell(|result| Progress::Failed(&result.failures[number]));
+            self.told += 1;
+        }
     }
 
     fn tell<'p>(&'p mut self, what: impl FnOnce(&'p Evaluation) -> Progress<'p>) {

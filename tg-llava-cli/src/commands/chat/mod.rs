@@ -1,5 +1,6 @@
 //! `chat`: one answer, or a conversation.
 
+mod args;
 mod conversation;
 mod input;
 mod line;
@@ -12,8 +13,9 @@ use tg_llava_core::config::read_model_config;
 use tg_llava_core::generate::{GenerateOptions, Sampling};
 use tg_llava_core::weights::{is_unused_key, open_sources};
 
+pub use self::args::ChatArgs;
 use self::session::{ChatSession, FinishReason};
-use crate::args::{ChatArgs, GenerationArgs};
+use crate::args::GenerationArgs;
 use crate::checkpoint;
 use crate::console::Console;
 use crate::device::{self, Opened, Usual};

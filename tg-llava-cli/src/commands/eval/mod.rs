@@ -13,10 +13,10 @@ use tg_llava_train::data::{EncodeOptions, LlavaDataset, Loader, OnBadSample, Sam
 use tg_llava_train::run::{self, EvaluateOptions, Evaluation, Prediction, evaluate};
 
 use self::predictions::PredictionFile;
-use crate::args::{ComputeArgs, OutputArgs};
+use crate::args::OutputArgs;
 use crate::checkpoint;
 use crate::console::{Console, print, print_json};
-use crate::device::{self, Usual};
+use crate::device::{self, ComputeArgs, Usual};
 use crate::failure::Failure;
 use crate::progress::Progress;
 
