@@ -44,7 +44,7 @@ fn eval(dir: &Path, samples: &[Value]) -> Command {
     let data = dir.join("data.json");
     std::fs::write(&data, Value::from(samples).to_string()).unwrap();
     let mut command = program();
-    command.args(["eval", "--max-new-tokens", "6", "--batch-size", "2", "--json"]).args(common::device());
+    command.args(["eval", "--max-new-tokens", "12", "--batch-size", "2", "--json"]).args(common::device());
     command.arg("--data").arg(data).arg("--image-folder").arg(fixture("preprocess/images"));
     command
 }
@@ -133,7 +133,7 @@ fn answers_end_as_those_of_chat() {
         assert_eq!(code, 0);
         lines(&file)[0]["answer"].as_str().unwrap().to_owned()
     };
-    let said = common::stdout(common::chat(&vicuna()).args(["Hi", "--max-new-tokens", "6"]));
+    let said = common::stdout(common::chat(&vicuna()).arg("Hi"));
     assert_eq!(answer(&vicuna()), said.trim_end());
     let model = copy_of("vicuna-tiny");
     common::end_with(model.path(), common::first_token(&vicuna(), "Hi"));

@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use tg_llava_core::Error;
-use tg_llava_core::assistant::PromptWriter;
-use tg_llava_core::conversation::{Speaker, Turn, guide_text};
-use tg_llava_core::generate::{Engine, Event, GenerateOptions, RequestId};
-use tg_llava_core::model::{GuideTexts, ImageBatch, ModelBatch, TgLlava, VisionFeatures};
+use tg_llava_core::generate::{Event, RequestId};
+use tg_llava_core::model::{GuideTexts, ModelBatch, TgLlava};
 use tg_llava_core::multimodal::SpliceRow;
 use tg_llava_core::nn::IGNORE_INDEX;
-use tg_llava_core::preprocess::decode_file;
 
 use super::RunError;
-use crate::data::{Batch, DataError, Example, Loader, Sample, SampleEncoder};
+use super::ask::Asking;
+use crate::data::{Batch, DataError, Example, Loader};
 use crate::engine::{model_batch, scalar};
 
 /// How a model is checked.
@@ -179,24 +177,17 @@ impl Check<'_> {
 
     /// Answers the last question of each sample, all at once. Pictures that samples share are looked at once.
     fn answer(&mut self, indices: &[usize], max_new_tokens: usize) -> Result<(), RunError> {
-        let encoder = self.loader.encoder();
-        let mut asking = Asking {
-            model: self.model,
-            encoder,
-            engine: Engine::new(self.model, Some(&encoder.tokenizer)),
-            pictures: BTreeMap::new(),
-            options: GenerateOptions {
-                max_new_tokens,
-                ..GenerateOptions::for_turns(
-                    &encoder.options.template,
-                    &encoder.tokenizer,
-                    &self.model.config().llm,
-                )
-            },
-        };
+        let mut asking = Asking::new(self.model, self.loader.encoder(), max_new_tokens);
         let mut asked: BTreeMap<RequestId, (usize, Prediction)> = BTreeMap::new();
         for &index in indices {
-            let sample = self.loader.dataset().sample(index)?;
+            let sample = match self.loader.dataset().sample(index) {
+                Ok(sample) => sample,
+                Err(DataError::Sample { id, problem, .. }) => {
+                    self.fail(index, &id, &problem);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             match asking.ask(&sample) {
                 Ok((request, prediction)) => {
                     asked.insert(request, (index, prediction));
@@ -272,61 +263,4 @@ fn has_label(model: &TgLlava, example: &Example) -> Result<bool, Error> {
 /// Labels that a token before them predicts.
 fn supervised(labels: &[i64]) -> usize {
     labels.iter().skip(1).filter(|&&label| label != IGNORE_INDEX).count()
-}
-
-/// The conversation up to its last answer, and that answer.
-fn last_question(turns: &[Turn]) -> Option<(&[Turn], &str)> {
-    let last = turns.iter().rposition(|turn| turn.from == Speaker::Gpt)?;
-    Some((&turns[..last], &turns[last].value))
-}
-
-/// Puts samples' questions to an engine.
-struct Asking<'m> {
-    model: &'m TgLlava,
-    encoder: &'m SampleEncoder,
-    engine: Engine<'m>,
-    /// By file name.
-    pictures: BTreeMap<String, VisionFeatures>,
-    options: GenerateOptions,
-}
-
-impl Asking<'_> {
-    /// Asks the last question of `sample`; the answer is still empty then.
-    fn ask(&mut self, sample: &Sample) -> Result<(RequestId, Prediction), Error> {
-        let (asked, expected) = last_question(&sample.conversations)
-            .ok_or_else(|| Error::Request("it holds no answer to compare with".into()))?;
-        let options = &self.encoder.options;
-        let writer = PromptWriter {
-            template: &options.template,
-            tokenizer: &self.encoder.tokenizer,
-            guide: self.encoder.guide.as_ref(),
-            guide_turn: options.guide_turn,
-            guide_cut: options.guide_cut,
-            marks: options.marks,
-        };
-        let images = sample.images.iter().map(|file| self.picture(file)).collect::<Result<_, _>>()?;
-        let question = guide_text(asked, options.guide_turn)?;
-        let request = self.engine.admit(writer.request(asked, images, self.options.clone())?)?;
-        let prediction = Prediction {
-            id: sample.id.clone(),
-            question,
-            expected: expected.to_owned(),
-            answer: String::new(),
-        };
-        Ok((request, prediction))
-    }
-
-    fn picture(&mut self, file: &str) -> Result<VisionFeatures, Error> {
-        if let Some(known) = self.pictures.get(file) {
-            return Ok(known.clone());
-        }
-        let options = &self.encoder.options;
-        let picture = decode_file(options.image_folder.join(file), &options.decode)?;
-        let prepared = self.encoder.images.prepare(&picture, options.aspect, options.detail);
-        let crops = self.model.detail_perceiver.is_some();
-        let batch = ImageBatch::new(&[prepared], crops, &self.model.llm.device());
-        let features = self.model.vision_features(&batch)?;
-        self.pictures.insert(file.to_owned(), features.clone());
-        Ok(features)
-    }
 }

@@ -1,5 +1,6 @@
 //! A training run from its first step to its last: batches, steps, validation, checkpoints, logs.
 
+mod ask;
 mod error;
 mod evaluate;
 mod fingerprint;

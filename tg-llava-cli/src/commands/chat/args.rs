@@ -1,4 +1,3 @@
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -19,7 +18,7 @@ pub struct ChatArgs {
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// Picture to show, a file or an http(s) address; may be repeated
-    #[arg(long = "image", value_name = "PATH|URL", value_parser = OsStringValueParser::new().try_map(picture))]
+    #[arg(long = "image", value_name = "PATH|URL", value_parser = OsStringValueParser::new().try_map(PictureSource::parse))]
     pub images: Vec<PictureSource>,
     /// Folder of the plain decoder, where --model holds stage-1 files alone
     #[arg(long, value_name = "DIR")]
@@ -47,14 +46,6 @@ pub struct ChatArgs {
 const CONVERSATION_HELP: &str = "\
 In a conversation: /image PATH|URL shows a picture with the next question, /reset starts anew, /save FILE writes \
 the turns as JSON, /help lists commands, /quit or Ctrl-D ends. Ctrl-C stops an answer.";
-
-/// A name that is no text is a file's.
-fn picture(text: OsString) -> Result<PictureSource, String> {
-    match text.into_string() {
-        Ok(text) => PictureSource::parse(&text),
-        Err(name) => Ok(PictureSource::File(name.into())),
-    }
-}
 
 fn template_name(name: &str) -> Result<String, String> {
     Template::by_name(name).map(|template| template.name.to_owned()).map_err(|e| e.to_string())

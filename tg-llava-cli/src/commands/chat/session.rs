@@ -155,8 +155,8 @@ impl ChatSession {
         let mut spinner = Some(Progress::spinner(&self.console, "thinking"));
         let mut answer = self.assistant.answer(&self.chat, &self.options)?;
         let mut text = String::new();
-        let mut interrupted = busy.interrupted();
-        while let Some(piece) = if interrupted { None } else { answer.next() } {
+        while !busy.interrupted() {
+            let Some(piece) = answer.next() else { break };
             let piece = piece.map_err(|e| Failure::Run(Error::new(e)))?;
             if !piece.is_empty() {
                 spinner.take();
@@ -167,7 +167,6 @@ impl ChatSession {
             if !self.console.json {
                 print(&text[shown..text.trim_end().len()])?;
             }
-            interrupted = busy.interrupted();
         }
         text.truncate(text.trim_end().len());
         Ok(AnswerRecord {
