@@ -1,9 +1,8 @@
 //! Devices: the backends that this build has, which one to take, and how to open it.
 
 use burn::tensor::{DType, Device, Tensor};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 
-use crate::args::ComputeArgs;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::fault;
@@ -39,6 +38,18 @@ pub enum Dtype {
     F32,
     F16,
     Bf16,
+}
+
+/// What the numbers are computed with.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Device")]
+pub struct ComputeArgs {
+    /// Where to compute: flex, ndarray, wgpu, vulkan, cuda or cuda:N [default: the best that works here]
+    #[arg(long, value_name = "DEVICE", value_parser = DeviceSpec::parse)]
+    pub device: Option<DeviceSpec>,
+    /// Number format of weights and activations [default: f32; bf16 for chat on cuda]
+    #[arg(long, value_name = "DTYPE")]
+    pub dtype: Option<Dtype>,
 }
 
 /// The number format where none is asked for.
@@ -304,10 +315,16 @@ fn check_dtype(dtype: DType, spec: DeviceSpec, device: &Device, console: &Consol
             if spec.backend == Backend::NdArray { " or --device flex" } else { "" }
         )));
     }
-    if spec.backend.is_cpu() && dtype == DType::BF16 {
-        console.warn(
-            "bf16 is over ten times slower than f32 on a CPU; --dtype f32 or f16 loads bf16 files as well",
-        );
+    let slower = match dtype {
+        DType::BF16 => Some("over ten times"),
+        DType::F16 => Some("about five times"),
+        _ => None,
+    };
+    if let Some(slower) = slower.filter(|_| spec.backend.is_cpu()) {
+        console.warn(format_args!(
+            "{0} is {slower} slower than f32 on a CPU; --dtype f32 loads {0} files as well",
+            dtype.name()
+        ));
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! The command line of TG-LLaVA: ask about pictures, check numbers, look into checkpoints.
 //!
-//! [`args`] says what can be typed, [`commands`] does it, and [`device`] is the one place that names backends.
+//! [`cli`] says what can be typed, [`commands`] does it, and [`device`] is the one place that names backends.
 //! Results go to stdout and everything else to stderr, so that output can be piped.
 
 pub mod args;
 pub mod checkpoint;
+pub mod cli;
 pub mod commands;
 pub mod console;
 pub mod device;
@@ -18,9 +19,9 @@ pub mod progress;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command};
+use cli::{Cli, Command};
 use failure::Failure;
 
 /// Runs the program on its command line and gives its exit code: 0 ok, 1 failed check or run, 2 bad usage or
@@ -53,6 +54,6 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Parity(args) => commands::parity::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
-        Command::Completions(args) => commands::completions::run(args),
+        Command::Completions(args) => commands::completions::run(args, &mut Cli::command()),
     }
 }

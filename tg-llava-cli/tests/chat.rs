@@ -71,14 +71,11 @@ fn a_conversation_through_a_pipe() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("turns.json");
     let lines = format!(
-        "/image {}\nWhat is this?\n\nAnd\u{a0}now?\n/image nowhere.png\n/frobnicate\n/save {}\n/reset\nHello?\n/quit\nnot read\n",
+        "/image {}\nWhat is this?\n\nAnd\u{a0}now?\n/save {}\n/reset\nHello?\n/quit\nnot read\n",
         photo().display(),
         file.display()
     );
-    let output = chat(&vicuna()).write_stdin(lines).output().unwrap();
-    let (answers, messages) =
-        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    assert!(output.status.success(), "{messages}");
+    let answers = stdout(chat(&vicuna()).write_stdin(lines));
 
     let saved = json(&std::fs::read_to_string(&file).unwrap());
     let turns = saved["conversations"].as_array().unwrap();
@@ -92,18 +89,95 @@ fn a_conversation_through_a_pipe() {
     let alone = stdout(chat(&vicuna()).arg("--image").arg(photo()).arg("What is this?"));
     let fresh = stdout(chat(&vicuna()).arg("Hello?"));
     assert_eq!(answers, format!("{alone}{}\n{fresh}", values[3]));
+}
 
-    assert!(messages.contains("error: nowhere.png: "), "{messages}");
-    assert!(messages.contains("error: there is no command /frobnicate"), "{messages}");
+/// Exit code, the lines of stdout, and stderr.
+fn piped(command: &mut assert_cmd::Command, lines: &str) -> (i32, Vec<String>, String) {
+    let output = command.write_stdin(lines).output().unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    (output.status.code().unwrap(), lines, String::from_utf8(output.stderr).unwrap())
 }
 
 #[test]
-fn a_question_that_fails_is_taken_back() {
-    let lines = format!("{}\nHello?\n", "much too long ".repeat(300));
-    let output = chat(&vicuna()).write_stdin(lines).output().unwrap();
-    assert!(output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("the model's context 512"));
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), stdout(chat(&vicuna()).arg("Hello?")));
+fn what_goes_wrong_in_a_pipe_shows_in_the_exit_code() {
+    let fresh = stdout(chat(&vicuna()).arg("Hello?"));
+    for (line, message) in [
+        ("/frobnicate".to_owned(), "error: there is no command /frobnicate"),
+        ("/save".to_owned(), "error: /save needs a file"),
+        ("much too long ".repeat(300), "the model's context 512"),
+    ] {
+        let (code, answers, messages) = piped(&mut chat(&vicuna()), &format!("{line}\nHello?\n"));
+        assert!(messages.contains(message), "{messages}");
+        // What failed is taken back, and the rest goes on.
+        assert_eq!((code, answers.join("\n")), (1, fresh.trim_end().to_owned()), "{line}");
+    }
+}
+
+#[test]
+fn no_question_is_answered_without_the_picture_it_asks_about() {
+    let photo = photo();
+    let photo = photo.display();
+    let lines =
+        format!("/image {photo}\n/image nowhere.png\nOne?\nTwo?\n/image {photo}\nThree?\n/reset\nFour?\n");
+    let (code, answers, messages) = piped(chat(&vicuna()).arg("--json"), &lines);
+    assert_eq!(code, 1);
+    assert!(messages.contains("error: nowhere.png: "), "{messages}");
+    let answers: Vec<Value> = answers.iter().map(|line| json(line)).collect();
+    for failed in &answers[..2] {
+        assert!(failed["error"].as_str().unwrap().contains("nowhere.png could not be shown"), "{failed}");
+        assert_eq!(failed["answer"], Value::Null);
+    }
+    // The picture before the lost one is not shown with another question.
+    let alone = json(&stdout(chat(&vicuna()).args(["--json", "Three?", "--image"]).arg(photo.to_string())));
+    assert_eq!(answers[2]["answer"], alone["answer"]);
+    assert_eq!(answers[2]["prompt_tokens"], alone["prompt_tokens"]);
+    assert!(answers[3]["answer"].is_string());
+    assert_eq!(answers.len(), 4);
+}
+
+#[test]
+fn a_line_that_is_no_text_is_a_question_without_an_answer() {
+    let output = chat(&vicuna()).arg("--json").write_stdin(&b"\xff\nHello?\n"[..]).output().unwrap();
+    let lines: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(json).collect();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!((lines.len(), &lines[0]["error"]), (2, &"standard input is not UTF-8 text".into()));
+    assert!(lines[1]["answer"].is_string());
+}
+
+#[test]
+fn a_file_is_replaced_only_where_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("turns.json");
+    std::fs::write(&file, "mine").unwrap();
+    let save = |command: &str| piped(&mut chat(&vicuna()), &format!("Hi\n{command} {}\n", file.display()));
+    let (code, _, messages) = save("/save");
+    assert!(code == 1 && messages.contains("there is such a file already"), "{messages}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    assert_eq!(save("/save!").0, 0);
+    assert_eq!(json(&std::fs::read_to_string(&file).unwrap())["conversations"][0]["value"], "Hi");
+}
+
+/// A name that is no text is a file like any other.
+#[cfg(unix)]
+#[test]
+fn a_picture_may_have_any_name() {
+    use std::os::unix::ffi::OsStringExt;
+    let dir = tempfile::tempdir().unwrap();
+    let name = std::ffi::OsString::from_vec(b"ph\xf6to.png".to_vec());
+    std::fs::copy(photo(), dir.path().join(&name)).unwrap();
+    let answer = stdout(chat(&vicuna()).arg("What?").arg("--image").arg(dir.path().join(&name)));
+    assert_eq!(answer, stdout(chat(&vicuna()).arg("What?").arg("--image").arg(photo())));
+}
+
+#[test]
+fn the_end_tokens_of_generation_config_end_an_answer() {
+    let ask = |model: &std::path::Path| json(&stdout(chat(model).args(["--json", "Hi"])));
+    let model = common::copy_of("vicuna-tiny");
+    let first = common::first_token(&vicuna(), "Hi");
+    common::end_with(model.path(), first);
+    let answer = ask(model.path());
+    assert_eq!((&answer["tokens"], &answer["finish_reason"]), (&1.into(), &"end_of_turn".into()));
+    assert_eq!(ask(&vicuna())["tokens"], 12);
 }
 
 #[test]

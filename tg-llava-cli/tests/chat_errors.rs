@@ -96,7 +96,7 @@ fn damaged_models() {
 }
 
 #[test]
-fn nan_weights_are_a_warning() {
+fn nan_weights_are_a_warning_and_no_answer() {
     let model = copy_of("vicuna-tiny");
     rewrite(&model.path().join("model.safetensors"), |tensors| {
         let norm = tensors.get_mut("model.norm.weight").unwrap();
@@ -106,7 +106,7 @@ fn nan_weights_are_a_warning() {
     });
     let output = chat(model.path()).arg("Hi").output().unwrap();
     let messages = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{messages}");
+    assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]), "{messages}");
     assert_snapshot("nan_weights", &messages);
 }
 
@@ -217,9 +217,11 @@ fn devices_that_this_build_lacks() {
 
 #[cfg(feature = "flex")]
 #[test]
-fn bf16_on_a_cpu_is_slow() {
-    let text = outcome(chat(&vicuna()).args(["--dtype", "bf16", "--json", "Hi"]), &[]);
-    assert!(text.contains("warning: bf16 is over ten times slower"), "{text}");
+fn half_precision_on_a_cpu_is_slow() {
+    for (dtype, slower) in [("bf16", "over ten times slower"), ("f16", "about five times slower")] {
+        let text = outcome(chat(&vicuna()).args(["--dtype", dtype, "--json", "Hi"]), &[]);
+        assert!(text.contains(&format!("warning: {dtype} is {slower}")), "{text}");
+    }
 }
 
 /// The checksum of PNG chunks.

@@ -1,13 +1,34 @@
 //! `parity`: this build's numbers against golden folders.
 
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
 use serde_json::json;
 
-use crate::args::ParityArgs;
+use crate::args::OutputArgs;
 use crate::console::{Console, print, print_json};
-use crate::device::{self, Usual};
+use crate::device::{self, ComputeArgs, Usual};
 use crate::failure::Failure;
-use crate::parity::{self, ParityOptions};
+use crate::parity::{self, MODEL_GROUPS, ParityOptions};
 use crate::progress::Progress;
+
+/// Arguments of `parity`.
+#[derive(Debug, Args)]
+pub struct ParityArgs {
+    /// Golden folders; what is in them is recognised by their files
+    #[arg(required = true, value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+    /// Compare only these groups of model folders, separated by commas, and no other folders
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',', value_parser = PossibleValuesParser::new(MODEL_GROUPS))]
+    pub only: Vec<String>,
+    /// Device and number format.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    /// Output format.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
 
 /// Runs the command.
 ///

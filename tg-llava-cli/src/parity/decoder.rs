@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use burn::tensor::Device;
 use serde::Deserialize;
-use tg_llava_core::generate::{Decoding, GenerateOptions};
+use tg_llava_core::generate::{GenerateOptions, Request};
 use tg_llava_core::model::{GuideTexts, ModelBatch, TgLlava};
 use tg_llava_core::multimodal::SpliceRow;
 use tg_llava_core::tokenizer::TextTokenizer;
@@ -13,6 +13,7 @@ use tg_llava_core::weights::{LoadOptions, load_model};
 
 use super::ParityOptions;
 use super::golden::{Array, Golden, Group, to_host};
+use super::model::generate;
 use super::report::Row;
 
 /// As for model cases.
@@ -89,11 +90,8 @@ fn recorded(model: &TgLlava, golden: &Golden, options: &ParityOptions) -> anyhow
 }
 
 fn answer(model: &TgLlava, prompt: &[i64], count: usize) -> anyhow::Result<Vec<i64>> {
-    let (plan, embeds) = model.embed(&text_batch(prompt))?;
     let options = GenerateOptions { max_new_tokens: count, ..GenerateOptions::default() };
-    let mut decoding = Decoding::start(model, &plan, embeds, options)?;
-    while decoding.step()?.is_some() {}
-    Ok(decoding.answers()[0].clone())
+    Ok(generate(model, Request::text(prompt.to_vec(), options))?.0)
 }
 
 fn text_batch(ids: &[i64]) -> ModelBatch {

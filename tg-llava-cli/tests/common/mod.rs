@@ -111,3 +111,21 @@ pub fn stdout(command: &mut Command) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
+
+/// The first token of the answer to `question`.
+pub fn first_token(model: &Path, question: &str) -> i64 {
+    let options = tg_llava_core::assistant::AssistantOptions::default();
+    let device = tg_llava_cli::device::any().unwrap();
+    let assistant = tg_llava_core::assistant::Assistant::load(model, &device, &options, &mut |_| {}).unwrap();
+    let mut chat = tg_llava_core::assistant::Chat::new();
+    chat.ask(question).unwrap();
+    let mut answer = assistant.answer(&chat, &assistant.generate_options()).unwrap();
+    answer.next();
+    answer.token_ids()[0]
+}
+
+/// Makes `token` one that ends answers, by generation_config.json.
+pub fn end_with(model: &Path, token: i64) {
+    let config = serde_json::json!({ "eos_token_id": [2, token] });
+    std::fs::write(model.join("generation_config.json"), config.to_string()).unwrap();
+}

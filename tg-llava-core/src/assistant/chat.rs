@@ -1,11 +1,10 @@
-use burn::tensor::Tensor;
-
 use super::Assistant;
-use crate::conversation::{Conversation, Template, Turn, guide_text};
+use super::prompt::{PromptWriter, without_pictures};
+use crate::conversation::{ImageMarks, Speaker, Turn};
 use crate::error::{Error, Result};
-use crate::generate::{Answer, Decoding, GenerateOptions};
-use crate::model::{GuideTexts, ImageBatch, VisionFeatures};
-use crate::multimodal::{MultimodalError, SplicePlan, SpliceRow, SpliceSettings, splice};
+use crate::generate::{Answer, Engine, GenerateOptions, Request};
+use crate::model::{ImageBatch, VisionFeatures};
+use crate::multimodal::MultimodalError;
 use crate::preprocess::RgbImage;
 use crate::tokenizer::{GuideCut, IMAGE_TAG};
 
@@ -62,7 +61,7 @@ impl Chat {
         Ok(())
     }
 
-    /// Notes the model's answer to the last question.
+    /// Notes the model's answer to the last question. `<image>` in it is text and stands for no picture.
     pub fn answered(&mut self, answer: &str) {
         self.turns.push(Turn::gpt(answer));
     }
@@ -74,34 +73,30 @@ impl Chat {
         }
     }
 
+    /// Forgets the pictures that no question was asked about yet; how many these were.
+    pub fn withdraw(&mut self) -> usize {
+        self.images.truncate(self.images.len() - self.pending);
+        std::mem::take(&mut self.pending)
+    }
+
     /// What was said, with `<image>` where pictures were shown.
     pub fn turns(&self) -> &[Turn] {
         &self.turns
+    }
+
+    /// What was said, for a prompt: only questions show pictures.
+    fn prompt_turns(&self) -> Vec<Turn> {
+        let turn = |turn: &Turn| match turn.from {
+            Speaker::Human => turn.clone(),
+            Speaker::Gpt => without_pictures(turn),
+        };
+        self.turns.iter().map(turn).collect()
     }
 
     /// Number of pictures shown.
     pub fn num_images(&self) -> usize {
         self.images.len()
     }
-}
-
-/// The prompt of `turns`, the last of which waits for its answer, with pictures marked as the template, or
-/// `start_end` (`mm_use_im_start_end`), wants it.
-///
-/// # Errors
-/// Where the template cannot hold the conversation.
-pub fn open_prompt(template: &Template, turns: &[Turn], start_end: bool) -> Result<String> {
-    let mark = match (template.wraps_images(), start_end) {
-        (true, _) => "<Image><image></Image>",
-        (false, true) => "<im_start><image><im_end>",
-        (false, false) => IMAGE_TAG,
-    };
-    let mut conversation = Conversation::new(template);
-    for turn in turns {
-        conversation.push(turn.from.role(), turn.value.replace(IMAGE_TAG, mark));
-    }
-    conversation.push_open_answer();
-    Ok(conversation.prompt()?.text)
 }
 
 impl Assistant {
@@ -117,13 +112,42 @@ impl Assistant {
         Ok(EncodedImage { features: self.model.vision_features(&batch)? })
     }
 
+    /// How this checkpoint's prompts are written.
+    pub fn prompt_writer(&self) -> PromptWriter<'_> {
+        let mm = self.model.config().multimodal.as_ref();
+        PromptWriter {
+            template: &self.template,
+            tokenizer: &self.tokenizer,
+            guide: self.guide_tokenizer.as_ref(),
+            guide_turn: mm.map(|mm| mm.guide_turn).unwrap_or_default(),
+            guide_cut: GuideCut::KeepEnd,
+            marks: match mm.is_some_and(|mm| mm.use_im_start_end) {
+                true => ImageMarks::StartEnd,
+                false => ImageMarks::None,
+            },
+        }
+    }
+
     /// The prompt of a conversation whose answer is due, as text.
     ///
     /// # Errors
     /// Where the template cannot hold the conversation.
     pub fn prompt(&self, chat: &Chat) -> Result<String> {
-        let start_end = self.model.config().multimodal.as_ref().is_some_and(|mm| mm.use_im_start_end);
-        open_prompt(&self.template, &chat.turns, start_end)
+        self.prompt_writer().text(&chat.prompt_turns())
+    }
+
+    /// The request for the answer to the last question of `chat`, for an [`Engine`].
+    ///
+    /// # Errors
+    /// Where the template cannot hold the conversation, or a text cannot be tokenized.
+    pub fn request(&self, chat: &Chat, options: &GenerateOptions) -> Result<Request> {
+        let images = chat.images.iter().map(|image| image.features.clone()).collect();
+        self.prompt_writer().request(&chat.prompt_turns(), images, options.clone())
+    }
+
+    /// An engine that answers any number of requests at once.
+    pub fn engine(&self) -> Engine<'_> {
+        Engine::new(&self.model, Some(&self.tokenizer))
     }
 
     /// Begins to answer the last question of `chat`.
@@ -131,47 +155,60 @@ impl Assistant {
     /// # Errors
     /// Where the prompt does not fit the model.
     pub fn answer(&self, chat: &Chat, options: &GenerateOptions) -> Result<Answer<'_>> {
-        let prompt = self.prompt(chat)?;
-        let row = SpliceRow {
-            input_ids: self.tokenizer.encode_with_images(&prompt)?.ids,
-            labels: None,
-            images: (0..chat.images.len()).collect(),
-        };
-        let config = self.model.config();
-        let settings = SpliceSettings {
-            image_tokens: config.multimodal.as_ref().map_or(0, |mm| mm.num_image_tokens()),
-            // A prompt is never cut: one that is too long is an error.
-            max_length: usize::MAX,
-            padding_side: config.padding_side,
-            vocab_size: config.llm.vocab_size,
-        };
-        let plan = SplicePlan::new(&[row], settings)?;
-        let image_tokens = match chat.images.is_empty() {
-            true => None,
-            false => Some(self.guided_tokens(chat)?),
-        };
-        let inputs_embeds = splice(&plan, &self.model.llm, image_tokens);
-        let decoding = Decoding::start(&self.model, &plan, inputs_embeds, options.clone())?;
-        Ok(Answer::new(decoding, &self.tokenizer, options))
+        Answer::new(&self.model, &self.tokenizer, self.request(chat, options)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::super::AssistantOptions;
+    use super::*;
+    use crate::multimodal::IMAGE_TOKEN_INDEX;
+    use crate::preprocess::{DecodeOptions, decode_file};
+
+    #[test]
+    fn an_image_mark_in_an_answer_is_text() {
+        let model =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/vicuna-tiny");
+        let assistant =
+            Assistant::load(&model, &Device::flex(), &AssistantOptions::default(), &mut |_| {}).unwrap();
+        let photo = decode_file(model.join("photo.png"), &DecodeOptions::default()).unwrap();
+        let options = GenerateOptions { max_new_tokens: 2, ..assistant.generate_options() };
+        let mut chat = Chat::new();
+        chat.show(assistant.encode_image(&photo).unwrap());
+        chat.ask("What is this?").unwrap();
+        let marks = |ids: &[i64]| ids.iter().filter(|&&id| id == IMAGE_TOKEN_INDEX).count();
+        let before = assistant.request(&chat, &options).unwrap().input_ids;
+        chat.answered("An <image> of a cat.");
+        chat.ask("And now?").unwrap();
+        let request = assistant.request(&chat, &options).unwrap();
+        assert_eq!((marks(&before), marks(&request.input_ids)), (1, 1));
+        // The words are all there, as the tokenizer writes them.
+        let ids: Vec<u32> = request.input_ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect();
+        let said = assistant.tokenizer.decode(&ids, true).unwrap();
+        assert!(said.contains("An <image> of a cat."), "{said}");
+        assert!(assistant.prompt(&chat).unwrap().contains("ASSISTANT: An <image> of a cat."));
+        assert!(assistant.answer(&chat, &options).unwrap().text().is_ok());
+        assert_eq!(chat.turns()[1].value, "An <image> of a cat.");
     }
 
-    fn guided_tokens(&self, chat: &Chat) -> Result<Tensor<3>> {
-        let mm = self.model.multimodal()?;
-        let of = |pick: fn(&VisionFeatures) -> Option<Tensor<3>>| {
-            chat.images.iter().map(|image| pick(&image.features)).collect::<Option<Vec<_>>>()
+    #[test]
+    fn pictures_without_a_question_can_be_withdrawn() {
+        let mut chat = Chat::new();
+        let image = || EncodedImage {
+            features: VisionFeatures {
+                images: burn::tensor::Tensor::zeros([1, 1, 1], &Device::flex()),
+                crops: None,
+            },
         };
-        let features = VisionFeatures {
-            images: Tensor::cat(chat.images.iter().map(|i| i.features.images.clone()).collect(), 0),
-            crops: of(|features| features.crops.clone()).map(|crops| Tensor::cat(crops, 0)),
-        };
-        let (ids, pad_id) = match &self.guide_tokenizer {
-            Some(tokenizer) => {
-                let text = guide_text(&chat.turns, mm.guide_turn)?;
-                (tokenizer.encode(&text, GuideCut::KeepEnd)?, tokenizer.pad_id())
-            }
-            None => (Vec::new(), 0),
-        };
-        let guides = GuideTexts { ids: vec![ids], pad_id, sample_of_image: vec![0; chat.images.len()] };
-        self.model.image_tokens(&features, &guides)
+        chat.show(image());
+        chat.ask("One?").unwrap();
+        chat.show(image());
+        chat.show(image());
+        assert_eq!((chat.withdraw(), chat.num_images(), chat.withdraw()), (2, 1, 0));
+        chat.ask("Two?").unwrap();
+        assert_eq!(chat.turns()[1].value, "Two?");
     }
 }

@@ -110,11 +110,6 @@ impl Assistant {
     /// ends a turn in its template.
     pub fn generate_options(&self) -> GenerateOptions {
         let defaults = &self.defaults;
-        let mut eos = self.model.config().llm.eos_token_ids.clone();
-        eos.extend(&defaults.eos_token_ids);
-        eos.extend(self.template.end_ids(&self.tokenizer).into_iter().map(i64::from));
-        eos.sort_unstable();
-        eos.dedup();
         let sampling = match defaults.do_sample {
             true => Sampling::Random {
                 temperature: defaults.temperature.unwrap_or(1.0),
@@ -127,12 +122,7 @@ impl Assistant {
         GenerateOptions {
             sampling,
             repetition_penalty: defaults.repetition_penalty.unwrap_or(1.0),
-            eos_token_ids: eos,
-            stop_strings: Some(self.template.end_mark().to_owned())
-                .into_iter()
-                .filter(|s| !s.is_empty())
-                .collect(),
-            ..GenerateOptions::default()
+            ..GenerateOptions::for_turns(&self.template, &self.tokenizer, &self.model.config().llm)
         }
     }
 }

@@ -3,7 +3,9 @@
 mod chat;
 mod codecs;
 mod load;
+mod prompt;
 
-pub use chat::{Chat, EncodedImage, open_prompt};
+pub use chat::{Chat, EncodedImage};
 pub use codecs::Codecs;
 pub use load::{Assistant, AssistantOptions};
+pub use prompt::PromptWriter;

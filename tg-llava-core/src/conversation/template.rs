@@ -136,12 +136,6 @@ impl Template {
         TEMPLATES.iter().find(|template| template.name == name).expect("the catalog holds its own names")
     }
 
-    /// The same template with another text before the first message.
-    #[must_use]
-    pub fn with_system(&self, system: impl Into<Cow<'static, str>>) -> Self {
-        Self { system: system.into(), ..self.clone() }
-    }
-
     /// What introduces messages of `role`.
     pub fn role(&self, role: Role) -> &'static str {
         self.roles[role as usize]

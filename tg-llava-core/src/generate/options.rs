@@ -1,4 +1,7 @@
+use crate::config::LlmConfig;
+use crate::conversation::Template;
 use crate::error::{Error, Result};
+use crate::tokenizer::TextTokenizer;
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,6 +50,17 @@ impl Default for GenerateOptions {
 }
 
 impl GenerateOptions {
+    /// The defaults with all that ends a turn of a conversation: the checkpoint's end tokens, those of the template
+    /// and the tokenizer, and the template's end mark as text.
+    pub fn for_turns(template: &Template, tokenizer: &TextTokenizer, llm: &LlmConfig) -> Self {
+        let mut eos_token_ids = llm.eos_token_ids.clone();
+        eos_token_ids.extend(template.end_ids(tokenizer).into_iter().map(i64::from));
+        eos_token_ids.sort_unstable();
+        eos_token_ids.dedup();
+        let stop_strings = vec![template.end_mark().to_owned()];
+        Self { eos_token_ids, stop_strings, ..Self::default() }
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors

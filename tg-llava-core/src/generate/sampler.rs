@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -13,8 +15,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler for one row of a batch; rows draw from streams of their own.
-    pub fn new(options: &GenerateOptions, row: usize) -> Self {
+    /// A sampler for one answer.
+    pub fn new(options: &GenerateOptions) -> Self {
         let seed = match options.sampling {
             Sampling::Random { seed, .. } => seed,
             Sampling::Greedy => 0,
@@ -22,13 +24,13 @@ impl Sampler {
         Self {
             sampling: options.sampling,
             repetition_penalty: options.repetition_penalty,
-            rng: StdRng::seed_from_u64(seed ^ (row as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+            rng: StdRng::seed_from_u64(seed),
         }
     }
 
     /// The next token by `scores` (one a token of the vocabulary), with `answer` the tokens so far.
-    pub fn next(&mut self, scores: &mut [f32], answer: &[i64]) -> i64 {
-        penalise(scores, answer, self.repetition_penalty);
+    pub fn next(&mut self, scores: &[f32], answer: &[i64]) -> i64 {
+        let scores = &*penalised(scores, answer, self.repetition_penalty);
         match self.sampling {
             Sampling::Greedy => argmax(scores),
             Sampling::Random { temperature, top_k, top_p, .. } => {
@@ -57,10 +59,12 @@ fn argmax(scores: &[f32]) -> i64 {
     best.0 as i64
 }
 
-fn penalise(scores: &mut [f32], answer: &[i64], penalty: f64) {
+/// The scores, those of the answer's tokens moved towards less likely.
+fn penalised<'a>(scores: &'a [f32], answer: &[i64], penalty: f64) -> Cow<'a, [f32]> {
     if penalty == 1.0 {
-        return;
+        return Cow::Borrowed(scores);
     }
+    let mut scores = scores.to_vec();
     let mut tokens: Vec<usize> = answer.iter().filter_map(|&t| usize::try_from(t).ok()).collect();
     tokens.sort_unstable();
     tokens.dedup();
@@ -69,6 +73,7 @@ fn penalise(scores: &mut [f32], answer: &[i64], penalty: f64) {
             *score = if *score < 0.0 { *score * penalty as f32 } else { *score / penalty as f32 };
         }
     }
+    Cow::Owned(scores)
 }
 
 /// Tokens that may be drawn with their probabilities, most probable first.
@@ -114,16 +119,16 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_first_of_equals_and_never_nan() {
-        let mut sampler = Sampler::new(&GenerateOptions::default(), 0);
-        assert_eq!(sampler.next(&mut [0.0, 2.0, 2.0, f32::NAN], &[]), 1);
+        let mut sampler = Sampler::new(&GenerateOptions::default());
+        assert_eq!(sampler.next(&[0.0, 2.0, 2.0, f32::NAN], &[]), 1);
     }
 
     #[test]
     fn the_penalty_moves_scores_towards_less_likely() {
         let options = GenerateOptions { repetition_penalty: 2.0, ..GenerateOptions::default() };
-        let mut scores = [4.0, 3.0, -1.0];
-        assert_eq!(Sampler::new(&options, 0).next(&mut scores, &[0, 2, 0]), 1);
-        assert_eq!(scores, [2.0, 3.0, -2.0]);
+        let scores = [4.0, 3.0, -1.0];
+        assert_eq!(Sampler::new(&options).next(&scores, &[0, 2, 0]), 1);
+        assert_eq!(*penalised(&scores, &[0, 2, 0], 2.0), [2.0, 3.0, -2.0]);
     }
 
     #[test]
@@ -138,10 +143,10 @@ mod tests {
 
     #[test]
     fn frequencies_follow_the_probabilities() {
-        let mut sampler = Sampler::new(&random(7, 1.0, 0, 1.0), 0);
+        let mut sampler = Sampler::new(&random(7, 1.0, 0, 1.0));
         let draws = 20_000;
         let scores = [0.25f32.ln(), 0.75f32.ln()];
-        let ones: i64 = (0..draws).map(|_| sampler.next(&mut scores.clone(), &[])).sum();
+        let ones: i64 = (0..draws).map(|_| sampler.next(&scores, &[])).sum();
         let share = ones as f64 / f64::from(draws);
         assert!((share - 0.75).abs() < 0.015, "{share}");
     }
@@ -156,8 +161,8 @@ mod tests {
         ) {
             let options = random(seed, 0.8, top_k, top_p);
             let draw = || {
-                let mut sampler = Sampler::new(&options, 3);
-                (0..8).map(|_| sampler.next(&mut scores.clone(), &[])).collect::<Vec<_>>()
+                let mut sampler = Sampler::new(&options);
+                (0..8).map(|_| sampler.next(&scores, &[])).collect::<Vec<_>>()
             };
             let first = draw();
             prop_assert_eq!(&first, &draw());

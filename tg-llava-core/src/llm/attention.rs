@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::DecoderContext;
 use crate::config::LlmConfig;
-use crate::nn::{LayerCache, apply_linear, apply_rotary, attention, linear, merge_heads, split_heads};
+use crate::nn::{LayerRows, apply_linear, apply_rotary, attention, linear, merge_heads, split_heads};
 
 /// Causal self-attention with rotary positions and grouped key heads.
 #[derive(Module, Debug)]
@@ -39,22 +39,17 @@ impl DecoderAttention {
     /// # Shapes
     /// - x: `[batch, len, hidden]`, output the same
     /// - cache: this layer's, where earlier tokens are to be seen too
-    pub fn forward(
-        &self,
-        x: Tensor<3>,
-        context: &DecoderContext,
-        cache: Option<&mut LayerCache>,
-    ) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, context: &DecoderContext, cache: Option<LayerRows<'_>>) -> Tensor<3> {
         let query = split_heads(apply_linear(&self.q_proj, x.clone()), self.num_heads);
         let key = split_heads(apply_linear(&self.k_proj, x.clone()), self.num_kv_heads);
         let value = split_heads(apply_linear(&self.v_proj, x), self.num_kv_heads);
         let query = apply_rotary(query, &context.rotary);
         let key = apply_rotary(key, &context.rotary);
-        let (key, value) = match cache {
-            Some(cache) => cache.append(context.past_len, key, value),
-            None => (key, value),
+        let bias = context.bias.as_ref();
+        let attended = match cache {
+            Some(rows) => rows.attend(query, key, value, bias),
+            None => attention(query, key, value, bias, None),
         };
-        let attended = attention(query, key, value, context.bias.as_ref(), None);
         apply_linear(&self.o_proj, merge_heads(attended))
     }
 }

@@ -5,8 +5,8 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use super::DecoderLayer;
 use crate::config::LlmConfig;
 use crate::nn::{
-    KvCache, RotaryConfig, RotaryTables, apply_linear, apply_tied, causal_bias, combine_bias,
-    key_padding_bias, linear, rms_norm,
+    CachedRows, KvCache, RotaryConfig, RotaryTables, apply_linear, apply_tied, causal_bias, combine_bias,
+    key_padding_bias, linear, rms_norm, rows_alike,
 };
 
 /// A causal language model of the Llama or Qwen2 family.
@@ -43,10 +43,8 @@ pub struct TokenBatch {
 pub struct DecoderContext {
     /// Cosines and sines of the new tokens' positions.
     pub rotary: RotaryTables,
-    /// What may be seen, `[batch or 1, 1, len or 1, past_len + len]`; `None` where everything may.
+    /// What may be seen, `[batch or 1, 1, len or 1, past + len]`; `None` where everything may.
     pub bias: Option<Tensor<4>>,
-    /// Tokens in the cache before this pass.
-    pub past_len: usize,
 }
 
 impl LlmConfig {
@@ -111,29 +109,43 @@ impl Llm {
         }
     }
 
-    /// An empty cache for `batch` rows of `capacity` tokens, in the dtype of the weights.
-    pub fn new_cache(&self, batch: usize, capacity: usize) -> KvCache {
-        let shape = [batch, self.num_kv_heads, capacity, self.rotary.head_dim];
-        KvCache::new(self.layers.len(), shape, self.dtype(), &self.device())
+    /// A cache without any slot, in the dtype of the weights.
+    pub fn new_cache(&self) -> KvCache {
+        let token = [self.num_kv_heads, self.rotary.head_dim];
+        KvCache::new(self.layers.len(), token, self.dtype(), &self.device())
+    }
+
+    /// Most rows of [`Llm::forward`] with one token each whose scores are to the bit those of each row alone; see
+    /// [`rows_alike`].
+    pub fn rows_alike(&self) -> usize {
+        let weight = |layer: &DecoderLayer| layer.self_attn.q_proj.weight.val();
+        self.layers.first().map_or(usize::MAX, |layer| rows_alike(&weight(layer)))
     }
 
     /// Prepares rotary tables and masks for `tokens` behind what `cache` holds.
-    pub fn context(&self, tokens: &TokenBatch, cache: Option<&KvCache>) -> DecoderContext {
+    ///
+    /// # Panics
+    /// Where cached rows have padding, or several of them more than one token: a programmer's error.
+    pub fn context(&self, tokens: &TokenBatch, cache: Option<&CachedRows<'_>>) -> DecoderContext {
         let device = self.device();
         let len = tokens.positions.first().map_or(0, Vec::len);
-        let past_len = cache.map_or(0, KvCache::len);
-        let keys: Vec<Vec<bool>> = match cache {
+        let padded = tokens.mask.iter().flatten().any(|&real| !real);
+        let past = match cache {
             Some(cache) => {
-                cache.key_mask().iter().zip(&tokens.mask).map(|(old, new)| [&old[..], new].concat()).collect()
+                assert!(
+                    !padded && (len == 1 || tokens.mask.len() == 1),
+                    "each cached row has its own length"
+                );
+                cache.lengths()
             }
-            None => tokens.mask.clone(),
+            None => vec![0; tokens.positions.len()],
         };
-        let causal = (len > 1).then(|| causal_bias(len, past_len + len, &device));
-        let padded = keys.iter().flatten().any(|&real| !real);
+        // One token sees all before it; rows with more of them are alone, or begin together.
+        let causal = (len > 1).then(|| causal_bias(len, past[0] + len, &device));
+        let contexts: Vec<usize> = past.iter().map(|past| past + len).collect();
         DecoderContext {
-            rotary: self.rotary.tables(&tokens.positions, past_len + len, &device),
-            bias: combine_bias(causal, padded.then(|| key_padding_bias(&keys, &device))),
-            past_len,
+            rotary: self.rotary.tables(&tokens.positions, &contexts, &device),
+            bias: combine_bias(causal, padded.then(|| key_padding_bias(&tokens.mask, &device))),
         }
     }
 
@@ -143,24 +155,21 @@ impl Llm {
     /// - inputs_embeds: `[batch, len, hidden]`, output the same
     ///
     /// # Panics
-    /// Where `cache` has no room for `len` more tokens: callers size it (see [`crate::generate`]).
+    /// Where a row of `cache` has no room for `len` more tokens: callers size it (see [`crate::generate`]).
     pub fn forward(
         &self,
         inputs_embeds: Tensor<3>,
         tokens: &TokenBatch,
-        mut cache: Option<&mut KvCache>,
+        mut cache: Option<CachedRows<'_>>,
     ) -> Tensor<3> {
-        let context = self.context(tokens, cache.as_deref());
+        let context = self.context(tokens, cache.as_ref());
         let len = inputs_embeds.dims()[1];
-        if let Some(cache) = cache.as_deref_mut() {
-            assert!(cache.len() + len <= cache.capacity(), "the KV cache is full");
-            cache.note(&tokens.mask);
-        }
+        assert!(cache.as_ref().is_none_or(|cache| cache.has_room(len)), "the KV cache is full");
         let mut hidden = inputs_embeds;
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(hidden, &context, cache.as_deref_mut().map(|c| c.layer(index)));
+            hidden = layer.forward(hidden, &context, cache.as_mut().map(|cache| cache.layer(index)));
         }
-        if let Some(cache) = cache {
+        if let Some(mut cache) = cache {
             cache.advance(len);
         }
         rms_norm(&self.norm, hidden)

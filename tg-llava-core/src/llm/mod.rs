@@ -2,6 +2,8 @@
 
 mod attention;
 mod block;
+#[cfg(test)]
+mod cache_tests;
 mod decoder;
 mod walk;
 

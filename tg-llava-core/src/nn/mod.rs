@@ -20,7 +20,7 @@ pub use activation::Activation;
 pub use attention::{attention, merge_heads, split_heads};
 pub use cast::cast_to;
 pub use encoder::{EncoderAttention, EncoderLayer, EncoderLayerConfig};
-pub use kv_cache::{KvCache, LayerCache};
+pub use kv_cache::{CachedRows, KvCache, LayerRows};
 pub use loss::{IGNORE_INDEX, LossTargets, cross_entropy};
 pub use mask::{causal_bias, combine_bias, key_padding_bias};
 pub use mlp::{GatedMlp, GatedMlpConfig, Mlp, MlpConfig};
@@ -37,6 +37,20 @@ pub fn linear(d_input: usize, d_output: usize, bias: bool, std: f64, device: &De
         LinearConfig::new(d_input, d_output).with_bias(bias).with_initializer(normal).init(device);
     layer.bias = bias.then(|| Initializer::Zeros.init([d_output], device));
     layer
+}
+
+/// Rows of a product with `weight` that are computed to the bit as each alone would be; no limit where the backend
+/// sums in an order that is its own affair.
+#[cfg_attr(
+    not(feature = "flex"),
+    expect(unused_variables, reason = "the CPU's kernels alone make this promise")
+)]
+pub fn rows_alike(weight: &Tensor<2>) -> usize {
+    #[cfg(feature = "flex")]
+    if cpu::reads_by_row(weight) {
+        return cpu::MOST_ROWS;
+    }
+    usize::MAX
 }
 
 /// `x W + bias`.

@@ -88,35 +88,32 @@ impl RotaryConfig {
         }
     }
 
-    /// Tables for `positions`: one row a sample, rows of equal length. `seq_len` is the number of tokens in
-    /// the context (it matters for dynamic scaling alone).
-    pub fn tables(&self, positions: &[Vec<usize>], seq_len: usize, device: &Device) -> RotaryTables {
-        let frequencies = self.inverse_frequencies(seq_len);
+    /// Tables for `positions`: one row a sample, rows of equal length. `seq_lens` is the number of tokens in each
+    /// row's context (it matters for dynamic scaling alone).
+    pub fn tables(&self, positions: &[Vec<usize>], seq_lens: &[usize], device: &Device) -> RotaryTables {
         let divisor = match self.scaling {
             Some(RopeScaling::Linear { factor }) => factor as f32,
             _ => 1.0,
         };
         // Rows are mostly alike; one row then serves the whole batch.
-        let rows = match positions {
-            [first, rest @ ..] if rest.iter().all(|row| row == first) => &positions[..1],
-            all => all,
-        };
-        let len = rows.first().map_or(0, Vec::len);
-        let mut cos = Vec::with_capacity(rows.len() * len * self.head_dim);
+        let alike = positions.iter().zip(seq_lens).all(|row| row == (&positions[0], &seq_lens[0]));
+        let rows = if alike { positions.len().min(1) } else { positions.len() };
+        let len = positions.first().map_or(0, Vec::len);
+        let mut cos = Vec::with_capacity(rows * len * self.head_dim);
         let mut sin = Vec::with_capacity(cos.capacity());
-        for &position in rows.iter().flatten() {
-            let angles: Vec<f32> = frequencies.iter().map(|f| position as f32 / divisor * f).collect();
-            // Hugging Face's layout: the two halves of a head, not neighbours, form the rotated pairs.
-            for _half in 0..2 {
-                cos.extend(angles.iter().map(|a| a.cos()));
-                sin.extend(angles.iter().map(|a| a.sin()));
+        for (positions, &seq_len) in positions.iter().zip(seq_lens).take(rows) {
+            let frequencies = self.inverse_frequencies(seq_len);
+            for &position in positions {
+                let angles: Vec<f32> = frequencies.iter().map(|f| position as f32 / divisor * f).collect();
+                // Hugging Face's layout: the two halves of a head, not neighbours, form the rotated pairs.
+                for _half in 0..2 {
+                    cos.extend(angles.iter().map(|a| a.cos()));
+                    sin.extend(angles.iter().map(|a| a.sin()));
+                }
             }
         }
         let tensor = |values: Vec<f32>| {
-            Tensor::from_data(
-                TensorData::new(values, [rows.len(), 1, len, self.head_dim]),
-                (device, DType::F32),
-            )
+            Tensor::from_data(TensorData::new(values, [rows, 1, len, self.head_dim]), (device, DType::F32))
         };
         RotaryTables { cos: tensor(cos), sin: tensor(sin) }
     }
@@ -150,7 +147,7 @@ mod tests {
     fn quarter_turn_pairs_the_halves() {
         let device = Device::flex();
         let config = RotaryConfig { head_dim: 2, ..config(None) };
-        let tables = config.tables(&[vec![1]], 1, &device);
+        let tables = config.tables(&[vec![1]], &[1], &device);
         let x = Tensor::<1>::from_floats([1.0, 0.0], &device).reshape([1, 1, 1, 2]);
         let y = apply_rotary(x, &tables).into_data().try_to_vec::<f32>().unwrap();
         assert!((y[0] - 1f32.cos()).abs() < 1e-6 && (y[1] - 1f32.sin()).abs() < 1e-6);

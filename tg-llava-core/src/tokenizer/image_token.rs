@@ -54,10 +54,22 @@ impl TextTokenizer {
     /// # Errors
     /// [`TokenizerError::Encode`] where the tokenizer refuses the text.
     pub fn encode_with_images(&self, prompt: &str) -> Result<Tokenized, TokenizerError> {
+        self.encode_between_images(prompt.split(IMAGE_TAG))
+    }
+
+    /// As [`Self::encode_with_images`], from the pieces of a prompt between its pictures: `<image>` inside a piece
+    /// is text.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] where the tokenizer refuses the text.
+    pub fn encode_between_images<'p>(
+        &self,
+        pieces: impl IntoIterator<Item = &'p str>,
+    ) -> Result<Tokenized, TokenizerError> {
         let mut out = Tokenized::default();
         let mut offset = 0;
         let mut skip = 0;
-        for (i, piece) in prompt.split(IMAGE_TAG).enumerate() {
+        for (i, piece) in pieces.into_iter().enumerate() {
             let tokens = self.encode_with_spans(piece, true)?;
             if i == 0 {
                 let begins = self.special().bos.map(i64::from);

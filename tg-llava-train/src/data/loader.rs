@@ -137,6 +137,14 @@ impl Loader {
                 Err(error) => return Err(error),
             }
         }
+        self.collate(examples, model)
+    }
+
+    /// The micro-batch of `examples`, which [`Self::teaches`] approved.
+    ///
+    /// # Errors
+    /// [`DataError`] where an example does not fit the model.
+    pub fn collate(&self, examples: Vec<Example>, model: &ModelConfig) -> Result<Micro, DataError> {
         Ok(Micro::new(examples, self.guide_pad(), model)?)
     }
 

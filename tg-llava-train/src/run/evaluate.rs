@@ -2,18 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Int, Tensor, TensorData};
 use serde::Serialize;
-use tg_llava_core::assistant::open_prompt;
-use tg_llava_core::conversation::{Speaker, Turn, guide_text};
-use tg_llava_core::generate::{Decoding, Detokenizer, GenerateOptions};
-use tg_llava_core::model::{GuideTexts, ImageBatch, TgLlava, VisionFeatures};
-use tg_llava_core::multimodal::{SplicePlan, SpliceRow, SpliceSettings, splice};
-use tg_llava_core::preprocess::{PreparedImage, decode_file};
-use tg_llava_core::{Error, Result};
+use tg_llava_core::generate::{Event, RequestId};
+use tg_llava_core::model::TgLlava;
 
 use super::RunError;
-use crate::data::{Loader, Sample, SampleEncoder};
+use super::ask::Asking;
+use crate::data::{DataError, Loader};
 use crate::engine::{ModelInput, scalar};
 
 /// How a model is checked.
@@ -30,7 +25,7 @@ pub struct EvaluateOptions {
 /// What came of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// Samples that were looked at.
+    /// Samples that were answered, or looked at where no answers are generated.
     pub samples: usize,
     /// Mean cross-entropy over all supervised tokens.
     pub loss: Option<f64>,
@@ -39,6 +34,9 @@ pub struct Evaluation {
     /// Each sample's answer, where answers were generated.
     #[serde(skip)]
     pub predictions: Vec<Prediction>,
+    /// Samples that could not be checked, wholly or in part, each once.
+    #[serde(skip)]
+    pub failures: Vec<SampleFailure>,
 }
 
 impl Evaluation {
@@ -61,42 +59,66 @@ pub struct Prediction {
     pub answer: String,
 }
 
-/// Checks `model`, which must be on a device that does not record gradients, on samples of `loader`.
-/// `progress` is told how many samples each batch held; where it returns false, the check ends there.
+/// A sample that could not be checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SampleFailure {
+    /// Its number in the data set.
+    pub index: usize,
+    /// Its id.
+    pub id: String,
+    /// Why, with the data file and the line.
+    pub message: String,
+}
+
+/// What a check tells while it goes on.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress<'a> {
+    /// A sample's answer, in the order of the samples.
+    Answered(&'a Prediction),
+    /// A sample that could not be checked.
+    Failed(&'a SampleFailure),
+    /// So many more samples are done.
+    Done(usize),
+}
+
+/// Checks `model`, which must be on a device that does not record gradients, on samples of `loader`. A sample that
+/// cannot be used is noted in the result, whatever the loader does about such samples, and the others go on.
+/// `watch` is told what comes; where it returns false, the check ends with that batch.
 ///
 /// # Errors
-/// Where a sample cannot be used or the model cannot compute.
+/// Where the data file cannot be read any more, or the model cannot compute a loss.
 pub fn evaluate(
     model: &TgLlava,
     loader: &Loader,
     indices: &[usize],
     options: &EvaluateOptions,
-    progress: &mut dyn FnMut(usize) -> bool,
-) -> std::result::Result<Evaluation, RunError> {
-    let mut result = Evaluation::default();
+    watch: &mut dyn FnMut(Progress<'_>) -> bool,
+) -> Result<Evaluation, RunError> {
+    let mut check = Check { model, loader, result: Evaluation::default(), watch, told: 0, goes_on: true };
     let (mut loss, mut tokens) = (0.0, 0.0);
-    for chunk in indices.chunks(options.batch_size.max(1)) {
+    for batch in indices.chunks(options.batch_size.max(1)) {
         if options.loss {
-            let (sum, count) = batch_loss(model, loader, chunk)?;
+            let (sum, count) = check.loss(batch)?;
             loss += sum;
             tokens += count;
         }
         match options.max_new_tokens {
-            Some(budget) => {
-                let samples = chunk.iter().map(|&i| loader.dataset().sample(i));
-                let samples = samples.collect::<std::result::Result<Vec<Sample>, _>>()?;
-                result.predictions.extend(answers(model, loader.encoder(), &samples, budget)?);
-            }
-            None => result.samples += chunk.len(),
+            Some(budget) => check.answer(batch, budget)?,
+            None => check.result.samples += batch.len(),
         }
-        if !progress(chunk.len()) {
+        check.tell_failures();
+        check.tell(|_| Progress::Done(batch.len()));
+        if !check.goes_on {
             break;
         }
     }
+    let mut result = check.result;
     if options.loss {
         result.loss = Some(if tokens > 0.0 { loss / tokens } else { f64::NAN });
     }
-    if options.max_new_tokens.is_some() {
+    if options.max_new_tokens.is_none() {
+        result.samples -= result.failures.len();
+    } else {
         result.samples = result.predictions.len();
         let right = |p: &&Prediction| p.answer.trim() == p.expected.trim();
         result.correct = Some(result.predictions.iter().filter(right).count());
@@ -104,149 +126,113 @@ pub fn evaluate(
     Ok(result)
 }
 
-/// Sum of the cross-entropies of a batch, and over how many tokens.
-fn batch_loss(
-    model: &TgLlava,
-    loader: &Loader,
-    indices: &[usize],
-) -> std::result::Result<(f64, f64), RunError> {
-    let micro = loader.micro(indices, model.config())?;
-    if micro.is_empty() {
-        return Ok((0.0, 0.0));
-    }
-    let count = micro.supervised() as f64;
-    Ok((scalar(model.loss(&micro.batch.on_device(model))?)? * count, count))
+struct Check<'a> {
+    model: &'a TgLlava,
+    loader: &'a Loader,
+    result: Evaluation,
+    watch: &'a mut dyn FnMut(Progress<'_>) -> bool,
+    /// Failures that were told of.
+    told: usize,
+    goes_on: bool,
 }
 
-/// Answers to the last question of each sample. Pictures that samples share are looked at once.
-fn answers(
-    model: &TgLlava,
-    encoder: &SampleEncoder,
-    samples: &[Sample],
-    max_new_tokens: usize,
-) -> std::result::Result<Vec<Prediction>, RunError> {
-    let mut rows = Vec::new();
-    let mut pictures = Pictures::default();
-    let mut guides = GuideTexts { ids: Vec::new(), pad_id: 0, sample_of_image: Vec::new() };
-    let mut predictions = Vec::new();
-    for sample in samples {
-        let Some((asked, expected)) = last_question(&sample.conversations) else { continue };
-        let start_end = model.config().multimodal.as_ref().is_some_and(|mm| mm.use_im_start_end);
-        let prompt = open_prompt(&encoder.options.template, asked, start_end)?;
-        let first = pictures.places.len();
-        for file in &sample.images {
-            pictures.add(file, encoder)?;
-            guides.sample_of_image.push(rows.len());
-        }
-        rows.push(SpliceRow {
-            input_ids: encoder.tokenizer.encode_with_images(&prompt).map_err(Error::from)?.ids,
-            labels: None,
-            images: (first..pictures.places.len()).collect(),
-        });
-        let question = guide_text(asked, encoder.options.guide_turn).map_err(Error::from)?;
-        match &encoder.guide {
-            Some(guide) => {
-                guides.pad_id = guide.pad_id();
-                guides.ids.push(guide.encode(&question, encoder.options.guide_cut).map_err(Error::from)?);
+impl Check<'_> {
+    /// Sum of the cross-entropies of a batch, and over how many tokens.
+    fn loss(&mut self, indices: &[usize]) -> Result<(f64, f64), RunError> {
+        let mut examples = Vec::with_capacity(indices.len());
+        for &index in indices {
+            let example = match self.loader.example(index) {
+                Ok(example) => example,
+                Err(DataError::Sample { id, problem, .. }) => {
+                    self.fail(index, &id, &problem);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match self.loader.teaches(&example, self.model.config()) {
+                Ok(true) => examples.push(example),
+                Ok(false) => self.fail(index, &example.id, &"no answer to learn, so it has no loss"),
+                Err(DataError::Sample { id, problem, .. }) => self.fail(index, &id, &problem),
+                Err(error) => return Err(error.into()),
             }
-            None => guides.ids.push(Vec::new()),
         }
-        let (id, answer) = (sample.id.clone(), String::new());
-        predictions.push(Prediction { id, question, expected: expected.to_owned(), answer });
+        let micro = self.loader.collate(examples, self.model.config())?;
+        if micro.is_empty() {
+            return Ok((0.0, 0.0));
+        }
+        let count = micro.supervised() as f64;
+        Ok((scalar(self.model.loss(&micro.batch.on_device(self.model))?)? * count, count))
     }
-    if rows.is_empty() {
-        return Ok(predictions);
-    }
-    let image_tokens = match pictures.places.is_empty() {
-        true => None,
-        false => Some(model.image_tokens(&pictures.features(model)?, &guides)?),
-    };
-    for (prediction, answer) in
-        predictions.iter_mut().zip(generate(model, encoder, &rows, image_tokens, max_new_tokens)?)
-    {
-        prediction.answer = answer;
-    }
-    Ok(predictions)
-}
 
-/// The conversation up to its last answer, and that answer.
-fn last_question(turns: &[Turn]) -> Option<(&[Turn], &str)> {
-    let last = turns.iter().rposition(|turn| turn.from == Speaker::Gpt)?;
-    Some((&turns[..last], &turns[last].value))
-}
-
-/// The pictures of a batch, each file once.
-#[derive(Default)]
-struct Pictures {
-    by_file: BTreeMap<String, usize>,
-    prepared: Vec<PreparedImage>,
-    /// For each picture mark of the batch, the index in `prepared`.
-    places: Vec<i64>,
-}
-
-impl Pictures {
-    fn add(&mut self, file: &str, encoder: &SampleEncoder) -> Result<()> {
-        let place = match self.by_file.get(file) {
-            Some(&place) => place,
-            None => {
-                let options = &encoder.options;
-                let picture = decode_file(options.image_folder.join(file), &options.decode)?;
-                self.prepared.push(encoder.images.prepare(&picture, options.aspect, options.detail));
-                self.by_file.insert(file.to_owned(), self.prepared.len() - 1);
-                self.prepared.len() - 1
+    /// Answers the last question of each sample, all at once. Pictures that samples share are looked at once.
+    fn answer(&mut self, indices: &[usize], max_new_tokens: usize) -> Result<(), RunError> {
+        let mut asking = Asking::new(self.model, self.loader.encoder(), max_new_tokens);
+        let mut asked: BTreeMap<RequestId, (usize, Prediction)> = BTreeMap::new();
+        for &index in indices {
+            let sample = match self.loader.dataset().sample(index) {
+                Ok(sample) => sample,
+                Err(DataError::Sample { id, problem, .. }) => {
+                    self.fail(index, &id, &problem);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match asking.ask(&sample) {
+                Ok((request, prediction)) => {
+                    asked.insert(request, (index, prediction));
+                }
+                Err(reason) => self.fail(index, &sample.id, &reason),
             }
-        };
-        self.places.push(place as i64);
+        }
+        while !asking.engine.is_empty() {
+            for event in asking.engine.step() {
+                match event {
+                    Event::Token { request, text, .. } | Event::Finished { request, text, .. } => {
+                        if let Some((_, prediction)) = asked.get_mut(&request) {
+                            prediction.answer += &text;
+                        }
+                    }
+                    Event::Failed { request, error } => {
+                        if let Some((index, prediction)) = asked.remove(&request) {
+                            self.fail(index, &prediction.id, &error);
+                        }
+                    }
+                }
+            }
+        }
+        // Requests are numbered in the order of the samples.
+        for (_, mut prediction) in asked.into_values() {
+            prediction.answer.truncate(prediction.answer.trim_end().len());
+            self.result.predictions.push(prediction);
+            self.tell(|result| Progress::Answered(&result.predictions[result.predictions.len() - 1]));
+        }
         Ok(())
     }
 
-    fn features(&self, model: &TgLlava) -> Result<VisionFeatures> {
-        let device = model.llm.device();
-        let batch = ImageBatch::new(&self.prepared, model.detail_perceiver.is_some(), &device);
-        let features = model.vision_features(&batch)?;
-        let count = self.places.len();
-        let places: Tensor<1, Int> =
-            Tensor::from_data(TensorData::new(self.places.clone(), [count]), &device);
-        Ok(VisionFeatures {
-            images: features.images.select(0, places.clone()),
-            crops: features.crops.map(|crops| crops.select(0, places)),
-        })
-    }
-}
-
-/// Greedy answers of a batch of prompts.
-fn generate(
-    model: &TgLlava,
-    encoder: &SampleEncoder,
-    rows: &[SpliceRow],
-    image_tokens: Option<Tensor<3>>,
-    max_new_tokens: usize,
-) -> Result<Vec<String>> {
-    let config = model.config();
-    let settings = SpliceSettings {
-        image_tokens: config.multimodal.as_ref().map_or(0, |mm| mm.num_image_tokens()),
-        max_length: usize::MAX,
-        padding_side: config.padding_side,
-        vocab_size: config.llm.vocab_size,
-    };
-    let plan = SplicePlan::new(rows, settings)?;
-    let inputs_embeds = splice(&plan, &model.llm, image_tokens);
-    let mut eos = config.llm.eos_token_ids.clone();
-    eos.extend(encoder.options.template.end_ids(&encoder.tokenizer).into_iter().map(i64::from));
-    let options =
-        GenerateOptions { max_new_tokens, eos_token_ids: eos.clone(), ..GenerateOptions::default() };
-    let mut decoding = Decoding::start(model, &plan, inputs_embeds, options)?;
-    while decoding.step()?.is_some() {}
-    let text = |ids: &Vec<i64>| -> Result<String> {
-        let mut detokenizer = Detokenizer::new(&encoder.tokenizer);
-        let mut text = String::new();
-        for &id in ids.iter().filter(|id| !eos.contains(id)) {
-            text += &detokenizer.push(id)?;
+    /// Notes a sample that cannot be checked: once, with every reason.
+    fn fail(&mut self, index: usize, id: &str, reason: &dyn std::fmt::Display) {
+        if let Some(known) = self.result.failures.iter_mut().rev().find(|failure| failure.index == index) {
+            let reason = reason.to_string();
+            if !known.message.contains(&reason) {
+                known.message += &format!("; {reason}");
+            }
+            return;
         }
-        text += &detokenizer.finish()?;
-        let end = encoder.options.template.end_mark();
-        let text = if end.is_empty() { text.as_str() } else { text.split(end).next().unwrap_or_default() };
-        Ok(text.trim().to_owned())
-    };
-    decoding.answers().iter().map(text).collect()
+        let (path, line) = (self.loader.dataset().path(index).display(), self.loader.dataset().line(index));
+        let message = format!("{path}, line {line}, sample {id}: {reason}");
+        self.result.failures.push(SampleFailure { index, id: id.to_owned(), message });
+    }
+
+    fn tell_failures(&mut self) {
+        while self.told < self.result.failures.len() {
+            let number = self.told;
+            self.tell(|result| Progress::Failed(&result.failures[number]));
+            self.told += 1;
+        }
+    }
+
+    fn tell<'p>(&'p mut self, what: impl FnOnce(&'p Evaluation) -> Progress<'p>) {
+        let goes_on = (self.watch)(what(&self.result));
+        self.goes_on &= goes_on;
+    }
 }

@@ -1,5 +1,6 @@
 //! A training run from its first step to its last: batches, steps, validation, checkpoints, logs.
 
+mod ask;
 mod error;
 mod evaluate;
 mod fingerprint;
@@ -10,7 +11,7 @@ mod strategy;
 mod stream;
 
 pub use error::RunError;
-pub use evaluate::{EvaluateOptions, Evaluation, Prediction, evaluate};
+pub use evaluate::{EvaluateOptions, Evaluation, Prediction, Progress, SampleFailure, evaluate};
 pub use observer::{Observer, Quiet};
 pub use save::{SavedForm, save_trained};
 pub use session::{Session, SessionOptions, Summary, total_steps, trainer_options};

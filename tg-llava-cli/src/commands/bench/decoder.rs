@@ -2,11 +2,9 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Distribution, Tensor};
 use serde_json::Value;
-use tg_llava_core::generate::{Decoding, GenerateOptions};
+use tg_llava_core::generate::{Engine, Event, GenerateOptions, Request};
 use tg_llava_core::model::TgLlava;
-use tg_llava_core::multimodal::{SplicePlan, TokenSource};
 
 use super::Bench;
 use super::model::Part;
@@ -20,11 +18,7 @@ use crate::failure::Failure;
 /// As the model, and where the device fails.
 pub(super) fn prefill(bench: &Bench) -> Result<Value, Failure> {
     let model = bench.model(Part::Decoder)?;
-    let prompt = Prompt::new(bench, &model);
-    let times = repeat(&bench.opened.device, bench.args.reps, || {
-        drop(prompt.start(&model, 1)?.logits());
-        Ok(())
-    })?;
+    let times = repeat(&bench.opened.device, bench.args.reps, || start(bench, &model, 1).map(drop))?;
     bench.note("prefill", times.milliseconds());
     let llm = &model.config().llm;
     let work = Work::decoder(llm, bench.args.prompt, 0, 1, bench.opened.dtype.size());
@@ -41,15 +35,14 @@ pub(super) fn prefill(bench: &Bench) -> Result<Value, Failure> {
 pub(super) fn decode(bench: &Bench) -> Result<Value, Failure> {
     let (args, device) = (bench.args, &bench.opened.device);
     let model = bench.model(Part::Decoder)?;
-    let prompt = Prompt::new(bench, &model);
     let mut seconds = Vec::with_capacity(args.reps);
     for rep in 0..=args.reps {
-        let mut decoding = prompt.start(&model, args.new + 1)?;
-        next(&mut decoding)?;
+        let mut engine = start(bench, &model, args.new + 1)?;
+        next(&mut engine)?;
         wait(device)?;
         let start = Instant::now();
         for _ in 0..args.new {
-            next(&mut decoding)?;
+            next(&mut engine)?;
         }
         if rep > 0 {
             seconds.push(start.elapsed().as_secs_f64() / args.new as f64);
@@ -65,35 +58,20 @@ pub(super) fn decode(bench: &Bench) -> Result<Value, Failure> {
     Ok(report)
 }
 
-fn next(decoding: &mut Decoding) -> Result<(), Failure> {
-    decoding.step().map(drop).map_err(|error| Failure::Run(error.into()))
+/// Reads a prompt of any tokens, with room for `new` more.
+fn start<'m>(bench: &Bench, model: &'m TgLlava, new: usize) -> Result<Engine<'m>, Failure> {
+    let options = GenerateOptions { max_new_tokens: new, ..GenerateOptions::default() };
+    let vocab = model.config().llm.vocab_size;
+    let prompt = (0..bench.args.prompt).map(|place| (place * 7919 % vocab) as i64).collect();
+    let mut engine = Engine::new(model, None);
+    engine.admit(Request::text(prompt, options)).map_err(|error| Failure::Input(error.into()))?;
+    Ok(engine)
 }
 
-/// A random prompt.
-struct Prompt {
-    plan: SplicePlan,
-    embeds: Tensor<3>,
-}
-
-impl Prompt {
-    fn new(bench: &Bench, model: &TgLlava) -> Self {
-        let (len, width) = (bench.args.prompt, model.config().llm.hidden_size);
-        let plan = SplicePlan {
-            sources: vec![vec![TokenSource::Padding; len]],
-            labels: vec![Vec::new()],
-            positions: vec![(0..len).collect()],
-            mask: vec![vec![true; len]],
-            truncated: vec![0],
-        };
-        let noise = Distribution::Normal(0.0, 1.0);
-        let embeds = Tensor::random([1, len, width], noise, (&bench.opened.device, bench.opened.dtype));
-        Self { plan, embeds }
-    }
-
-    /// Reads the prompt, with room for `new` tokens.
-    fn start<'m>(&self, model: &'m TgLlava, new: usize) -> Result<Decoding<'m>, Failure> {
-        let options = GenerateOptions { max_new_tokens: new, ..GenerateOptions::default() };
-        Decoding::start(model, &self.plan, self.embeds.clone(), options)
-            .map_err(|error| Failure::Input(error.into()))
-    }
+fn next(engine: &mut Engine) -> Result<(), Failure> {
+    let failed = |event| match event {
+        Event::Failed { error, .. } => Some(Failure::Run(error.into())),
+        Event::Token { .. } | Event::Finished { .. } => None,
+    };
+    engine.step().into_iter().find_map(failed).map_or(Ok(()), Err)
 }

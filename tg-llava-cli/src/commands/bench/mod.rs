@@ -13,9 +13,9 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use tg_llava_core::config::{LLM_PRESETS, TOWER_PRESETS};
 
-use crate::args::{ComputeArgs, OutputArgs, at_least_one};
+use crate::args::{OutputArgs, at_least_one};
 use crate::console::{Console, print_json};
-use crate::device::{self, Opened, Usual};
+use crate::device::{self, ComputeArgs, Opened, Usual};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use machine::Machine;

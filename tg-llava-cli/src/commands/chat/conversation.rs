@@ -1,5 +1,7 @@
 //! A conversation: lines in, answers out, until the user has enough.
 
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::Context;
@@ -7,7 +9,8 @@ use serde_json::json;
 
 use super::input::{Input, Typed};
 use super::line::{HELP, Line};
-use super::session::{FinishReason, Session};
+use super::session::{ChatSession, FinishReason};
+use crate::console::print_json;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 
@@ -17,71 +20,135 @@ enum Next {
     End,
 }
 
-/// Holds a conversation. What goes wrong with one line is printed, and the conversation goes on.
-pub fn run(session: &mut Session, dir: &Path, interrupt: &Interrupt) -> Result<(), Failure> {
+/// A conversation that goes on.
+struct Conversation<'a> {
+    session: &'a mut ChatSession,
+    dir: &'a Path,
+    interrupt: &'a Interrupt,
+    /// Whether somebody sees what goes wrong before asking on.
+    interactive: bool,
+    /// Whether anything went wrong.
+    failed: bool,
+    /// In a pipe, a picture that could not be shown: what is asked behind it must not be answered without it.
+    missing: Option<String>,
+}
+
+/// Holds a conversation. What goes wrong with one line is printed, and the conversation goes on; in a pipe, it
+/// ends with [`Failure::Check`] then.
+pub fn run(session: &mut ChatSession, dir: &Path, interrupt: &Interrupt) -> Result<(), Failure> {
     let mut input = Input::open()?;
-    if input.is_interactive() {
+    let interactive = input.is_interactive();
+    if interactive {
         let name = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy();
         session.console.note(format_args!("{name} is ready. Ask, show a picture with /image, or see /help."));
     }
+    let mut conversation =
+        Conversation { session, dir, interrupt, interactive, failed: false, missing: None };
     let mut pressed_before = false;
     loop {
-        let line = match input.next()? {
-            Typed::Line(line) => line,
-            Typed::Interrupt => {
+        match input.next() {
+            Ok(Typed::Line(line)) => {
+                pressed_before = false;
+                if let Next::End = conversation.line(&line)? {
+                    break;
+                }
+            }
+            Ok(Typed::Interrupt) => {
                 if std::mem::replace(&mut pressed_before, true) {
-                    session.console.note("Ctrl-D quits.");
-                }
-                continue;
-            }
-            Typed::End => return Ok(()),
-        };
-        pressed_before = false;
-        match handle(session, &line, dir, interrupt) {
-            Ok(Next::GoOn) => {}
-            Ok(Next::End) => return Ok(()),
-            Err(Failure::Interrupted) if input.is_interactive() => {}
-            Err(failure @ (Failure::ClosedOutput | Failure::Interrupted)) => return Err(failure),
-            Err(failure) => {
-                if let Some(message) = failure.message() {
-                    session.console.error(message);
+                    conversation.session.console.note("Ctrl-D quits.");
                 }
             }
+            Ok(Typed::End) => break,
+            // A line that is no text might have been a question.
+            Err(failure @ Failure::Input(_)) => conversation.question_failed(&failure)?,
+            Err(failure) => return Err(failure),
         }
+    }
+    match conversation.failed && !interactive {
+        true => Err(Failure::Check),
+        false => Ok(()),
     }
 }
 
-fn handle(session: &mut Session, line: &str, dir: &Path, interrupt: &Interrupt) -> Result<Next, Failure> {
-    let console = session.console;
-    match Line::parse(line).map_err(Failure::input)? {
-        Line::Blank => {}
-        Line::Question(question) => {
-            let answer = session.ask(&question, interrupt)?;
-            if answer.finish_reason == FinishReason::Interrupted {
-                return Err(Failure::Interrupted);
-            }
+impl Conversation<'_> {
+    /// Does what a line says.
+    fn line(&mut self, line: &str) -> Result<Next, Failure> {
+        let done = match Line::parse(line) {
+            Ok(Line::Question(question)) => return self.question(&question).map(|()| Next::GoOn),
+            Ok(Line::Quit) => return Ok(Next::End),
+            Ok(command) => self.command(command),
+            Err(message) => Err(Failure::input(message)),
+        };
+        match done {
+            Err(failure @ (Failure::ClosedOutput | Failure::Interrupted)) => return Err(failure),
+            Err(failure) => self.say(&failure),
+            Ok(()) => {}
         }
-        Line::Image(source) => {
-            let _busy = interrupt.busy();
-            session.fetch(&source)?;
-            console.note(format_args!("The next question is about {source}."));
-        }
-        Line::Reset => {
-            session.reset();
-            console.note("Conversation and pictures are forgotten.");
-        }
-        Line::Save(file) => {
-            save(session, dir, &file)?;
-            console.note(format_args!("{} turns are in {}.", session.turns().len(), file.display()));
-        }
-        Line::Help => console.say(HELP),
-        Line::Quit => return Ok(Next::End),
+        Ok(Next::GoOn)
     }
-    Ok(Next::GoOn)
+
+    fn question(&mut self, question: &str) -> Result<(), Failure> {
+        if let Some(picture) = &self.missing {
+            let failure = Failure::input(format_args!(
+                "not asked, since {picture} could not be shown; /image shows another picture, /reset begins without"
+            ));
+            self.session.withdraw();
+            return self.question_failed(&failure);
+        }
+        match self.session.ask(question, self.interrupt) {
+            Ok(answer) if answer.finish_reason != FinishReason::Interrupted => Ok(()),
+            Ok(_) if self.interactive => Ok(()),
+            Ok(_) => Err(Failure::Interrupted),
+            Err(failure @ (Failure::ClosedOutput | Failure::Interrupted)) => Err(failure),
+            Err(failure) => self.question_failed(&failure),
+        }
+    }
+
+    fn command(&mut self, command: Line) -> Result<(), Failure> {
+        let console = self.session.console;
+        match command {
+            Line::Image(source) => {
+                let _busy = self.interrupt.busy();
+                let shown = self.session.fetch(&source);
+                self.missing = (shown.is_err() && !self.interactive).then(|| source.to_string());
+                shown?;
+                console.note(format_args!("The next question is about {source}."));
+            }
+            Line::Reset => {
+                self.session.reset();
+                self.missing = None;
+                console.note("Conversation and pictures are forgotten.");
+            }
+            Line::Save { file, replace } => {
+                save(self.session, self.dir, &file, replace)?;
+                let turns = self.session.turns().len();
+                console.note(format_args!("{turns} turns are in {}.", file.display()));
+            }
+            Line::Help => console.say(HELP),
+            Line::Blank | Line::Question(_) | Line::Quit => {}
+        }
+        Ok(())
+    }
+
+    /// A question without an answer; with `--json`, it has its line like any other.
+    fn question_failed(&mut self, failure: &Failure) -> Result<(), Failure> {
+        self.say(failure);
+        match self.session.console.json {
+            true => print_json(&json!({ "error": failure.message() }), false),
+            false => Ok(()),
+        }
+    }
+
+    fn say(&mut self, failure: &Failure) {
+        self.failed = true;
+        if let Some(message) = failure.message() {
+            self.session.console.error(message);
+        }
+    }
 }
 
 /// Writes the turns in the shape of LLaVA's data, with what one needs to go on from there.
-fn save(session: &Session, dir: &Path, file: &Path) -> Result<(), Failure> {
+fn save(session: &ChatSession, dir: &Path, file: &Path, replace: bool) -> Result<(), Failure> {
     if session.turns().is_empty() {
         return Err(Failure::input("there is nothing to save yet"));
     }
@@ -91,7 +158,15 @@ fn save(session: &Session, dir: &Path, file: &Path) -> Result<(), Failure> {
         "images": session.pictures(),
         "conversations": session.turns(),
     });
-    let text = serde_json::to_string_pretty(&value).map_err(|e| Failure::Run(e.into()))?;
-    let written = std::fs::write(file, text + "\n");
-    written.with_context(|| format!("{}: cannot be written", file.display())).map_err(Failure::Run)
+    let text = serde_json::to_string_pretty(&value).map_err(|e| Failure::Run(e.into()))? + "\n";
+    let opened = if replace { File::create(file) } else { File::create_new(file) };
+    match opened.and_then(|mut file| file.write_all(text.as_bytes())) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Failure::input(format_args!(
+            "{0}: there is such a file already; `/save! {0}` replaces it",
+            file.display()
+        ))),
+        written => {
+            written.with_context(|| format!("{}: cannot be written", file.display())).map_err(Failure::Run)
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Where a conversation's lines come from: a line editor on a terminal, plain lines otherwise.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 
@@ -26,10 +27,19 @@ pub enum Typed {
 
 /// A source of lines.
 pub enum Input {
-    /// A terminal, with history in a file where one can be kept.
-    Editor(Box<DefaultEditor>, Option<PathBuf>),
+    /// A terminal.
+    Editor(Box<Terminal>),
     /// Piped lines.
     Plain,
+}
+
+/// A line editor on a terminal.
+pub struct Terminal {
+    editor: DefaultEditor,
+    /// Where the history is kept, where it can be.
+    history: Option<PathBuf>,
+    /// Lines that were pasted together and are still to come.
+    pasted: VecDeque<String>,
 }
 
 impl Input {
@@ -46,12 +56,12 @@ impl Input {
             DefaultEditor::with_config(config)
         };
         let mut editor = editor().context("the terminal cannot be used").map_err(Failure::Run)?;
-        let file = history_file();
-        if let Some(file) = &file {
+        let history = history_file();
+        if let Some(file) = &history {
             // The first time there is none.
             let _ = editor.load_history(file);
         }
-        Ok(Self::Editor(Box::new(editor), file))
+        Ok(Self::Editor(Box::new(Terminal { editor, history, pasted: VecDeque::new() })))
     }
 
     /// Whether somebody sits in front of it.
@@ -65,23 +75,37 @@ impl Input {
     /// [`Failure::Run`] where input cannot be read.
     pub fn next(&mut self) -> Result<Typed, Failure> {
         match self {
-            Self::Editor(editor, _) => match editor.readline(PROMPT) {
-                Ok(line) => Ok(Typed::Line(line)),
-                Err(ReadlineError::Interrupted) => Ok(Typed::Interrupt),
-                Err(ReadlineError::Eof) => Ok(Typed::End),
-                Err(error) => Err(Failure::Run(Error::new(error).context("the terminal cannot be read"))),
-            },
+            Self::Editor(terminal) => terminal.next(),
             Self::Plain => read_plain(&mut io::stdin().lock()),
         }
     }
 }
 
-impl Drop for Input {
+impl Terminal {
+    fn next(&mut self) -> Result<Typed, Failure> {
+        if let Some(line) = self.pasted.pop_front() {
+            return Ok(Typed::Line(line));
+        }
+        match self.editor.readline(PROMPT) {
+            Ok(text) => {
+                let mut lines = text.lines().map(str::to_owned);
+                let first = lines.next().unwrap_or_default();
+                self.pasted.extend(lines);
+                Ok(Typed::Line(first))
+            }
+            Err(ReadlineError::Interrupted) => Ok(Typed::Interrupt),
+            Err(ReadlineError::Eof) => Ok(Typed::End),
+            Err(error) => Err(Failure::Run(Error::new(error).context("the terminal cannot be read"))),
+        }
+    }
+}
+
+impl Drop for Terminal {
     fn drop(&mut self) {
-        if let Self::Editor(editor, Some(file)) = self {
+        if let Some(file) = &self.history {
             // A history that cannot be kept is nothing to stop for.
             let _ = file.parent().map(std::fs::create_dir_all);
-            let _ = editor.save_history(file);
+            let _ = self.editor.save_history(file);
         }
     }
 }

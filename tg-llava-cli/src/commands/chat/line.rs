@@ -15,8 +15,13 @@ pub enum Line {
     Image(PictureSource),
     /// `/reset`
     Reset,
-    /// `/save FILE`
-    Save(PathBuf),
+    /// `/save FILE`, or `/save! FILE`
+    Save {
+        /// Where to.
+        file: PathBuf,
+        /// Whether a file that is there already is replaced.
+        replace: bool,
+    },
     /// `/help`
     Help,
     /// `/quit`
@@ -27,7 +32,7 @@ pub enum Line {
 pub const HELP: &str = "\
 /image PATH|URL  show a picture with the next question
 /reset           forget the conversation and its pictures
-/save FILE       write the turns as JSON
+/save FILE       write the turns as JSON; /save! FILE replaces a file that is there
 /help            this list
 /quit            end (also Ctrl-D)
 //...             a question that begins with a slash
@@ -57,8 +62,10 @@ impl Line {
                 web => web,
             })),
             ("image", true) => Err("/image needs a file or an address: /image PATH|URL".into()),
-            ("save", false) => Ok(Self::Save(expand_home(argument))),
-            ("save", true) => Err("/save needs a file: /save FILE".into()),
+            ("save" | "save!", false) => {
+                Ok(Self::Save { file: expand_home(argument), replace: name == "save!" })
+            }
+            ("save" | "save!", true) => Err("/save needs a file: /save FILE".into()),
             ("reset", true) => Ok(Self::Reset),
             ("help", true) => Ok(Self::Help),
             ("quit" | "exit", true) => Ok(Self::Quit),
@@ -98,7 +105,8 @@ mod tests {
             ("/image  my photo.png ", file("my photo.png")),
             ("/image 'my photo.png'", file("my photo.png")),
             ("/image https://a/b", Line::Image(PictureSource::Web("https://a/b".into()))),
-            ("/save \"a b.json\"", Line::Save("a b.json".into())),
+            ("/save \"a b.json\"", Line::Save { file: "a b.json".into(), replace: false }),
+            ("/save! a.json", Line::Save { file: "a.json".into(), replace: true }),
             ("/reset", Line::Reset),
             ("/quit", Line::Quit),
         ] {

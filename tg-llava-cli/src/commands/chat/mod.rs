@@ -1,5 +1,6 @@
 //! `chat`: one answer, or a conversation.
 
+mod args;
 mod conversation;
 mod input;
 mod line;
@@ -12,8 +13,9 @@ use tg_llava_core::config::read_model_config;
 use tg_llava_core::generate::{GenerateOptions, Sampling};
 use tg_llava_core::weights::{is_unused_key, open_sources};
 
-use self::session::{FinishReason, Session};
-use crate::args::{ChatArgs, GenerationArgs};
+pub use self::args::ChatArgs;
+use self::session::{ChatSession, FinishReason};
+use crate::args::GenerationArgs;
 use crate::checkpoint;
 use crate::console::Console;
 use crate::device::{self, Opened, Usual};
@@ -45,7 +47,7 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
     let interrupt = Interrupt::install();
     let assistant = load(&dir, &opened, args, &console)?;
     let options = generate_options(&assistant, &args.generation);
-    let mut session = Session::new(assistant, options, decode, console);
+    let mut session = ChatSession::new(assistant, options, decode, console);
     for (source, picture) in &pictures {
         session.show(source, picture)?;
     }

@@ -16,7 +16,7 @@ use crate::picture::PictureSource;
 use crate::progress::Progress;
 
 /// One conversation.
-pub struct Session {
+pub struct ChatSession {
     assistant: Assistant,
     options: GenerateOptions,
     decode: DecodeOptions,
@@ -55,7 +55,17 @@ pub enum FinishReason {
     Interrupted,
 }
 
-impl Session {
+impl From<generate::FinishReason> for FinishReason {
+    fn from(reason: generate::FinishReason) -> Self {
+        match reason {
+            generate::FinishReason::EndOfTurn => Self::EndOfTurn,
+            generate::FinishReason::StopString => Self::StopString,
+            generate::FinishReason::Length => Self::Length,
+        }
+    }
+}
+
+impl ChatSession {
     /// Nothing said, nothing shown.
     pub fn new(
         assistant: Assistant,
@@ -84,6 +94,12 @@ impl Session {
             source.read(&self.decode)?
         };
         self.show(source, &picture)
+    }
+
+    /// Forgets the pictures that no question was asked about yet.
+    pub fn withdraw(&mut self) {
+        let forgotten = self.chat.withdraw();
+        self.pictures.truncate(self.pictures.len() - forgotten);
     }
 
     /// Forgets turns and pictures.
@@ -137,54 +153,28 @@ impl Session {
     fn generate(&self, busy: &Busy<'_>) -> Result<AnswerRecord, Failure> {
         let start = Instant::now();
         let mut spinner = Some(Progress::spinner(&self.console, "thinking"));
-        let prompt_tokens = self.prompt_tokens()?;
         let mut answer = self.assistant.answer(&self.chat, &self.options)?;
         let mut text = String::new();
-        let mut finish = None;
-        while finish.is_none() {
-            if busy.interrupted() {
-                finish = Some(FinishReason::Interrupted);
-                break;
+        while !busy.interrupted() {
+            let Some(piece) = answer.next() else { break };
+            let piece = piece.map_err(|e| Failure::Run(Error::new(e)))?;
+            if !piece.is_empty() {
+                spinner.take();
             }
-            match answer.next() {
-                Some(piece) => {
-                    let piece = piece.map_err(|e| Failure::Run(Error::new(e)))?;
-                    if !piece.is_empty() {
-                        spinner.take();
-                    }
-                    // White space at the end is not shown until something follows it.
-                    let shown = text.trim_end().len();
-                    text += &piece;
-                    if !self.console.json {
-                        print(&text[shown..text.trim_end().len()])?;
-                    }
-                }
-                None => {
-                    finish = Some(match answer.finish_reason() {
-                        Some(generate::FinishReason::EndOfTurn) => FinishReason::EndOfTurn,
-                        Some(generate::FinishReason::StopString) => FinishReason::StopString,
-                        Some(generate::FinishReason::Length) | None => FinishReason::Length,
-                    });
-                }
+            // White space at the end is not shown until something follows it.
+            let shown = text.trim_end().len();
+            text += &piece;
+            if !self.console.json {
+                print(&text[shown..text.trim_end().len()])?;
             }
         }
         text.truncate(text.trim_end().len());
         Ok(AnswerRecord {
             answer: text,
             tokens: answer.token_ids().len(),
-            finish_reason: finish.unwrap_or(FinishReason::Length),
-            prompt_tokens,
+            finish_reason: answer.finish_reason().map_or(FinishReason::Interrupted, FinishReason::from),
+            prompt_tokens: answer.prompt_len(),
             seconds: start.elapsed().as_secs_f64(),
         })
-    }
-
-    fn prompt_tokens(&self) -> Result<usize, Failure> {
-        let prompt = self.assistant.prompt(&self.chat)?;
-        let ids =
-            self.assistant.tokenizer.encode_with_images(&prompt).map_err(tg_llava_core::Error::from)?.ids;
-        let multimodal = self.assistant.model.config().multimodal.as_ref();
-        let image_tokens = multimodal.map_or(0, |mm| mm.num_image_tokens());
-        let pictures = self.chat.num_images();
-        Ok(ids.len() - pictures.min(ids.len()) + pictures * image_tokens)
     }
 }

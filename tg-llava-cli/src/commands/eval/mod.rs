@@ -1,21 +1,22 @@
 //! `eval`: how many answers of a LLaVA file a checkpoint gets right.
 
+mod predictions;
+
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Error};
 use clap::Args;
 use serde_json::json;
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
 use tg_llava_train::data::{EncodeOptions, LlavaDataset, Loader, OnBadSample, SampleEncoder};
-use tg_llava_train::run::{EvaluateOptions, Evaluation, Prediction, evaluate};
+use tg_llava_train::run::{self, EvaluateOptions, Evaluation, Prediction, evaluate};
 
-use crate::args::{ComputeArgs, OutputArgs};
+use self::predictions::PredictionFile;
+use crate::args::OutputArgs;
 use crate::checkpoint;
 use crate::console::{Console, print, print_json};
-use crate::device::{self, Usual};
+use crate::device::{self, ComputeArgs, Usual};
 use crate::failure::Failure;
 use crate::progress::Progress;
 
@@ -43,9 +44,12 @@ pub struct EvalArgs {
     /// Look at the first N samples alone
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
-    /// Write each sample's answer to a file, as JSON lines
+    /// Write each sample's answer to a file as it comes, as JSON lines
     #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
+    /// Replace the file of --predictions where there is one
+    #[arg(long, requires = "predictions")]
+    pub force: bool,
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -57,10 +61,12 @@ pub struct EvalArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] where checkpoint or data cannot be used.
+/// [`Failure::Input`] where checkpoint or data cannot be used, [`Failure::Check`] where a sample could not be checked.
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
     let folder = checkpoint::find(args.model.as_deref())?;
+    let open = |path: &PathBuf| PredictionFile::open(path, args.force);
+    let mut predictions = args.predictions.as_ref().map(open).transpose()?;
     let opened = device::open(&args.compute, Usual::Fast, &console)?;
     let options = AssistantOptions {
         dtype: opened.dtype,
@@ -82,16 +88,31 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let total = indices.len() as u64;
     let bar = Progress::bar(&console, "answering", || Some(total));
     let start = Instant::now();
-    let result = evaluate(&assistant.model, &loader, &indices, &settings, &mut |count| {
-        bar.advance(count);
-        true
+    let mut unwritten = Ok(());
+    let result = evaluate(&assistant.model, &loader, &indices, &settings, &mut |progress| {
+        match progress {
+            run::Progress::Answered(prediction) => {
+                if let Some(file) = predictions.as_mut().filter(|_| unwritten.is_ok()) {
+                    unwritten = file.write(prediction);
+                }
+            }
+            run::Progress::Done(count) => bar.advance(count),
+            run::Progress::Failed(_) => {}
+        }
+        unwritten.is_ok()
     });
     drop(bar);
     let result = result.map_err(|e| Failure::Input(e.into()))?;
-    if let Some(path) = &args.predictions {
-        write_predictions(path, &result.predictions).map_err(Failure::Run)?;
+    unwritten?;
+    // Samples that are no samples at all: the data set leaves them out.
+    let rejected = loader.dataset().rejected().iter().map(ToString::to_string);
+    let failures: Vec<String> =
+        rejected.chain(result.failures.iter().map(|failure| failure.message.clone())).collect();
+    report(&result, &failures, start.elapsed().as_secs_f64(), &console)?;
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Check),
     }
-    report(&result, start.elapsed().as_secs_f64(), &console)
 }
 
 fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
@@ -111,23 +132,25 @@ fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
         options,
     };
     let input = |e: tg_llava_train::data::DataError| Failure::Input(e.into());
-    let dataset = LlavaDataset::open(&args.data, OnBadSample::Error).map_err(input)?;
-    Loader::new(dataset, encoder, OnBadSample::Error).map_err(input)
+    let dataset = LlavaDataset::open(&args.data, OnBadSample::Skip).map_err(input)?;
+    Loader::new(dataset, encoder, OnBadSample::Skip).map_err(input)
 }
 
-fn write_predictions(path: &Path, predictions: &[Prediction]) -> Result<(), Error> {
-    let write = || -> Result<(), Error> {
-        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-        for prediction in predictions {
-            serde_json::to_writer(&mut file, prediction)?;
-            file.write_all(b"\n")?;
-        }
-        Ok(file.flush()?)
-    };
-    write().with_context(|| format!("{} could not be written", path.display()))
-}
+/// How many failures are printed before the rest is counted.
+const SHOWN: usize = 20;
 
-fn report(result: &Evaluation, seconds: f64, console: &Console) -> Result<(), Failure> {
+fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Console) -> Result<(), Failure> {
+    for failure in failures.iter().take(SHOWN) {
+        console.error(failure);
+    }
+    if failures.len() > SHOWN {
+        console.error(format_args!("and {} samples more; --json lists all", failures.len() - SHOWN));
+    }
+    if result.loss.is_some_and(|loss| !loss.is_finite()) && result.samples > 0 {
+        console.warn(
+            "the loss is no finite number; are the weights damaged, or too large for this number format?",
+        );
+    }
     let correct = result.correct.unwrap_or(0);
     let by_answer = by_answer(&result.predictions);
     if console.json {
@@ -142,6 +165,7 @@ fn report(result: &Evaluation, seconds: f64, console: &Console) -> Result<(), Fa
             "loss": result.loss,
             "seconds": seconds,
             "by_answer": answers,
+            "failures": failures,
         });
         return print_json(&value, true);
     }
@@ -158,6 +182,9 @@ fn report(result: &Evaluation, seconds: f64, console: &Console) -> Result<(), Fa
         percent(correct, result.samples),
         result.loss.unwrap_or(f64::NAN)
     );
+    if !failures.is_empty() {
+        text += &format!("{} sample(s) could not be checked\n", failures.len());
+    }
     print(&text)
 }
 

@@ -6,10 +6,28 @@ mod describe;
 mod folder;
 mod render;
 
-use crate::args::InspectArgs;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::args::OutputArgs;
 use crate::checkpoint;
 use crate::console::{Console, print, print_json};
 use crate::failure::Failure;
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Checkpoint folder
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Folder of the plain decoder, where DIR holds stage-1 files alone
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
+    /// Output format; `-v` lists every tensor.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
 
 /// Runs the command.
 ///

@@ -2,7 +2,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::{ComputeArgs, OutputArgs};
+use crate::args::OutputArgs;
+use crate::device::ComputeArgs;
 
 /// Arguments of `train`.
 #[derive(Debug, Args)]

@@ -16,9 +16,8 @@ use tg_llava_train::start::{Plan, open_data};
 
 pub use args::TrainArgs;
 
-use crate::args::ComputeArgs;
 use crate::console::Console;
-use crate::device::{self, Backend, Dtype, Opened, Usual};
+use crate::device::{self, Backend, ComputeArgs, Dtype, Opened, Usual};
 use crate::failure::Failure;
 use crate::progress::Progress;
 

@@ -5,11 +5,10 @@ use burn::tensor::{DType, Tensor};
 use serde_json::Value;
 use tg_llava_core::assistant::{Assistant, AssistantOptions, Chat};
 use tg_llava_core::config::GuidePadding;
-use tg_llava_core::generate::{Decoding, GenerateOptions};
+use tg_llava_core::generate::{Engine, Event, GenerateOptions, Request};
 use tg_llava_core::model::{GuideTexts, ImageBatch, ModelBatch, TgLlava};
 use tg_llava_core::multimodal::{IMAGE_TOKEN_INDEX, SpliceRow};
 use tg_llava_core::preprocess::{DecodeOptions, decode_file};
-use tg_llava_core::tokenizer::GuideCut;
 
 use super::inputs::{prepare_all, to_device};
 use super::{Case, to_host};
@@ -64,21 +63,51 @@ fn answer(
         eos_token_ids: ids(record.get("eos_token_id").map(|id| Value::from(vec![id.clone()])).as_ref()),
         ..GenerateOptions::default()
     };
-    let (plan, embeds) = model.embed(&batch)?;
-    let mut decoding = Decoding::start(model, &plan, embeds, options)?;
-    let mut scores = Vec::new();
-    while decoding.step()?.is_some() {
-        scores.extend(to_host(decoding.logits())?.values);
-    }
+    let (answer, scores) = generate(model, request(model, &batch, options)?)?;
     let mut exact = Group::new(format!("{name}: greedy ids"), 0.0);
-    exact.equal("output_ids", &decoding.answers()[0], &expected);
+    exact.equal("output_ids", &answer, &expected);
     let mut close = Group::new(format!("{name}: scores"), case.tolerance(TOLERANCE));
     if let Some(golden) = golden.float(&format!("{name}.scores")) {
         close.floats("scores", &Array { shape: golden.shape.clone(), values: scores }, golden);
     }
     let mut uncached = Group::new(format!("{name}: cached = uncached"), 0.0);
-    uncached.equal("output_ids", &without_cache(model, &batch, expected.len())?, &decoding.answers()[0]);
+    uncached.equal("output_ids", &without_cache(model, &batch, expected.len())?, &answer);
     Ok([exact, close, uncached].into_iter().filter_map(Group::row).collect())
+}
+
+/// The request of a batch of one.
+pub(super) fn request(
+    model: &TgLlava,
+    batch: &ModelBatch,
+    options: GenerateOptions,
+) -> anyhow::Result<Request> {
+    let images = batch.images.iter().map(|images| model.vision_features(images)).collect::<Result<_, _>>()?;
+    Ok(Request {
+        images,
+        guide_ids: batch.guides.ids.first().cloned().unwrap_or_default(),
+        guide_pad: batch.guides.pad_id,
+        ..Request::text(batch.rows[0].input_ids.clone(), options)
+    })
+}
+
+/// The tokens of an answer, and the scores that they were chosen by, one after the other.
+pub(in crate::parity) fn generate(model: &TgLlava, request: Request) -> anyhow::Result<(Vec<i64>, Vec<f32>)> {
+    let mut engine = Engine::new(model, None);
+    engine.admit(request)?;
+    let (mut answer, mut all) = (Vec::new(), Vec::new());
+    while !engine.is_empty() {
+        for event in engine.step() {
+            match event {
+                Event::Token { token, scores, .. } => {
+                    answer.push(token);
+                    all.extend(scores);
+                }
+                Event::Finished { .. } => {}
+                Event::Failed { error, .. } => return Err(error.into()),
+            }
+        }
+    }
+    Ok((answer, all))
 }
 
 /// The same answer by running the whole text anew for every token.
@@ -131,13 +160,12 @@ fn end_to_end(case: &Case<'_>, name: &str, record: &Value, golden: &Golden) -> a
     let mut chat = Chat::new();
     chat.show(assistant.encode_image(&picture)?);
     chat.ask(question)?;
-    let prompt = assistant.prompt(&chat)?;
-    exact.equal("prompt", &prompt.as_str(), &text("prompt")?);
-    let input_ids = assistant.tokenizer.encode_with_images(&prompt)?.ids;
-    exact.equal("input_ids", &input_ids, &ids(record.get("input_ids")));
-    let guide = assistant.guide_tokenizer.as_ref().context("no guide tokenizer")?;
-    let guide_ids = guide.encode(question, GuideCut::KeepEnd)?;
-    exact.equal("text_guide_ids", &guide_ids, &ids(record.get("text_guide_ids")));
+    exact.equal("prompt", &assistant.prompt(&chat)?.as_str(), &text("prompt")?);
+    let expected = ids(record.get("output_ids"));
+    let options = GenerateOptions { max_new_tokens: expected.len(), ..GenerateOptions::default() };
+    let request = assistant.request(&chat, &options)?;
+    exact.equal("input_ids", &request.input_ids, &ids(record.get("input_ids")));
+    exact.equal("text_guide_ids", &request.guide_ids, &ids(record.get("text_guide_ids")));
 
     let mut pixels = Group::new(format!("{name}: pixels"), PIXELS);
     if let Some(golden) = golden.float(&format!("{name}.images")) {
@@ -150,8 +178,6 @@ fn end_to_end(case: &Case<'_>, name: &str, record: &Value, golden: &Golden) -> a
         pixels.floats("images on the device", &to_host(there)?, golden);
     }
 
-    let expected = ids(record.get("output_ids"));
-    let options = GenerateOptions { max_new_tokens: expected.len(), ..GenerateOptions::default() };
     let mut answer = assistant.answer(&chat, &options)?;
     let shown: String = answer.by_ref().collect::<Result<_, _>>()?;
     let mut ours = Group::new(format!("{name}: answer"), 0.0);

@@ -23,6 +23,8 @@ use super::ParityOptions;
 use super::golden::{Golden, to_host};
 use super::report::Row;
 
+pub(super) use generation::generate;
+
 /// What `meta.json` says of a case.
 #[derive(Debug, Deserialize)]
 pub(super) struct Meta {

@@ -1,10 +1,13 @@
 //! A row of a batch equals the single run, and a text-only row costs nothing and changes nothing.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::Tensor;
 use tg_llava_core::config::PaddingSide;
-use tg_llava_core::generate::{Decoding, GenerateOptions};
+use tg_llava_core::generate::{Engine, Event, GenerateOptions, Request, RequestId};
 use tg_llava_core::model::TgLlava;
 
+use super::generation::{generate, request};
 use super::inputs::Inputs;
 use super::{Case, to_host};
 use crate::parity::golden::{Array, Group};
@@ -24,16 +27,21 @@ pub(super) fn run(case: &Case<'_>, model: &TgLlava) -> anyhow::Result<Vec<Row>> 
             PaddingSide::Left => "batch row = single run, padded left",
         };
         let mut group = Group::new(name, case.tolerance(TOLERANCE));
-        let mut answers = Group::new(name.replace("batch row", "batch answer"), 0.0);
         for (scenario, meta) in &case.meta.scenarios {
             if !meta.llm || scenario == "leftpad" || meta.batch_of_one(case, scenario) {
                 continue;
             }
             compare(case, &model, scenario, &mut group)?;
-            compare_answers(case, &model, scenario, &mut answers)?;
         }
-        rows.extend([group, answers].into_iter().filter_map(Group::row));
+        rows.extend(group.row());
     }
+    let mut answers = Group::new("answer in company = answer alone", 0.0);
+    for (scenario, meta) in case.meta.scenarios.iter().filter(|(_, meta)| meta.llm) {
+        if !meta.batch_of_one(case, scenario) {
+            compare_answers(case, model, scenario, &mut answers)?;
+        }
+    }
+    rows.extend(answers.row());
     Ok(rows)
 }
 
@@ -58,6 +66,7 @@ fn compare(case: &Case<'_>, model: &TgLlava, scenario: &str, group: &mut Group) 
 /// Tokens that are generated behind each row.
 const NEW_TOKENS: usize = 4;
 
+/// Each row joins while those before it are being answered.
 fn compare_answers(
     case: &Case<'_>,
     model: &TgLlava,
@@ -65,20 +74,33 @@ fn compare_answers(
     group: &mut Group,
 ) -> anyhow::Result<()> {
     let inputs = Inputs::read(case, scenario)?;
-    let all: Vec<usize> = (0..inputs.rows.len()).collect();
-    let answers = |keep: &[usize]| -> anyhow::Result<Vec<Vec<i64>>> {
-        let (plan, embeds) = model.embed(&inputs.batch(keep, case.meta.clip.eos, case.device))?;
-        if plan.truncated.iter().any(|&cut| cut > 0) {
-            // Generation refuses prompts that were cut.
-            return Ok(Vec::new());
-        }
-        let options = GenerateOptions { max_new_tokens: NEW_TOKENS, ..GenerateOptions::default() };
-        let mut decoding = Decoding::start(model, &plan, embeds, options)?;
-        while decoding.step()?.is_some() {}
-        Ok(decoding.answers().to_vec())
+    let options = GenerateOptions { max_new_tokens: NEW_TOKENS, ..GenerateOptions::default() };
+    let request = |row: usize| -> anyhow::Result<Request> {
+        request(model, &inputs.batch(&[row], case.meta.clip.eos, case.device), options.clone())
     };
-    for (row, together) in answers(&all)?.into_iter().enumerate() {
-        group.equal(&format!("{scenario} row {row}"), &together, &answers(&[row])?[0]);
+    let mut engine = Engine::new(model, None);
+    let mut together: BTreeMap<RequestId, (usize, Vec<i64>)> = BTreeMap::new();
+    let mut waiting = 0..inputs.rows.len();
+    loop {
+        if let Some(row) = waiting.next() {
+            together.insert(engine.admit(request(row)?)?, (row, Vec::new()));
+        } else if engine.is_empty() {
+            break;
+        }
+        for event in engine.step() {
+            match event {
+                Event::Token { request, token, .. } => {
+                    if let Some((_, answer)) = together.get_mut(&request) {
+                        answer.push(token);
+                    }
+                }
+                Event::Finished { .. } => {}
+                Event::Failed { error, .. } => return Err(error.into()),
+            }
+        }
+    }
+    for (row, answer) in together.into_values() {
+        group.equal(&format!("{scenario} row {row}"), &answer, &generate(model, request(row)?)?.0);
     }
     Ok(())
 }

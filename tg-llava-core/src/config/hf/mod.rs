@@ -21,15 +21,22 @@ use crate::error::{Error, Result};
 /// Context length where config.json does not say where sequences are cut.
 const DEFAULT_MAX_LENGTH: usize = 2048;
 
-/// Reads the config.json of a checkpoint folder, and those of its towers where it only names them.
+/// Reads the config.json of a checkpoint folder, and those of its towers where it only names them. Tokens that end
+/// an answer are those of generation_config.json as well.
 ///
 /// # Errors
 /// Where a file is missing or malformed, a size does not fit, or a tower's sizes are nowhere to be found.
 pub fn read_model_config(dir: &Path) -> Result<ModelConfig> {
     let path = dir.join("config.json");
     let raw: RawConfig = read_json(&path)?;
+    let mut llm = llm::from_raw(&raw, &path)?;
+    for id in GenerationDefaults::read(dir)?.eos_token_ids {
+        if !llm.eos_token_ids.contains(&id) {
+            llm.eos_token_ids.push(id);
+        }
+    }
     let config = ModelConfig {
-        llm: llm::from_raw(&raw, &path)?,
+        llm,
         multimodal: multimodal::from_raw(&raw, dir)?,
         conversation: raw.tg_llava.as_ref().and_then(|tg| tg.conversation.clone()),
         max_length: raw.tokenizer_model_max_length.unwrap_or(DEFAULT_MAX_LENGTH),

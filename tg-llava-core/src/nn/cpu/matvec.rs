@@ -1,10 +1,11 @@
 use burn::tensor::Tensor;
+use burn_flex::FlexTensor;
 use pulp::{Simd, WithSimd};
 
 use super::{Home, PARALLEL, each_chunk, in_rows, reduce::dot, rows_of};
 
 /// Most rows of `x` for which reading the matrix is the work. Beyond, a product in blocks is better.
-const MOST_ROWS: usize = 4;
+pub(crate) const MOST_ROWS: usize = 4;
 
 /// `x W + bias` for a few rows, as in decoding: the matrix is read once, front to back, by all threads.
 ///
@@ -24,11 +25,7 @@ pub(crate) fn matvec<const D: usize>(
         return None;
     }
     let home = Home::of(x)?;
-    let weight = Home::of(weight)?.open(weight.clone())?;
-    let strides = weight.layout().strides();
-    if strides[0] != 1 || strides[1] != d_input as isize {
-        return None;
-    }
+    let weight = columns_of(weight)?;
     let start = weight.layout().start_offset();
     let matrix: &[f32] = &weight.storage::<f32>()[start..start + d_input * d_output];
     let bias = match bias {
@@ -54,6 +51,19 @@ pub(crate) fn matvec<const D: usize>(
     };
     shape[D - 1] = d_output;
     Some(home.close(super::tensor(values, shape)))
+}
+
+/// Whether [`matvec`] takes this matrix.
+pub(crate) fn reads_by_row(weight: &Tensor<2>) -> bool {
+    columns_of(weight).is_some()
+}
+
+/// The matrix, where it is a transposed view of rows.
+fn columns_of(weight: &Tensor<2>) -> Option<FlexTensor> {
+    let d_input = weight.dims()[0];
+    let weight = Home::of(weight)?.open(weight.clone())?;
+    let strides = weight.layout().strides();
+    (strides[0] == 1 && strides[1] == d_input as isize).then_some(weight)
 }
 
 /// Columns `first..` of the output, one after the other.

@@ -17,7 +17,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 pub(super) use activation::{quick_gelu, silu, silu_gate};
-pub(super) use matvec::matvec;
+pub(super) use matvec::{MOST_ROWS, matvec, reads_by_row};
 pub(super) use norm::rms_norm;
 pub(super) use rotary::rotate;
 pub(super) use softmax::softmax;

@@ -1,0 +1,77 @@
+use crate::conversation::{Conversation, GuideTurn, ImageMarks, Template, Turn, guide_text};
+use crate::error::Result;
+use crate::generate::{GenerateOptions, Request};
+use crate::model::VisionFeatures;
+use crate::tokenizer::{GuideCut, GuideTokenizer, IMAGE_TAG, TextTokenizer};
+
+/// `<image>` that is text and no picture, while a prompt is put together. A prompt that itself holds this, with a
+/// character of Unicode's private area, would have the tag as text in its place.
+const TEXT_TAG: &str = "<\u{F8FF}image>";
+
+/// From a conversation to a [`Request`]: how the prompt is written, tokenized and guided.
+#[derive(Debug, Clone, Copy)]
+pub struct PromptWriter<'a> {
+    /// The layout of the conversation.
+    pub template: &'a Template,
+    /// The decoder's tokenizer.
+    pub tokenizer: &'a TextTokenizer,
+    /// The text tower's tokenizer, where there is a text tower.
+    pub guide: Option<&'a GuideTokenizer>,
+    /// Which questions guide the pictures.
+    pub guide_turn: GuideTurn,
+    /// What is done with a guide that is too long for the text tower.
+    pub guide_cut: GuideCut,
+    /// What is written around a picture's mark.
+    pub marks: ImageMarks,
+}
+
+impl PromptWriter<'_> {
+    /// The prompt of `turns`, the last of which waits for its answer, as text. `<image>` stands for a picture.
+    ///
+    /// # Errors
+    /// Where the template cannot hold the conversation.
+    pub fn text(&self, turns: &[Turn]) -> Result<String> {
+        Ok(self.pieces(turns)?.join(IMAGE_TAG))
+    }
+
+    /// The request for the answer that `turns` wait for, with `images` in the order of their marks.
+    ///
+    /// # Errors
+    /// Where the template cannot hold the conversation, nobody asks anything, or a text cannot be tokenized.
+    pub fn request(
+        &self,
+        turns: &[Turn],
+        images: Vec<VisionFeatures>,
+        options: GenerateOptions,
+    ) -> Result<Request> {
+        let pieces = self.pieces(turns)?;
+        let input_ids = self.tokenizer.encode_between_images(pieces.iter().map(String::as_str))?.ids;
+        let mut request = Request { images, ..Request::text(input_ids, options) };
+        if let Some(guide) = self.guide.filter(|_| !request.images.is_empty()) {
+            request.guide_ids = guide.encode(&guide_text(turns, self.guide_turn)?, self.guide_cut)?;
+            request.guide_pad = guide.pad_id();
+        }
+        Ok(request)
+    }
+
+    /// The prompt's text between its pictures.
+    fn pieces(&self, turns: &[Turn]) -> Result<Vec<String>> {
+        let mark = match (self.template.wraps_images(), self.marks) {
+            (true, _) => "<Image><image></Image>",
+            (false, ImageMarks::StartEnd) => "<im_start><image><im_end>",
+            (false, ImageMarks::None) => IMAGE_TAG,
+        };
+        let mut conversation = Conversation::new(self.template);
+        for turn in turns {
+            conversation.push(turn.from.role(), turn.value.replace(IMAGE_TAG, mark));
+        }
+        conversation.push_open_answer();
+        let text = conversation.prompt()?.text;
+        Ok(text.split(IMAGE_TAG).map(|piece| piece.replace(TEXT_TAG, IMAGE_TAG)).collect())
+    }
+}
+
+/// `turn` with every `<image>` in it as text, for [`PromptWriter`].
+pub(super) fn without_pictures(turn: &Turn) -> Turn {
+    Turn { value: turn.value.replace(IMAGE_TAG, TEXT_TAG), ..*turn }
+}

@@ -1,0 +1,83 @@
+//! The last question of a sample as a request.
+
+use std::collections::BTreeMap;
+
+use tg_llava_core::Error;
+use tg_llava_core::assistant::PromptWriter;
+use tg_llava_core::conversation::{Speaker, Turn, guide_text};
+use tg_llava_core::generate::{Engine, GenerateOptions, RequestId};
+use tg_llava_core::model::{ImageBatch, TgLlava, VisionFeatures};
+use tg_llava_core::preprocess::decode_file;
+
+use super::Prediction;
+use crate::data::{Sample, SampleEncoder};
+
+/// Puts samples' questions to an engine.
+pub(super) struct Asking<'m> {
+    model: &'m TgLlava,
+    encoder: &'m SampleEncoder,
+    pub engine: Engine<'m>,
+    /// By file name.
+    pictures: BTreeMap<String, VisionFeatures>,
+    options: GenerateOptions,
+}
+
+impl<'m> Asking<'m> {
+    /// Nothing asked yet.
+    pub fn new(model: &'m TgLlava, encoder: &'m SampleEncoder, max_new_tokens: usize) -> Self {
+        let (template, tokenizer) = (&encoder.options.template, &encoder.tokenizer);
+        let stops = GenerateOptions::for_turns(template, tokenizer, &model.config().llm);
+        Self {
+            model,
+            encoder,
+            engine: Engine::new(model, Some(tokenizer)),
+            pictures: BTreeMap::new(),
+            options: GenerateOptions { max_new_tokens, ..stops },
+        }
+    }
+
+    /// Asks the last question of `sample`; the answer is still empty then.
+    pub fn ask(&mut self, sample: &Sample) -> Result<(RequestId, Prediction), Error> {
+        let (asked, expected) = last_question(&sample.conversations)
+            .ok_or_else(|| Error::Request("it holds no answer to compare with".into()))?;
+        let options = &self.encoder.options;
+        let writer = PromptWriter {
+            template: &options.template,
+            tokenizer: &self.encoder.tokenizer,
+            guide: self.encoder.guide.as_ref(),
+            guide_turn: options.guide_turn,
+            guide_cut: options.guide_cut,
+            marks: options.marks,
+        };
+        let images = sample.images.iter().map(|file| self.picture(file)).collect::<Result<_, _>>()?;
+        let question = guide_text(asked, options.guide_turn)?;
+        let request = self.engine.admit(writer.request(asked, images, self.options.clone())?)?;
+        let prediction = Prediction {
+            id: sample.id.clone(),
+            question,
+            expected: expected.to_owned(),
+            answer: String::new(),
+        };
+        Ok((request, prediction))
+    }
+
+    fn picture(&mut self, file: &str) -> Result<VisionFeatures, Error> {
+        if let Some(known) = self.pictures.get(file) {
+            return Ok(known.clone());
+        }
+        let options = &self.encoder.options;
+        let picture = decode_file(options.image_folder.join(file), &options.decode)?;
+        let prepared = self.encoder.images.prepare(&picture, options.aspect, options.detail);
+        let crops = self.model.detail_perceiver.is_some();
+        let batch = ImageBatch::new(&[prepared], crops, &self.model.llm.device());
+        let features = self.model.vision_features(&batch)?;
+        self.pictures.insert(file.to_owned(), features.clone());
+        Ok(features)
+    }
+}
+
+/// The conversation up to its last answer, and that answer.
+fn last_question(turns: &[Turn]) -> Option<(&[Turn], &str)> {
+    let last = turns.iter().rposition(|turn| turn.from == Speaker::Gpt)?;
+    Some((&turns[..last], &turns[last].value))
+}
