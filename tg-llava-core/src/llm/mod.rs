@@ -3,6 +3,7 @@
 mod attention;
 mod block;
 mod decoder;
+mod vocab;
 
 pub use attention::DecoderAttention;
 pub use block::DecoderLayer;

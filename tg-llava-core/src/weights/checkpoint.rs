@@ -2,10 +2,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
 
-use super::bridges::{BRIDGES, bridge_file, bridge_key};
+use super::bridges::{bridges_in, folder_has_bridges};
 use super::load::{LoadReport, apply};
 use super::names::is_unused_tower_key;
-use super::{TensorSource, WeightsError};
+use super::{Component, TensorSource, WeightsError};
 use crate::config::{ModelConfig, locate_tower, read_json, read_model_config};
 use crate::error::{Error, Result};
 use crate::model::TgLlava;
@@ -62,9 +62,8 @@ pub fn load_model(
         config.llm.fit_vocabulary(largest, options.dtype.size());
     }
     let source = open_sources(dir, &config, options.base.as_deref())?;
-    let may_be_missing = |key: &str| {
-        options.fresh_bridges && BRIDGES.iter().any(|name| key.starts_with(&format!("model.{name}.")))
-    };
+    let bridge = |key: &str| Component::of_key(key).is_some_and(|part| Component::BRIDGES.contains(&part));
+    let may_be_missing = |key: &str| options.fresh_bridges && bridge(key);
     let (model, report) = apply(config.init(device)?, &source, options.dtype, &may_be_missing, progress)?;
     Ok(Loaded { model, report })
 }
@@ -74,14 +73,19 @@ pub fn load_model(
 /// # Errors
 /// As [`load_model`], short of comparing keys with the model.
 pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Result<TensorSource> {
-    let mut source = TensorSource::default();
-    for name in BRIDGES {
-        if let Some(path) = bridge_file(dir, name) {
-            source.merge(TensorSource::from_file(&path)?, |key| Some(bridge_key(name, key)));
-        }
-    }
+    let mut source = bridges_in(dir)?;
     if TensorSource::folder_has_weights(dir) {
-        source.merge(TensorSource::from_folder(dir)?, |key| Some(key.to_owned()));
+        let whole = TensorSource::from_folder(dir)?;
+        // Bridges beside a plain decoder complete it. Beside a model that has them, one of the two is of another run.
+        if let Some((key, bridge, other)) = source.shared_with(&whole) {
+            return Err(WeightsError::TwoForms {
+                first: bridge.path.to_path_buf(),
+                second: other.path.to_path_buf(),
+                what: format!("such as {key}"),
+            }
+            .into());
+        }
+        source.merge(whole, |key| Some(key.to_owned()));
     } else {
         let base = match base {
             Some(base) => base.to_path_buf(),
@@ -143,7 +147,7 @@ fn tower_key(part: &str, prefix: &str, key: &str) -> Option<String> {
 /// [`WeightsError::NoWeights`] where `dir` holds no stage-1 files either, [`WeightsError::NeedsBase`] where
 /// there is no such folder.
 pub fn find_base(dir: &Path) -> Result<PathBuf> {
-    if !BRIDGES.iter().any(|name| bridge_file(dir, name).is_some()) {
+    if !folder_has_bridges(dir) {
         return Err(WeightsError::NoWeights { dir: dir.to_path_buf() }.into());
     }
     let config: serde_json::Value = read_json(&dir.join("config.json"))?;
