@@ -28,7 +28,7 @@ pub(super) const EPSILON: RangeInclusive<f64> = 1e-30..=1.0;
 ///
 /// # Errors
 /// [`Error::Config`] with key, value and range.
-pub(super) fn check<T: PartialOrd + std::fmt::Display>(
+pub(super) fn check<T: PartialOrd + std::fmt::Debug>(
     key: &str,
     value: T,
     range: RangeInclusive<T>,
@@ -38,8 +38,8 @@ pub(super) fn check<T: PartialOrd + std::fmt::Display>(
     }
     let (least, most) = range.into_inner();
     Err(Error::Config(match least == most {
-        true => format!("{key} = {value}; it must be {least}"),
-        false => format!("{key} = {value}; it must be between {least} and {most}"),
+        true => format!("{key} = {value:?}; it must be {least:?}"),
+        false => format!("{key} = {value:?}; it must be between {least:?} and {most:?}"),
     }))
 }
 
@@ -89,7 +89,8 @@ mod tests {
         assert!(check("depth", 1024, LAYERS).is_ok());
         let error = check("perceiver.depth", 1 << 20, LAYERS).unwrap_err().to_string();
         assert_eq!(error, "configuration: perceiver.depth = 1048576; it must be between 1 and 1024");
-        assert!(check("eps", f64::NAN, EPSILON).is_err());
+        let error = check("eps", f64::NAN, EPSILON).unwrap_err().to_string();
+        assert_eq!(error, "configuration: eps = NaN; it must be between 1e-30 and 1.0");
         assert_eq!(
             check("num_channels", 4, 3..=3).unwrap_err().to_string(),
             "configuration: num_channels = 4; it must be 3"

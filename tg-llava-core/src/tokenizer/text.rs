@@ -385,6 +385,9 @@ mod tests {
         std::fs::write(dir.path().join("merges.txt"), "#version: 0.2\nab\n").unwrap();
         let error = TextTokenizer::from_dir(dir.path()).unwrap_err().to_string();
         assert!(error.contains("merges.txt: line 2"), "{error}");
+        std::fs::write(dir.path().join("merges.txt"), "#version: 0.2\na b\nb a\n").unwrap();
+        let error = TextTokenizer::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.ends_with("merges.txt: line 3: token \"ba\" is not in vocab.json"), "{error}");
         std::fs::write(dir.path().join("merges.txt"), "#version: 0.2\na b\n").unwrap();
         assert_eq!(TextTokenizer::from_dir(dir.path()).unwrap().encode("ab", true).unwrap(), [2]);
     }

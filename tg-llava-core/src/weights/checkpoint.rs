@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device};
 use super::bridges::{bridges_in, folder_has_bridges};
 use super::load::{LoadReport, apply};
 use super::names::is_unused_tower_key;
-use super::{Component, TensorSource, WeightsError};
+use super::{TensorSource, WeightsError};
 use crate::config::{ModelConfig, locate_tower, read_json, read_model_config};
 use crate::error::{Error, Result};
 use crate::model::TgLlava;
@@ -17,8 +17,6 @@ pub struct LoadOptions {
     pub base: Option<PathBuf>,
     /// Dtype of the weights in memory.
     pub dtype: DType,
-    /// Whether bridges and projector that the files lack keep their initial values (to start training).
-    pub fresh_bridges: bool,
     /// The device's largest buffer in bytes, where it may be smaller than embedding and head: these are then held in
     /// pieces ([`crate::config::LlmConfig::vocab_pieces`]).
     pub largest_buffer: Option<u64>,
@@ -27,7 +25,7 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     /// f32, complete checkpoints.
     fn default() -> Self {
-        Self { base: None, dtype: DType::F32, fresh_bridges: false, largest_buffer: None }
+        Self { base: None, dtype: DType::F32, largest_buffer: None }
     }
 }
 
@@ -62,9 +60,7 @@ pub fn load_model(
         config.llm.fit_vocabulary(largest, options.dtype.size());
     }
     let source = open_sources(dir, &config, options.base.as_deref())?;
-    let bridge = |key: &str| Component::of_key(key).is_some_and(|part| Component::BRIDGES.contains(&part));
-    let may_be_missing = |key: &str| options.fresh_bridges && bridge(key);
-    let (model, report) = apply(config.init(device)?, &source, options.dtype, &may_be_missing, progress)?;
+    let (model, report) = apply(config.init(device)?, &source, options.dtype, &|_| false, progress)?;
     Ok(Loaded { model, report })
 }
 

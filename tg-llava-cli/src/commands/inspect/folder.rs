@@ -139,7 +139,14 @@ fn small_files(dir: &Path, base: Option<&Path>, config: &ModelConfig, contents: 
         }
         Err(error) => contents.problems.push(error.to_string()),
     }
-    if let (Some(mm), Some(_)) = (&config.multimodal, &codecs.guide_tokenizer) {
+    if let (Some(mm), Some(guide)) = (&config.multimodal, &codecs.guide_tokenizer) {
+        let rows = mm.text.as_ref().map_or(0, |text| text.vocab_size);
+        if usize::try_from(guide.end_id()).is_ok_and(|end| end >= rows) {
+            let end = guide.end_id();
+            contents.problems.push(format!(
+                "guide texts end in id {end}, which is outside the text tower's vocabulary of {rows}"
+            ));
+        }
         let place = locate_tower(dir, &mm.towers.text).unwrap_or_else(|| dir.join(&mm.towers.text));
         let place = place.strip_prefix(dir).unwrap_or(&place);
         contents.description.push(("guide tokenizer", format!("in {}", place.display())));
