@@ -295,6 +295,25 @@ fn a_save_leaves_no_other_form_of_weights() {
     assert!(load(dir.path()).is_ok());
 }
 
+/// Between the deletion of the old files and the last rename, a killed save leaves a folder that nothing reads.
+#[test]
+fn old_and_new_files_never_read_as_one_model() {
+    let (dir, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let device = Device::flex();
+    let model = tiny(50).init(&device).unwrap();
+    let shards = SaveOptions { max_shard_bytes: 20_000, template: None };
+    save_model(&tiny(50).init(&device).unwrap(), dir.path(), &shards).unwrap();
+    save_model(&model, new.path(), &shards).unwrap();
+    std::fs::remove_file(dir.path().join("config.json")).unwrap();
+    for name in names(new.path()).iter().filter(|name| *name != "config.json") {
+        std::fs::copy(new.path().join(name), dir.path().join(name)).unwrap();
+        let error = load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("config.json"), "{error}");
+    }
+    save_model(&model, dir.path(), &SaveOptions::default()).unwrap();
+    assert_eq!(contents(dir.path()), contents(new.path()));
+}
+
 #[test]
 fn small_files_of_another_model_go_with_its_weights() {
     let dir = tempfile::tempdir().unwrap();

@@ -25,6 +25,6 @@ pub use load::{LoadReport, apply};
 pub use names::{is_unused_key, reference_key};
 pub use save::{SaveOptions, reference_tensors, save_model};
 pub use source::TensorSource;
-pub use staging::clean;
+pub use staging::{clean, has_unfinished_save};
 pub use walk::{ParameterMapper, ParameterPath, ParameterVisitor, map_parameters, visit_parameters};
 pub use write::{NewTensor, write_safetensors};

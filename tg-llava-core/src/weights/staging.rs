@@ -87,6 +87,11 @@ pub fn clean(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(removed)
 }
 
+/// Whether a save into `dir` was begun and not finished, or is under way.
+pub fn has_unfinished_save(dir: &Path) -> bool {
+    dir.join(STAGING).is_dir()
+}
+
 /// Files that saves of other versions wrote beside their names: `model.safetensors.partial`, and the temporary files
 /// of the safetensors crate.
 fn is_leftover(name: &str) -> bool {
@@ -218,9 +223,10 @@ mod tests {
         fs::write(staging.path().join("model.safetensors"), "new").unwrap();
         // A kill runs no destructor.
         std::mem::forget(staging);
+        assert!(has_unfinished_save(dir.path()));
         assert_eq!(fs::read_to_string(dir.path().join("model.safetensors")).unwrap(), "old");
         drop(Staging::begin(dir.path()).unwrap());
         assert_eq!(names(dir.path()), ["model.safetensors"]);
-        assert!(clean(dir.path()).unwrap().is_empty());
+        assert!(clean(dir.path()).unwrap().is_empty() && !has_unfinished_save(dir.path()));
     }
 }
