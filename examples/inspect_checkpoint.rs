@@ -10,18 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use tg_llava_core::config::read_model_config;
-use tg_llava_core::weights::{StoredTensor, is_unused_key, open_sources};
-
-/// Components by the start of their keys. The decoder's keys start with `model.` as well, so it stands last.
-const COMPONENTS: [(&str, &str); 7] = [
-    ("model.vision_tower.", "vision tower"),
-    ("model.text_tower.", "text tower"),
-    ("model.mm_cross_attn.", "feature guide"),
-    ("model.mm_patch_encoder.", "detail perceiver"),
-    ("model.mm_projector.", "projector"),
-    ("model.", "decoder"),
-    ("lm_head.", "decoder"),
-];
+use tg_llava_core::weights::{Component, StoredTensor, is_unused_key, open_sources};
 
 fn main() -> Result<()> {
     let dir = env::args().nth(1).context("usage: inspect_checkpoint DIR")?;
@@ -33,10 +22,9 @@ fn main() -> Result<()> {
 
     let mut components: BTreeMap<&str, Vec<(&str, &StoredTensor)>> = BTreeMap::new();
     for (key, tensor) in source.iter() {
-        let known = COMPONENTS.iter().find(|(prefix, _)| key.starts_with(prefix));
-        let name = match known {
+        let name = match Component::of_key(key) {
             _ if is_unused_key(key) => "never read by the model",
-            Some((_, name)) => name,
+            Some(component) => component.title(),
             None => "unknown",
         };
         components.entry(name).or_default().push((key, tensor));

@@ -8,7 +8,8 @@ use serde_json::Value;
 use tg_llava_core::config::{ModelConfig, PaddingSide, llm_preset, multimodal, tiny, tower_preset};
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::weights::{
-    LoadOptions, SaveOptions, TensorSource, load_model, reference_tensors, save_model,
+    LoadOptions, SaveOptions, TensorSource, load_model, open_bridges, reference_tensors, save_bridges,
+    save_model,
 };
 use tg_llava_core::{Error, weights::WeightsError};
 use tg_llava_tests::fixture;
@@ -231,4 +232,261 @@ fn ablations_save_and_load() {
         assert_eq!(loaded.detail_perceiver.is_some(), detail);
         assert_eq!(loaded.config().multimodal, config.multimodal);
     }
+}
+
+/// Names of the files of a folder.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn json_of(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Whatever form an earlier save had, what is read afterwards is what was saved last, and nothing else is there.
+#[test]
+fn a_save_leaves_no_other_form_of_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = tempfile::tempdir().unwrap();
+    let device = Device::flex();
+    let whole = SaveOptions::default();
+    let shards = SaveOptions { max_shard_bytes: 20_000, template: None };
+    let key = "model.mm_projector.0.weight";
+    let projector = |model: &TgLlava| reference_tensors(model)[key].values().unwrap();
+    let draw = || tiny(50).init(&device).unwrap();
+    // Left by someone else, or by the reference.
+    std::fs::write(dir.path().join("pytorch_model.bin"), "stale").unwrap();
+    std::fs::write(dir.path().join("notes.txt"), "kept").unwrap();
+
+    for round in ["shards", "one file", "bridges", "shards", "bridges", "one file"] {
+        let model = draw();
+        match round {
+            "shards" => save_model(&model, dir.path(), &shards).unwrap(),
+            "one file" => save_model(&model, dir.path(), &whole).unwrap(),
+            _ => save_bridges(&model, dir.path(), base.path(), &whole).unwrap(),
+        }
+        let read = match round {
+            "bridges" => {
+                assert!(!TensorSource::folder_has_weights(dir.path()));
+                open_bridges(&[dir.path().to_path_buf()]).unwrap().get(key).unwrap().bytes().unwrap()
+            }
+            _ => {
+                assert_eq!(projector(&load(dir.path()).unwrap()), projector(&model), "{round}");
+                contents(dir.path())[key].1.clone()
+            }
+        };
+        let values: Vec<u8> = projector(&model).iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!(read, values, "{round}");
+        let names = names(dir.path());
+        let has = |name: &str| names.iter().any(|file| file == name);
+        assert_eq!(has("model.safetensors"), round == "one file", "{names:?}");
+        assert_eq!(has("model.safetensors.index.json"), round == "shards", "{names:?}");
+        assert_eq!(names.iter().any(|name| name.starts_with("mm_")), round == "bridges", "{names:?}");
+        assert_eq!(names.iter().any(|name| name.starts_with("model-0")), round == "shards", "{names:?}");
+        assert!(!has("pytorch_model.bin") && has("notes.txt") && has("config.json"), "{names:?}");
+        assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
+    }
+    // The decoder that stage-1 files need is not taken away by them.
+    let error = save_bridges(&draw(), dir.path(), dir.path(), &whole).unwrap_err().to_string();
+    assert!(error.contains("decoder"), "{error}");
+    assert!(load(dir.path()).is_ok());
+}
+
+/// Between the deletion of the old files and the last rename, a killed save leaves a folder that nothing reads.
+#[test]
+fn old_and_new_files_never_read_as_one_model() {
+    let (dir, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let device = Device::flex();
+    let model = tiny(50).init(&device).unwrap();
+    let shards = SaveOptions { max_shard_bytes: 20_000, template: None };
+    save_model(&tiny(50).init(&device).unwrap(), dir.path(), &shards).unwrap();
+    save_model(&model, new.path(), &shards).unwrap();
+    std::fs::remove_file(dir.path().join("config.json")).unwrap();
+    for name in names(new.path()).iter().filter(|name| *name != "config.json") {
+        std::fs::copy(new.path().join(name), dir.path().join(name)).unwrap();
+        let error = load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("config.json"), "{error}");
+    }
+    save_model(&model, dir.path(), &SaveOptions::default()).unwrap();
+    assert_eq!(contents(dir.path()), contents(new.path()));
+}
+
+#[test]
+fn small_files_of_another_model_go_with_its_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("added_tokens.json"), "{}").unwrap();
+    let template = Some(fixture("models/qwen2-tiny"));
+    let options = SaveOptions { template, ..SaveOptions::default() };
+    save_model(&tiny(50).init(&Device::flex()).unwrap(), dir.path(), &options).unwrap();
+    let names = names(dir.path());
+    assert!(names.contains(&"tokenizer.json".to_owned()), "{names:?}");
+    assert!(!names.contains(&"added_tokens.json".to_owned()), "{names:?}");
+}
+
+#[test]
+fn two_forms_of_weights_in_a_folder_are_an_error() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let model = tiny(50).init(&Device::flex()).unwrap();
+    let shards = SaveOptions { max_shard_bytes: 20_000, template: None };
+    save_model(&model, dir.path(), &shards).unwrap();
+    save_model(&model, other.path(), &SaveOptions::default()).unwrap();
+    let copy = |name: &str| std::fs::copy(other.path().join(name), dir.path().join(name)).unwrap();
+
+    copy("model.safetensors");
+    let error = load(dir.path()).unwrap_err();
+    assert!(matches!(error, Error::Weights(WeightsError::TwoForms { .. })), "{error}");
+    let error = error.to_string();
+    assert!(
+        error.contains("model.safetensors and") && error.contains("model.safetensors.index.json"),
+        "{error}"
+    );
+    assert!(error.contains("remove"), "{error}");
+    // An index of that one file is no other form.
+    let index = dir.path().join("model.safetensors.index.json");
+    let map: BTreeMap<String, &str> =
+        contents(other.path()).into_keys().map(|key| (key, "model.safetensors")).collect();
+    std::fs::write(&index, serde_json::json!({ "weight_map": map }).to_string()).unwrap();
+    assert!(load(dir.path()).is_ok());
+
+    // Stage-1 files beside a model that has bridges.
+    save_model(&model, dir.path(), &SaveOptions::default()).unwrap();
+    save_bridges(&model, other.path(), dir.path(), &SaveOptions::default()).unwrap();
+    copy("mm_projector.safetensors");
+    let error = load(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("mm_projector.safetensors and") && error.contains("mm_projector.0"), "{error}");
+}
+
+#[test]
+fn an_index_names_files_of_its_own_folder_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("model");
+    let shards = SaveOptions { max_shard_bytes: 20_000, template: None };
+    save_model(&tiny(50).init(&Device::flex()).unwrap(), &dir, &shards).unwrap();
+    let path = dir.join("model.safetensors.index.json");
+    let index = json_of(&path);
+    let first = "model-00001-of-00002.safetensors";
+    let outside = parent.path().join("outside.safetensors");
+    let shard =
+        index["weight_map"].as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned();
+    std::fs::copy(dir.join(&shard), &outside).unwrap();
+    for name in ["../outside.safetensors", outside.to_str().unwrap(), "./sub/x.safetensors", "..", "", first]
+    {
+        let mut changed = index.clone();
+        for place in changed["weight_map"].as_object_mut().unwrap().values_mut() {
+            if *place == *shard {
+                *place = name.into();
+            }
+        }
+        std::fs::write(&path, changed.to_string()).unwrap();
+        let error = load(&dir).unwrap_err();
+        let outside =
+            matches!(&error, Error::Weights(WeightsError::OutsideFolder { shard, .. }) if shard == name);
+        assert_eq!(outside, name != first, "{error}");
+        assert!(error.to_string().contains("model.safetensors.index.json"), "{error}");
+    }
+}
+
+/// Sizes that no model has are refused before anything is allocated for them.
+#[test]
+fn sizes_of_a_configuration_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    save_model(&tiny(50).init(&Device::flex()).unwrap(), dir.path(), &SaveOptions::default()).unwrap();
+    let path = dir.path().join("config.json");
+    let whole = json_of(&path);
+    let large = [1u64 << 20, 1 << 40, u64::MAX];
+    let integers = [
+        "/vocab_size",
+        "/hidden_size",
+        "/intermediate_size",
+        "/num_hidden_layers",
+        "/num_attention_heads",
+        "/num_key_value_heads",
+        "/max_position_embeddings",
+        "/tg_llava/num_query_tokens",
+        "/tg_llava/num_patch_positions",
+        "/tg_llava/perceiver/depth",
+        "/tg_llava/perceiver/n_latents",
+        "/tg_llava/perceiver/num_heads",
+        "/tg_llava/perceiver/num_key_value_heads",
+        "/tg_llava/perceiver/head_dim",
+        "/tg_llava/perceiver/hidden_size",
+        "/tg_llava/perceiver/intermediate_size",
+        "/tg_llava/qformer/num_hidden_layers",
+        "/tg_llava/qformer/cross_attention_freq",
+        "/tg_llava/qformer/num_attention_heads",
+        "/tg_llava/qformer/hidden_size",
+        "/tg_llava/qformer/encoder_width",
+        "/tg_llava/qformer/intermediate_size",
+        "/tg_llava/qformer/vocab_size",
+        "/tg_llava/qformer/max_position_embeddings",
+        "/tg_llava/vision_config/image_size",
+        "/tg_llava/vision_config/patch_size",
+        "/tg_llava/vision_config/num_channels",
+        "/tg_llava/vision_config/hidden_size",
+        "/tg_llava/vision_config/num_hidden_layers",
+        "/tg_llava/vision_config/num_attention_heads",
+        "/tg_llava/text_config/vocab_size",
+        "/tg_llava/text_config/hidden_size",
+        "/tg_llava/text_config/num_hidden_layers",
+        "/tg_llava/text_config/max_position_embeddings",
+    ];
+    let reals = [
+        "/rms_norm_eps",
+        "/rope_theta",
+        "/initializer_range",
+        "/tg_llava/perceiver/rms_norm_eps",
+        "/tg_llava/qformer/layer_norm_eps",
+        "/tg_llava/vision_config/layer_norm_eps",
+        "/tg_llava/text_config/layer_norm_eps",
+    ];
+    let refused = |pointer: &str, value: Value| {
+        let mut json = whole.clone();
+        let place = json.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer} is not in config.json"));
+        *place = value.clone();
+        std::fs::write(&path, json.to_string()).unwrap();
+        let Err(error) = load(dir.path()) else { panic!("{pointer} = {value} was taken") };
+        let error = error.to_string();
+        assert!(error.len() < 10_000, "{} bytes over {pointer} = {value}", error.len());
+        // A size within the bounds of all models does not fit the files, which is said by key.
+        let named = error.contains("config.json") || error.contains("the checkpoint does not fit");
+        assert!(named, "{pointer} = {value}: {error}");
+    };
+    for pointer in integers {
+        for value in large.into_iter().chain([0]) {
+            // A context or BERT's unused tables may be longer than these files', within reason.
+            let harmless = ["max_position_embeddings", "qformer/vocab_size", "cross_attention_freq"];
+            if !(value <= 10_000_000 && value > 0 && harmless.iter().any(|end| pointer.ends_with(end))) {
+                refused(pointer, value.into());
+            }
+        }
+    }
+    for pointer in reals {
+        for value in [-1e-5, 1e300] {
+            refused(pointer, value.into());
+        }
+        // In f32, which norms are computed in, this is zero.
+        if pointer.ends_with("eps") {
+            refused(pointer, 1e-320.into());
+        }
+    }
+    std::fs::write(&path, whole.to_string()).unwrap();
+    assert!(load(dir.path()).is_ok());
+}
+
+#[test]
+fn a_size_out_of_bounds_is_said_with_its_range() {
+    let dir = tempfile::tempdir().unwrap();
+    save_model(&tiny(50).init(&Device::flex()).unwrap(), dir.path(), &SaveOptions::default()).unwrap();
+    let path = dir.path().join("config.json");
+    let mut json = json_of(&path);
+    json["tg_llava"]["perceiver"]["depth"] = (1 << 20).into();
+    std::fs::write(&path, json.to_string()).unwrap();
+    let error = load(dir.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("config.json: tg_llava.perceiver.depth = 1048576; it must be between 1 and"),
+        "{error}"
+    );
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tg_llava_core::weights::has_unfinished_save;
+
 use crate::failure::Failure;
 
 /// Names the folder of the checkpoint that `chat` takes without `--model`.
@@ -52,6 +54,7 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
         )));
     }
     let hint = match checkpoints_in(dir).as_slice() {
+        _ if has_unfinished_save(dir) => "; a save into it was interrupted, and has to be made again".into(),
         [] => String::new(),
         [only] => format!("; did you mean {}?", only.display()),
         [first, ..] => format!("; did you mean a folder in it, such as {}?", first.display()),

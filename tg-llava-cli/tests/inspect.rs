@@ -108,3 +108,43 @@ fn verbose_names_every_tensor() {
     assert!(text.contains("model.mm_projector.2.bias"), "{text}");
     assert!(text.contains("not used"), "{text}");
 }
+
+/// Whatever `chat` reads besides the weights is read here as well.
+#[test]
+fn small_files_that_chat_cannot_read_are_found() {
+    for (file, text) in [
+        ("generation_config.json", r#"{"do_sample": true, "temperature": -1.0}"#),
+        ("generation_config.json", "{"),
+        ("clip-tower/preprocessor_config.json", r#"{"size": "large"}"#),
+        ("tokenizer_config.json", r#"{"eos_token": 3}"#),
+        ("tokenizer.json", r#"{"version": "1.0", "decoder": {"type": "Fuse", }}"#),
+    ] {
+        let model = copy_of("vicuna-tiny");
+        std::fs::write(model.path().join(file), text).unwrap();
+        let found = json(model.path(), &[]);
+        assert_eq!(found["complete"], false, "{file}");
+        let problem = found["problems"][0].as_str().unwrap().to_owned();
+        assert!(problem.contains(file.rsplit('/').next().unwrap()), "{file}: {problem}");
+    }
+}
+
+/// A PyTorch file has checksums, which are checked without being asked.
+#[test]
+fn a_changed_byte_in_a_pytorch_file_is_found() {
+    let model = copy_of("vicuna-tiny");
+    std::fs::remove_file(model.path().join("model.safetensors")).unwrap();
+    let mut bytes = std::fs::read(fixture("models/vicuna-tiny/torch/pytorch_model.bin")).unwrap();
+    let file = model.path().join("pytorch_model.bin");
+    std::fs::write(&file, &bytes).unwrap();
+    assert_eq!(json(model.path(), &[])["complete"], true);
+    // Well inside the storages, which are most of the file.
+    let middle = bytes.len() / 2;
+    for byte in &mut bytes[middle..middle + 64] {
+        *byte ^= 0x55;
+    }
+    std::fs::write(&file, &bytes).unwrap();
+    let found = json(model.path(), &[]);
+    assert_eq!(found["complete"], false);
+    let problem = found["problems"][0].as_str().unwrap();
+    assert!(problem.contains("pytorch_model.bin"), "{problem}");
+}

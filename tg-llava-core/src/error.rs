@@ -61,6 +61,44 @@ impl Error {
 
     /// A JSON error in `path`.
     pub fn json(path: impl AsRef<Path>, source: serde_json::Error) -> Self {
-        Self::Json { path: path.as_ref().to_path_buf(), source }
+        Self::Json { path: path.as_ref().to_path_buf(), source: short_json(source) }
+    }
+}
+
+/// Characters of outside data that a message repeats at most.
+const REPEATED: usize = 400;
+
+/// `text` without its middle, where it is long: messages repeat what a file holds, which may be megabytes.
+pub(crate) fn shortened(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= REPEATED {
+        return text.to_owned();
+    }
+    let head: String = text.chars().take(REPEATED / 2).collect();
+    let tail: String = text.chars().skip(count - REPEATED / 4).collect();
+    format!("{head} [...] {tail}")
+}
+
+/// A parser's error, shortened; what comes last is the line and the column.
+pub(crate) fn short_json(error: serde_json::Error) -> serde_json::Error {
+    let text = error.to_string();
+    if text.len() <= REPEATED {
+        return error;
+    }
+    serde::de::Error::custom(shortened(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_repeat_little_of_what_a_file_holds() {
+        let text = format!("{{\"a\": \n \"{}\"}}", "é".repeat(200_000));
+        let source = serde_json::from_str::<std::collections::BTreeMap<String, u8>>(&text).unwrap_err();
+        let message = Error::json("config.json", source).to_string();
+        assert!(message.len() < 1000, "{} bytes", message.len());
+        assert!(message.starts_with("config.json: ") && message.contains("line 2"), "{message}");
+        assert_eq!(shortened("short"), "short");
     }
 }

@@ -1,9 +1,4 @@
-//! TG-LLaVA: LLaVA-1.5 whose vision features are guided by the user's question, on any Burn backend.
-//!
-//! The library takes a [`burn::tensor::Device`] and enables no backend: the program that uses it chooses
-//! one with Burn's Cargo features. Start at [`assistant::Assistant`] to ask about a picture, or at
-//! [`model::TgLlava`] for the model itself.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 pub mod assistant;

@@ -89,12 +89,7 @@ impl Assistant {
         let template = Template::for_model(declared, &folder, &tokenizer)?.clone();
         let defaults = GenerationDefaults::read(dir)?;
 
-        let load = LoadOptions {
-            base,
-            dtype: options.dtype,
-            fresh_bridges: false,
-            largest_buffer: options.largest_buffer,
-        };
+        let load = LoadOptions { base, dtype: options.dtype, largest_buffer: options.largest_buffer };
         let Loaded { mut model, report } = load_model(dir, device, &load, progress)?;
         model.configure(|config| {
             if let Some(mm) = &mut config.multimodal {

@@ -1,4 +1,7 @@
-use super::tower::check_heads;
+use super::bounds::{
+    EPSILON, HEADS, LAYERS, PATCHES, POSITIONS, VOCABULARY, WIDTH, check, check_heads, check_sizes, multiple,
+    named,
+};
 use crate::error::{Error, Result};
 
 /// Sizes of the feature guide (`mm_cross_attn`, the paper's text-guided feature optimisation module).
@@ -81,9 +84,10 @@ impl ProjectorConfig {
         match (name, depth.and_then(|d| d.parse().ok())) {
             ("identity", _) => Ok(Self::Identity),
             ("linear", _) => Ok(Self::Linear),
-            (_, Some(depth)) if depth > 0 => Ok(Self::MlpGelu(depth)),
+            (_, Some(depth)) if LAYERS.contains(&depth) => Ok(Self::MlpGelu(depth)),
             _ => Err(Error::Config(format!(
-                "mm_projector_type = {name:?} is not supported; known: linear, mlpNx_gelu (N >= 1), identity"
+                "mm_projector_type = {name:?} is not supported; known: linear, mlpNx_gelu (N from 1 to {}), identity",
+                LAYERS.end()
             ))),
         }
     }
@@ -99,43 +103,54 @@ impl ProjectorConfig {
 }
 
 impl FeatureGuideConfig {
-    /// Checks that the sizes fit together.
+    /// Checks that the sizes are in their bounds and fit together.
     ///
     /// # Errors
     /// [`Error::Config`] with the key that is wrong.
     pub fn validate(&self) -> Result<()> {
-        if self.num_query_tokens == 0 || self.num_hidden_layers == 0 || self.cross_attention_freq == 0 {
-            return Err(Error::Config(format!(
-                "tg_llava: num_query_tokens = {}, qformer.num_hidden_layers = {}, qformer.cross_attention_freq = {}; all must be at least 1",
-                self.num_query_tokens, self.num_hidden_layers, self.cross_attention_freq
-            )));
-        }
+        check("tg_llava.num_query_tokens", self.num_query_tokens, PATCHES)?;
+        let part = "tg_llava.qformer";
+        check_sizes(
+            part,
+            [
+                ("encoder_width", self.encoder_width, WIDTH),
+                ("num_hidden_layers", self.num_hidden_layers, LAYERS),
+                ("cross_attention_freq", self.cross_attention_freq, LAYERS),
+                ("intermediate_size", self.intermediate_size, WIDTH),
+                ("vocab_size", self.unused_vocab_size, VOCABULARY),
+                ("max_position_embeddings", self.unused_max_positions, POSITIONS),
+            ],
+        )?;
+        check(&named(part, "layer_norm_eps"), self.layer_norm_eps, EPSILON)?;
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::Config(format!("dropout = {} is not in [0, 1)", self.dropout)));
         }
-        check_heads("tg_llava.qformer", self.hidden_size, self.num_attention_heads)
+        check_heads(part, self.hidden_size, self.num_attention_heads)
     }
 }
 
 impl DetailPerceiverConfig {
-    /// Checks that the sizes fit together.
+    /// Checks that the sizes are in their bounds and fit together.
     ///
     /// # Errors
     /// [`Error::Config`] with the key that is wrong.
     pub fn validate(&self) -> Result<()> {
-        if self.num_latents == 0 || self.depth == 0 || self.head_dim == 0 {
-            return Err(Error::Config(format!(
-                "tg_llava.perceiver: n_latents = {}, depth = {}, head_dim = {}; all must be at least 1",
-                self.num_latents, self.depth, self.head_dim
-            )));
-        }
-        if self.num_key_value_heads == 0 || !self.num_heads.is_multiple_of(self.num_key_value_heads) {
-            return Err(Error::Config(format!(
-                "tg_llava.perceiver: num_heads = {} is not a multiple of num_key_value_heads = {}",
-                self.num_heads, self.num_key_value_heads
-            )));
-        }
-        Ok(())
+        let part = "tg_llava.perceiver";
+        check_sizes(
+            part,
+            [
+                ("n_latents", self.num_latents, PATCHES),
+                ("hidden_size", self.hidden_size, WIDTH),
+                ("depth", self.depth, LAYERS),
+                ("num_heads", self.num_heads, HEADS),
+                ("num_key_value_heads", self.num_key_value_heads, HEADS),
+                ("head_dim", self.head_dim, WIDTH),
+                ("intermediate_size", self.intermediate_size, WIDTH),
+            ],
+        )?;
+        check(&named(part, "num_heads * head_dim"), self.num_heads * self.head_dim, WIDTH)?;
+        check(&named(part, "rms_norm_eps"), self.rms_norm_eps, EPSILON)?;
+        multiple(part, ("num_heads", self.num_heads), ("num_key_value_heads", self.num_key_value_heads))
     }
 }
 
@@ -148,7 +163,7 @@ mod tests {
         for name in ["identity", "linear", "mlp1x_gelu", "mlp2x_gelu", "mlp12x_gelu"] {
             assert_eq!(ProjectorConfig::from_hf(name).unwrap().hf_name(), name);
         }
-        for name in ["mlp0x_gelu", "mlpx_gelu", "resampler", ""] {
+        for name in ["mlp0x_gelu", "mlpx_gelu", "mlp10000000x_gelu", "resampler", ""] {
             assert!(ProjectorConfig::from_hf(name).is_err(), "{name}");
         }
     }

@@ -1,3 +1,6 @@
+use std::ops::RangeInclusive;
+
+use super::bounds::{EPSILON, HEADS, LAYERS, POSITIONS, VOCABULARY, WIDTH, check, check_sizes, multiple};
 use crate::error::{Error, Result};
 use crate::nn::{RopeScaling, RotaryConfig};
 
@@ -104,37 +107,58 @@ impl LlmConfig {
         self.family == LlmFamily::Llama && self.attention_bias
     }
 
-    /// Checks that the sizes fit together.
+    /// Checks that the sizes are in their bounds and fit together.
     ///
     /// # Errors
-    /// [`Error::Config`] with the key that is wrong.
+    /// [`Error::Config`](crate::Error::Config) with the key that is wrong.
     pub fn validate(&self) -> Result<()> {
-        for (key, value) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.num_key_value_heads),
-            ("head_dim", self.head_dim),
-            ("max_position_embeddings", self.max_position_embeddings),
-        ] {
-            if value == 0 {
-                return Err(Error::Config(format!("{key} = 0; it must be at least 1")));
-            }
-        }
-        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
-            return Err(Error::Config(format!(
-                "num_attention_heads = {} is not a multiple of num_key_value_heads = {}",
-                self.num_attention_heads, self.num_key_value_heads
-            )));
-        }
+        check_sizes(
+            "",
+            [
+                ("vocab_size", self.vocab_size, VOCABULARY),
+                ("hidden_size", self.hidden_size, WIDTH),
+                ("intermediate_size", self.intermediate_size, WIDTH),
+                ("num_hidden_layers", self.num_hidden_layers, LAYERS),
+                ("num_attention_heads", self.num_attention_heads, HEADS),
+                ("num_key_value_heads", self.num_key_value_heads, HEADS),
+                ("head_dim", self.head_dim, WIDTH),
+                ("max_position_embeddings", self.max_position_embeddings, POSITIONS),
+            ],
+        )?;
+        let heads = ("num_attention_heads", self.num_attention_heads);
+        multiple("", heads, ("num_key_value_heads", self.num_key_value_heads))?;
+        check("num_attention_heads * head_dim", self.num_attention_heads * self.head_dim, WIDTH)?;
         if !self.head_dim.is_multiple_of(2) {
             return Err(Error::Config(format!(
                 "head_dim = {} is odd; rotary embeddings rotate pairs",
                 self.head_dim
             )));
         }
-        Ok(())
+        check("rms_norm_eps", self.rms_norm_eps, EPSILON)?;
+        check("initializer_range", self.initializer_range, 0.0..=10.0)?;
+        check("rope_theta", self.rope_theta, ROPE_THETA)?;
+        match self.rope_scaling {
+            None => Ok(()),
+            Some(RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor }) => {
+                check("rope_scaling.factor", factor, ROPE_FACTOR)
+            }
+            Some(RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            }) => {
+                let key = "rope_scaling.original_max_position_embeddings";
+                check("rope_scaling.factor", factor, ROPE_FACTOR)?;
+                check("rope_scaling.low_freq_factor", low_freq_factor, ROPE_FACTOR)?;
+                check("rope_scaling.high_freq_factor", high_freq_factor, ROPE_FACTOR)?;
+                check(key, original_max_position_embeddings, POSITIONS)
+            }
+        }
     }
 }
+
+/// Bases of rotary frequencies.
+const ROPE_THETA: RangeInclusive<f64> = 1.0..=1e12;
+/// Factors of rotary scalings; those of published models are between 0.25 and 64.
+const ROPE_FACTOR: RangeInclusive<f64> = 1e-3..=1e4;

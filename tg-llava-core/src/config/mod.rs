@@ -1,5 +1,6 @@
 //! What a model is made of: sizes and switches, read from and written to Hugging Face's config.json.
 
+mod bounds;
 mod bridge;
 mod hf;
 mod llm;

@@ -1,3 +1,4 @@
+use super::bounds::{LAYERS, check};
 use super::{
     DetailPerceiverConfig, FeatureGuideConfig, LlmConfig, ProjectorConfig, TextTowerConfig, VisionTowerConfig,
 };
@@ -115,6 +116,7 @@ impl ModelConfig {
     /// [`Error::Config`] with the first thing that does not fit.
     pub fn validate(&self) -> Result<()> {
         self.llm.validate()?;
+        check("tokenizer_model_max_length", self.max_length, 1..=usize::MAX)?;
         let Some(mm) = &self.multimodal else { return Ok(()) };
         mm.vision.validate()?;
         if let Some(text) = &mm.text {
@@ -146,6 +148,9 @@ impl ModelConfig {
             fits("tg_llava.num_patch_positions", detail.num_positions, 4 * mm.num_vision_tokens())?;
             fits("mm_text_hidden_size", detail.text_hidden_size, text_width.unwrap_or(0))?;
             fits("the detail perceiver's output width", detail.output_size, self.llm.hidden_size)?;
+        }
+        if let ProjectorConfig::MlpGelu(layers) = mm.projector {
+            check("mm_projector_type: layers", layers, LAYERS)?;
         }
         if mm.projector == ProjectorConfig::Identity {
             fits(

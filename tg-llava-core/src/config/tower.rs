@@ -1,3 +1,6 @@
+use super::bounds::{
+    EPSILON, LAYERS, PATCHES, PIXELS, POSITIONS, VOCABULARY, WIDTH, check, check_heads, check_sizes, named,
+};
 use crate::error::{Error, Result};
 use crate::nn::Activation;
 
@@ -67,18 +70,25 @@ impl VisionTowerConfig {
         })
     }
 
-    /// Checks that the sizes fit together.
+    /// Checks that the sizes are in their bounds and fit together.
     ///
     /// # Errors
     /// [`Error::Config`] with the key that is wrong.
     pub fn validate(&self) -> Result<()> {
-        if self.patch_size == 0 || self.image_size < self.patch_size {
-            return Err(Error::Config(format!(
-                "vision tower: image_size = {} with patch_size = {}",
-                self.image_size, self.patch_size
-            )));
-        }
-        check_heads("vision tower", self.hidden_size, self.num_attention_heads)
+        let part = "vision tower";
+        check_sizes(
+            part,
+            [
+                ("intermediate_size", self.intermediate_size, WIDTH),
+                ("num_hidden_layers", self.num_hidden_layers, LAYERS),
+                ("num_channels", self.num_channels, 3..=3),
+                ("image_size", self.image_size, PIXELS),
+                ("patch_size", self.patch_size, 1..=self.image_size),
+            ],
+        )?;
+        check(&named(part, "patches of a picture"), self.num_patches(), PATCHES)?;
+        check(&named(part, "layer_norm_eps"), self.layer_norm_eps, EPSILON)?;
+        check_heads(part, self.hidden_size, self.num_attention_heads)
     }
 }
 
@@ -117,27 +127,22 @@ pub struct TextTowerConfig {
 }
 
 impl TextTowerConfig {
-    /// Checks that the sizes fit together.
+    /// Checks that the sizes are in their bounds and fit together.
     ///
     /// # Errors
     /// [`Error::Config`] with the key that is wrong.
     pub fn validate(&self) -> Result<()> {
-        if self.max_position_embeddings < 2 || self.vocab_size == 0 {
-            return Err(Error::Config(format!(
-                "text tower: max_position_embeddings = {}, vocab_size = {}",
-                self.max_position_embeddings, self.vocab_size
-            )));
-        }
-        check_heads("text tower", self.hidden_size, self.num_attention_heads)
+        let part = "text tower";
+        check_sizes(
+            part,
+            [
+                ("vocab_size", self.vocab_size, VOCABULARY),
+                ("intermediate_size", self.intermediate_size, WIDTH),
+                ("num_hidden_layers", self.num_hidden_layers, LAYERS),
+                ("max_position_embeddings", self.max_position_embeddings, 2..=*POSITIONS.end()),
+            ],
+        )?;
+        check(&named(part, "layer_norm_eps"), self.layer_norm_eps, EPSILON)?;
+        check_heads(part, self.hidden_size, self.num_attention_heads)
     }
-}
-
-/// Checks that `hidden_size` divides into heads.
-pub(super) fn check_heads(what: &str, hidden_size: usize, num_heads: usize) -> Result<()> {
-    if num_heads == 0 || hidden_size == 0 || !hidden_size.is_multiple_of(num_heads) {
-        return Err(Error::Config(format!(
-            "{what}: hidden_size = {hidden_size} does not divide into {num_heads} attention heads"
-        )));
-    }
-    Ok(())
 }

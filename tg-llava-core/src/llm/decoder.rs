@@ -1,12 +1,12 @@
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, RmsNorm, RmsNormConfig};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::DecoderLayer;
 use crate::config::LlmConfig;
 use crate::nn::{
-    CachedRows, KvCache, RotaryConfig, RotaryTables, apply_linear, apply_tied, causal_bias, combine_bias,
-    key_padding_bias, linear, rms_norm, rows_alike,
+    CachedRows, KvCache, RotaryConfig, RotaryTables, causal_bias, combine_bias, key_padding_bias, linear, rms_norm,
+    rows_alike,
 };
 
 /// A causal language model of the Llama or Qwen2 family.
@@ -76,37 +76,7 @@ impl LlmConfig {
 impl Llm {
     /// Vectors of token ids, `[ids.len(), hidden]`.
     pub fn embed(&self, ids: &[i64]) -> Tensor<2> {
-        let pick = |table: &Embedding, rows: Vec<i64>| {
-            let count = rows.len();
-            let rows: Tensor<1, Int> = Tensor::from_data(TensorData::new(rows, [count]), &self.device());
-            table.weight.val().select(0, rows)
-        };
-        if self.embed_tokens_more.is_empty() {
-            return pick(&self.embed_tokens, ids.to_vec());
-        }
-        // Every piece gives the vectors of its own tokens, which are then put in order.
-        let size = self.embed_tokens.weight.dims()[0] as i64;
-        let mut order = vec![0; ids.len()];
-        let (mut found, mut count) = (Vec::new(), 0);
-        for (piece, table) in (0..).zip(self.tables()) {
-            let mut rows = Vec::new();
-            for (place, id) in order.iter_mut().zip(ids).filter(|(_, id)| **id / size == piece) {
-                *place = count + rows.len() as i64;
-                rows.push(id - piece * size);
-            }
-            count += rows.len() as i64;
-            if !rows.is_empty() {
-                found.push(pick(table, rows));
-            }
-        }
-        match found.is_empty() {
-            true => pick(&self.embed_tokens, Vec::new()),
-            false => {
-                let order: Tensor<1, Int> =
-                    Tensor::from_data(TensorData::new(order, [ids.len()]), &self.device());
-                Tensor::cat(found, 0).select(0, order)
-            }
-        }
+        self.vocabulary().embed(ids)
     }
 
     /// A cache without any slot, in the dtype of the weights.
@@ -180,25 +150,7 @@ impl Llm {
     /// # Shapes
     /// - hidden_states: `[rows, hidden]`, output: `[rows, vocab_size]`
     pub fn logits(&self, hidden_states: Tensor<2>) -> Tensor<2> {
-        let mut pieces: Vec<Tensor<2>> = match &self.lm_head {
-            Some(head) => {
-                let heads = std::iter::once(head).chain(&self.lm_head_more);
-                heads.map(|head| apply_linear(head, hidden_states.clone())).collect()
-            }
-            None => {
-                let tables = self.tables().map(|table| table.weight.val());
-                tables.map(|table| apply_tied(table, hidden_states.clone())).collect()
-            }
-        };
-        match pieces.len() {
-            1 => pieces.remove(0),
-            _ => Tensor::cat(pieces, 1),
-        }
-    }
-
-    /// All pieces of the embedding.
-    fn tables(&self) -> impl Iterator<Item = &Embedding> {
-        std::iter::once(&self.embed_tokens).chain(&self.embed_tokens_more)
+        self.vocabulary().logits(hidden_states)
     }
 
     /// The device of the weights.

@@ -6,6 +6,7 @@ mod block;
 mod cache_tests;
 mod decoder;
 mod walk;
+mod vocab;
 
 pub use attention::DecoderAttention;
 pub use block::DecoderLayer;

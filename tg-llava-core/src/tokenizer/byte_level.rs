@@ -125,12 +125,15 @@ fn read(dir: &Path, config: &TokenizerConfig) -> Result<(Vocab, Merges), Tokeniz
         if line.is_empty() || line.starts_with("#version") {
             continue;
         }
-        let (left, right) = line.split_once(' ').ok_or_else(|| {
-            TokenizerError::malformed(
-                &path,
-                format!("line {}: expected two tokens with a space between, found {line:?}", number + 1),
-            )
-        })?;
+        let wrong =
+            |reason: String| TokenizerError::malformed(&path, format!("line {}: {reason}", number + 1));
+        let (left, right) = line
+            .split_once(' ')
+            .ok_or_else(|| wrong(format!("expected two tokens with a space between, found {line:?}")))?;
+        let whole = format!("{left}{right}");
+        if let Some(token) = [left, right, &whole].into_iter().find(|token| !vocab.contains_key(*token)) {
+            return Err(wrong(format!("token {token:?} is not in vocab.json")));
+        }
         merges.push((left.into(), right.into()));
     }
     Ok((vocab, merges))

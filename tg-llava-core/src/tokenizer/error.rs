@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::error::{short_json, shortened};
+
 /// Why a tokenizer could not be built, or a text not be converted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,8 +49,13 @@ pub enum TokenizerError {
         reason: String,
     },
     /// The tokenizer refused a list of ids.
-    #[error("cannot turn ids into text: {0}")]
-    Decode(String),
+    #[error("{path}: cannot turn ids into text: {reason}")]
+    Decode {
+        /// The file or folder of the tokenizer.
+        path: PathBuf,
+        /// What the tokenizer said.
+        reason: String,
+    },
 }
 
 impl TokenizerError {
@@ -57,7 +64,7 @@ impl TokenizerError {
     }
 
     pub(super) fn json(path: &Path, source: serde_json::Error) -> Self {
-        Self::Json { path: path.to_path_buf(), source }
+        Self::Json { path: path.to_path_buf(), source: short_json(source) }
     }
 
     pub(super) fn malformed(path: &Path, reason: impl Into<Reason>) -> Self {
@@ -74,12 +81,18 @@ pub(super) struct Reason(String);
 
 impl From<String> for Reason {
     fn from(reason: String) -> Self {
-        Self(reason)
+        Self(shortened(&reason))
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
 impl From<tokenizers::Error> for Reason {
     fn from(error: tokenizers::Error) -> Self {
-        Self(error.to_string())
+        Self(shortened(&error.to_string()))
     }
 }

@@ -1,10 +1,12 @@
 //! The language model's tokenizer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use tokenizers::{AddedToken, Encoding, Tokenizer};
 
 use super::config::{SpecialIds, TokenizerConfig};
+use super::guarded::guarded;
 use super::image_token::Tokenized;
 use super::{TokenizerError, byte_level, sentencepiece};
 
@@ -27,6 +29,8 @@ pub(super) enum Prefix {
 #[derive(Debug, Clone)]
 pub struct TextTokenizer {
     inner: Tokenizer,
+    /// What it was read from.
+    path: PathBuf,
     prefix: Prefix,
     special: SpecialIds,
     adds_bos: bool,
@@ -61,7 +65,7 @@ impl TextTokenizer {
             // transformers frames the text of this class by its config, not by tokenizer.json.
             sentencepiece::frame(&mut inner, &config).map_err(|e| TokenizerError::malformed(&path, e))?;
         }
-        Self::finish(inner, Prefix::Own, &config)
+        Self::finish(inner, path, Prefix::Own, &config)
     }
 
     /// The tokenizer of a folder's `tokenizer.model` (SentencePiece BPE or Unigram), even where it has a
@@ -72,8 +76,9 @@ impl TextTokenizer {
     pub fn from_sentencepiece(dir: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let dir = dir.as_ref();
         let mut config = TokenizerConfig::read(dir)?;
-        let (inner, prefix) = sentencepiece::llama(&dir.join("tokenizer.model"), &mut config)?;
-        Self::finish(inner, prefix, &config)
+        let path = dir.join("tokenizer.model");
+        let (inner, prefix) = sentencepiece::llama(&path, &mut config)?;
+        Self::finish(inner, path, prefix, &config)
     }
 
     /// The tokenizer of a folder's `vocab.json` and `merges.txt` (byte-level BPE), even where it has a
@@ -85,11 +90,16 @@ impl TextTokenizer {
         let dir = dir.as_ref();
         let config = TokenizerConfig::read(dir)?;
         let inner = byte_level::language_model(dir, &config)?;
-        Self::finish(inner, Prefix::Own, &config)
+        Self::finish(inner, dir.join("vocab.json"), Prefix::Own, &config)
     }
 
-    fn finish(inner: Tokenizer, prefix: Prefix, config: &TokenizerConfig) -> Result<Self, TokenizerError> {
-        let frame = inner.encode("", true).map_err(|e| TokenizerError::encode("", e))?;
+    fn finish(
+        inner: Tokenizer,
+        path: PathBuf,
+        prefix: Prefix,
+        config: &TokenizerConfig,
+    ) -> Result<Self, TokenizerError> {
+        let frame = guarded(|| inner.encode("", true)).map_err(|e| TokenizerError::malformed(&path, e))?;
         let first = frame.get_ids().first().copied();
         let mut special = config.special_ids(&inner);
         if config.class.is_none() {
@@ -98,7 +108,7 @@ impl TextTokenizer {
         }
         let adds_bos = first.is_some() && first == special.bos;
         let (cleans_up, max_length) = (config.cleans_up(), config.max_length);
-        Ok(Self { inner, prefix, special, adds_bos, cleans_up, max_length })
+        Ok(Self { inner, path, prefix, special, adds_bos, cleans_up, max_length })
     }
 
     /// The ids of `text`, with BOS and the like around it where `add_special`. Special tokens written out in
@@ -133,8 +143,9 @@ impl TextTokenizer {
 
     /// Runs the tokenizer; the index is of a token to leave out.
     fn encoding(&self, text: &str, add_special: bool) -> Result<(Encoding, Option<usize>), TokenizerError> {
-        let run =
-            |text: &str| self.inner.encode(text, add_special).map_err(|e| TokenizerError::encode(text, e));
+        let run = |text: &str| {
+            guarded(|| self.inner.encode(text, add_special)).map_err(|e| TokenizerError::encode(text, e))
+        };
         if self.prefix == Prefix::Own || text.is_empty() {
             return Ok((run(text)?, None));
         }
@@ -166,7 +177,8 @@ impl TextTokenizer {
     /// # Errors
     /// [`TokenizerError::Decode`] where the tokenizer refuses the ids.
     pub fn decode_verbatim(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
-        self.inner.decode(ids, skip_special).map_err(|e| TokenizerError::Decode(e.to_string()))
+        guarded(|| self.inner.decode(ids, skip_special))
+            .map_err(|e| TokenizerError::Decode { path: self.path.clone(), reason: e.to_string() })
     }
 
     /// Ids of BOS, EOS, padding and unknown.
@@ -230,7 +242,10 @@ fn kept(encoding: &Encoding, skip: Option<usize>) -> impl Iterator<Item = usize>
 /// A `tokenizer.json`, without the truncation and padding that it may have stored.
 pub(super) fn load_json(path: &Path) -> Result<Tokenizer, TokenizerError> {
     let bytes = std::fs::read(path).map_err(|e| TokenizerError::io(path, e))?;
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| TokenizerError::malformed(path, e))?;
+    // What is wrong with the JSON itself is said with its line and column.
+    serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|e| TokenizerError::json(path, e))?;
+    let mut tokenizer =
+        guarded(|| Tokenizer::from_bytes(bytes)).map_err(|e| TokenizerError::malformed(path, e))?;
     tokenizer.with_truncation(None).map_err(|e| TokenizerError::malformed(path, e))?;
     tokenizer.with_padding(None);
     Ok(tokenizer)
@@ -370,7 +385,46 @@ mod tests {
         std::fs::write(dir.path().join("merges.txt"), "#version: 0.2\nab\n").unwrap();
         let error = TextTokenizer::from_dir(dir.path()).unwrap_err().to_string();
         assert!(error.contains("merges.txt: line 2"), "{error}");
+        std::fs::write(dir.path().join("merges.txt"), "#version: 0.2\na b\nb a\n").unwrap();
+        let error = TextTokenizer::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.ends_with("merges.txt: line 3: token \"ba\" is not in vocab.json"), "{error}");
         std::fs::write(dir.path().join("merges.txt"), "#version: 0.2\na b\n").unwrap();
         assert_eq!(TextTokenizer::from_dir(dir.path()).unwrap().encode("ab", true).unwrap(), [2]);
+    }
+
+    /// A folder with the fixture's tokenizer.json, its decoder exchanged.
+    fn with_decoder(decoder: &str) -> tempfile::TempDir {
+        let text = std::fs::read_to_string(format!("{}/tokenizer.json", folder("llama"))).unwrap();
+        let mut json: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
+        json.insert("decoder".into(), "HERE".into());
+        let text = Value::Object(json).to_string().replace("\"HERE\"", decoder);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), text).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_malformed_decoder_is_an_error_that_names_the_file() {
+        for decoder in [
+            r#"{"type": "Fuse", "#,
+            r#"{"type": }"#,
+            r#"{"type": "Strip", "content": "x", "start": -}"#,
+            r#"{"type": "Nothing"}"#,
+            "3",
+            r#"{"type": "Sequence", "decoders": [{"type": "Replace"}]}"#,
+        ] {
+            let dir = with_decoder(decoder);
+            let error = TextTokenizer::from_dir(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("tokenizer.json"), "{decoder}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_decoder_that_fails_over_a_text_is_an_error_that_names_the_file() {
+        let dir = with_decoder(r#"{"type": "Strip", "content": "a", "start": 1, "stop": 1}"#);
+        let tokenizer = TextTokenizer::from_dir(dir.path()).unwrap();
+        let id = tokenizer.token_id("a").unwrap();
+        let error = tokenizer.decode(&[id], false).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json"), "{error}");
     }
 }

@@ -1,16 +1,14 @@
 //! The three files that stage 1 writes: projector, feature guide, detail perceiver.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::pytorch::write_state_dict;
-use super::save::{SaveOptions, carry_over, reference_tensors, write_file};
-use super::{TensorSource, WeightsError};
-use crate::config::{read_json, write_model_config};
-use crate::error::{Error, Result};
+use super::save::{Save, SaveOptions, reference_tensors, write_file};
+use super::{Component, TensorSource, WeightsError};
+use crate::config::write_model_config;
+use crate::error::Result;
 use crate::model::TgLlava;
-
-/// Names of the files without extension, which are the parts' keys in the reference.
-pub(super) const BRIDGES: [&str; 3] = ["mm_projector", "mm_cross_attn", "mm_patch_encoder"];
 
 /// Opens stage-1 files, `.safetensors` or the reference's `.bin`, under the keys of a full checkpoint. A
 /// path may name a folder that holds some of them.
@@ -25,27 +23,40 @@ pub fn open_bridges(paths: &[PathBuf]) -> Result<TensorSource> {
             source.merge(TensorSource::from_file(path)?, |key| Some(bridge_key(&stem, key)));
             continue;
         }
-        let before = source.len();
-        for name in BRIDGES {
-            if let Some(file) = bridge_file(path, name) {
-                source.merge(TensorSource::from_file(&file)?, |key| Some(bridge_key(name, key)));
-            }
-        }
-        if source.len() == before {
+        let found = bridges_in(path)?;
+        if found.is_empty() {
             return Err(WeightsError::NoWeights { dir: path.clone() }.into());
+        }
+        source.merge(found, |key| Some(key.to_owned()));
+    }
+    Ok(source)
+}
+
+/// The stage-1 files that a folder holds.
+pub(super) fn bridges_in(dir: &Path) -> Result<TensorSource> {
+    let mut source = TensorSource::default();
+    for stem in Component::BRIDGES.into_iter().filter_map(Component::bridge_stem) {
+        if let Some(file) = bridge_file(dir, stem) {
+            source.merge(TensorSource::from_file(&file)?, |key| Some(bridge_key(stem, key)));
         }
     }
     Ok(source)
 }
 
+/// Whether a folder holds any stage-1 file.
+pub fn folder_has_bridges(dir: &Path) -> bool {
+    let mut stems = Component::BRIDGES.into_iter().filter_map(Component::bridge_stem);
+    stems.any(|stem| bridge_file(dir, stem).is_some())
+}
+
 /// The file of one part in `dir`.
-pub(super) fn bridge_file(dir: &Path, name: &str) -> Option<PathBuf> {
-    let files = ["safetensors", "bin"].map(|extension| dir.join(format!("{name}.{extension}")));
+fn bridge_file(dir: &Path, stem: &str) -> Option<PathBuf> {
+    let files = ["safetensors", "bin"].map(|extension| dir.join(format!("{stem}.{extension}")));
     files.into_iter().find(|file| file.is_file())
 }
 
 /// Stage-1 keys are stored with or without the `model.` prefix, and by other tools without the part's name.
-pub(super) fn bridge_key(part: &str, key: &str) -> String {
+fn bridge_key(part: &str, key: &str) -> String {
     if key.starts_with("model.") {
         key.to_owned()
     } else if key.starts_with(part) {
@@ -56,34 +67,30 @@ pub(super) fn bridge_key(part: &str, key: &str) -> String {
 }
 
 /// Writes what stage 1 leaves: `config.json`, and for each bridge of the model a `.safetensors` file and the
-/// `.bin` file that the reference's code reads, both with the reference's keys. `base` is the folder of the decoder, which config.json then names.
+/// `.bin` file that the reference's code reads, both with the reference's keys. `base` is the folder of the decoder,
+/// which config.json then names. Other weights in `dir` go, as in [`save_model`](super::save_model).
 ///
 /// # Errors
-/// Where a file cannot be written.
+/// Where a file cannot be written, or `dir` is the decoder's own folder, whose weights would go.
 pub fn save_bridges(model: &TgLlava, dir: &Path, base: &Path, options: &SaveOptions) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-    let config = match &options.template {
-        Some(template) => {
-            carry_over(template, dir)?;
-            Some(read_json(&template.join("config.json"))?)
-        }
-        None => None,
-    };
-    let mut config: serde_json::Value = config.unwrap_or_else(|| serde_json::json!({}));
+    if dir.canonicalize().is_ok_and(|dir| base.canonicalize().is_ok_and(|base| base == dir)) {
+        let reason =
+            "this is the folder of the decoder that the stage-1 files build on; save them in another".into();
+        return Err(WeightsError::Write { path: dir.to_path_buf(), reason }.into());
+    }
+    let save = Save::begin(dir, options)?;
+    let mut config = save.base.clone().unwrap_or_else(|| serde_json::json!({}));
     config["_name_or_path"] = serde_json::json!(base.to_string_lossy());
-    write_model_config(model.config(), Some(config), dir)?;
-    let mut tensors = reference_tensors(model);
-    for name in BRIDGES {
-        let prefix = format!("model.{name}.");
-        let rest = tensors.split_off(&prefix);
-        let (ours, others): (Vec<_>, Vec<_>) =
-            rest.into_iter().partition(|(key, _)| key.starts_with(&prefix));
-        tensors.extend(others);
-        if !ours.is_empty() {
-            let ours = ours.into_iter().collect();
-            write_state_dict(&dir.join(format!("{name}.bin")), &ours)?;
-            write_file(&dir.join(format!("{name}.safetensors")), ours)?;
+    write_model_config(model.config(), Some(config), save.path())?;
+    let mut by_bridge: BTreeMap<&str, BTreeMap<_, _>> = BTreeMap::new();
+    for (key, tensor) in reference_tensors(model) {
+        if let Some(stem) = Component::of_key(&key).and_then(Component::bridge_stem) {
+            by_bridge.entry(stem).or_default().insert(key, tensor);
         }
     }
-    Ok(())
+    for (stem, tensors) in by_bridge {
+        write_state_dict(&save.path().join(format!("{stem}.bin")), &tensors)?;
+        write_file(&save.path().join(format!("{stem}.safetensors")), tensors)?;
+    }
+    save.commit()
 }

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
 
-use super::bridges::{BRIDGES, bridge_file, bridge_key};
+use super::bridges::{bridges_in, folder_has_bridges};
 use super::load::{LoadReport, apply};
 use super::names::is_unused_tower_key;
 use super::{TensorSource, WeightsError};
@@ -17,8 +17,6 @@ pub struct LoadOptions {
     pub base: Option<PathBuf>,
     /// Dtype of the weights in memory.
     pub dtype: DType,
-    /// Whether bridges and projector that the files lack keep their initial values (to start training).
-    pub fresh_bridges: bool,
     /// The device's largest buffer in bytes, where it may be smaller than embedding and head: these are then held in
     /// pieces ([`crate::config::LlmConfig::vocab_pieces`]).
     pub largest_buffer: Option<u64>,
@@ -27,7 +25,7 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     /// f32, complete checkpoints.
     fn default() -> Self {
-        Self { base: None, dtype: DType::F32, fresh_bridges: false, largest_buffer: None }
+        Self { base: None, dtype: DType::F32, largest_buffer: None }
     }
 }
 
@@ -62,10 +60,7 @@ pub fn load_model(
         config.llm.fit_vocabulary(largest, options.dtype.size());
     }
     let source = open_sources(dir, &config, options.base.as_deref())?;
-    let may_be_missing = |key: &str| {
-        options.fresh_bridges && BRIDGES.iter().any(|name| key.starts_with(&format!("model.{name}.")))
-    };
-    let (model, report) = apply(config.init(device)?, &source, options.dtype, &may_be_missing, progress)?;
+    let (model, report) = apply(config.init(device)?, &source, options.dtype, &|_| false, progress)?;
     Ok(Loaded { model, report })
 }
 
@@ -74,14 +69,19 @@ pub fn load_model(
 /// # Errors
 /// As [`load_model`], short of comparing keys with the model.
 pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Result<TensorSource> {
-    let mut source = TensorSource::default();
-    for name in BRIDGES {
-        if let Some(path) = bridge_file(dir, name) {
-            source.merge(TensorSource::from_file(&path)?, |key| Some(bridge_key(name, key)));
-        }
-    }
+    let mut source = bridges_in(dir)?;
     if TensorSource::folder_has_weights(dir) {
-        source.merge(TensorSource::from_folder(dir)?, |key| Some(key.to_owned()));
+        let whole = TensorSource::from_folder(dir)?;
+        // Bridges beside a plain decoder complete it. Beside a model that has them, one of the two is of another run.
+        if let Some((key, bridge, other)) = source.shared_with(&whole) {
+            return Err(WeightsError::TwoForms {
+                first: bridge.path.to_path_buf(),
+                second: other.path.to_path_buf(),
+                what: format!("such as {key}"),
+            }
+            .into());
+        }
+        source.merge(whole, |key| Some(key.to_owned()));
     } else {
         let base = match base {
             Some(base) => base.to_path_buf(),
@@ -143,7 +143,7 @@ fn tower_key(part: &str, prefix: &str, key: &str) -> Option<String> {
 /// [`WeightsError::NoWeights`] where `dir` holds no stage-1 files either, [`WeightsError::NeedsBase`] where
 /// there is no such folder.
 pub fn find_base(dir: &Path) -> Result<PathBuf> {
-    if !BRIDGES.iter().any(|name| bridge_file(dir, name).is_some()) {
+    if !folder_has_bridges(dir) {
         return Err(WeightsError::NoWeights { dir: dir.to_path_buf() }.into());
     }
     let config: serde_json::Value = read_json(&dir.join("config.json"))?;

@@ -1,5 +1,10 @@
 use std::path::PathBuf;
 
+use crate::error::shortened;
+
+/// Any error that can cross threads.
+pub(super) type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
 /// A checkpoint that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -11,6 +16,30 @@ pub enum WeightsError {
     NoWeights {
         /// The folder.
         dir: PathBuf,
+    },
+    /// Two files of a folder hold the same weights, so that nothing says which are meant.
+    #[error(
+        "{first} and {second} both hold the model's weights ({what}); keep the one that is meant and remove the other"
+    )]
+    TwoForms {
+        /// One file.
+        first: PathBuf,
+        /// The other one.
+        second: PathBuf,
+        /// What the two are, or a key that both hold.
+        what: String,
+    },
+    /// An index that names something other than a file of its own folder.
+    #[error(
+        "{index}: {tensor} is said to be in {shard:?}; shards are files of the same folder, named without a path"
+    )]
+    OutsideFolder {
+        /// The index file.
+        index: PathBuf,
+        /// What it names.
+        shard: String,
+        /// A tensor that it places there.
+        tensor: String,
     },
     /// A shard that the index names is not there.
     #[error(
@@ -78,14 +107,62 @@ pub enum WeightsError {
         /// What to do.
         hint: String,
     },
-    /// A file could not be written.
-    #[error("{path}: could not be written: {reason}")]
+    /// Files cannot be saved there.
+    #[error("{path}: nothing was saved: {reason}")]
     Write {
-        /// The file.
+        /// The folder or file.
         path: PathBuf,
-        /// What went wrong.
+        /// What is wrong.
         reason: String,
     },
+    /// One tensor cannot be written, or is not what the reader expects.
+    #[error("{path}, tensor `{name}`: {problem}")]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What is wrong.
+        #[source]
+        problem: TensorProblem,
+    },
+}
+
+/// What is wrong with one tensor.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorProblem {
+    /// Two tensors of a file have this name.
+    #[error("there are two of this name")]
+    Duplicate,
+    /// The file does not have it.
+    #[error("not in the file")]
+    Missing,
+    /// It is there with another element type or shape.
+    #[error("expected {expected}, found {found}")]
+    Layout {
+        /// Element type and shape that were asked for.
+        expected: String,
+        /// Those in the file.
+        found: String,
+    },
+    /// The bytes handed over do not fill the shape.
+    #[error("its shape takes {expected} bytes, but {found} were given")]
+    Length {
+        /// Bytes of element type and shape together.
+        expected: u64,
+        /// Bytes given.
+        found: u64,
+    },
+    /// The shape does not fit into memory.
+    #[error("shape {shape:?} is too large")]
+    TooLarge {
+        /// Extents.
+        shape: Vec<usize>,
+    },
+    /// Its values could not be fetched.
+    #[error("its values could not be read: {0}")]
+    Values(BoxedError),
 }
 
 /// How many keys of a kind are printed before the rest is counted.
@@ -99,7 +176,7 @@ fn mismatch(missing: &[String], unknown: &[String], misshapen: &[String]) -> Str
         }
         out += &format!("\n  {what} ({}):", keys.len());
         for key in keys.iter().take(SHOWN) {
-            out += &format!("\n    {key}");
+            out += &format!("\n    {}", shortened(key));
         }
         if keys.len() > SHOWN {
             out += &format!("\n    ... and {} more", keys.len() - SHOWN);

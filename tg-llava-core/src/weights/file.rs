@@ -8,7 +8,8 @@ use pytorch_reader::PytorchReader;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::WeightsError;
-use crate::error::{Error, Result};
+use super::write::MAX_HEADER;
+use crate::error::{Error, Result, shortened};
 
 /// Element types that checkpoints hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,6 +106,18 @@ impl StoredTensor {
         Ok(all)
     }
 
+    /// Checks the bytes as far as their file says what they must be: a PyTorch file's storages against their sizes
+    /// and checksums. A safetensors file has no checksums; its header is checked when it is opened.
+    ///
+    /// # Errors
+    /// [`WeightsError::Damaged`] where they are not.
+    pub fn verify(&self) -> Result<()> {
+        match &self.bytes {
+            Bytes::Plain { .. } => Ok(()),
+            Bytes::Pytorch(_) | Bytes::Within { .. } => self.read_chunks(|_| ()),
+        }
+    }
+
     /// Calls `take` with the raw little-endian bytes in order, whole elements at a time. A safetensors file
     /// never has more than a chunk in memory.
     ///
@@ -115,10 +128,7 @@ impl StoredTensor {
     }
 
     fn give_chunks(&self, take: &mut dyn FnMut(&[u8])) -> Result<()> {
-        let fail = |e: std::io::Error| {
-            let reason = format!("{}: {e}", self.key);
-            Error::from(WeightsError::Damaged { path: self.path.to_path_buf(), reason })
-        };
+        let fail = |e: std::io::Error| damaged(&self.path, format!("{}: {e}", self.key));
         match &self.bytes {
             Bytes::Plain { offset, len } => {
                 let mut file = File::open(&*self.path).map_err(fail)?;
@@ -156,7 +166,7 @@ pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
 }
 
 fn damaged(path: &Path, reason: String) -> Error {
-    WeightsError::Damaged { path: path.to_path_buf(), reason }.into()
+    WeightsError::Damaged { path: path.to_path_buf(), reason: shortened(&reason) }.into()
 }
 
 fn open_safetensors(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
@@ -194,7 +204,7 @@ fn read_header(path: &Path) -> Result<(u64, Metadata)> {
     let mut prefix = [0; 8];
     file.read_exact(&mut prefix).map_err(io)?;
     let header_len = u64::from_le_bytes(prefix);
-    if header_len > size - 8 {
+    if header_len > MAX_HEADER.min(size - 8) {
         let reason =
             format!("not a valid safetensors file, or cut: a header of {header_len} bytes in {size}");
         return Err(damaged(path, reason));
@@ -247,4 +257,42 @@ fn open_pytorch(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
         (key, stored)
     };
     Ok(reader.into_tensors().into_iter().map(tensor).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{NewTensor, write_safetensors};
+    use super::*;
+
+    proptest! {
+        /// No file makes us panic or ask for memory beyond the file's length.
+        #[test]
+        fn any_bytes_give_an_error_or_a_file(
+            length in 0u64..200, json in "[{}\"a-z:,\\[\\]0-9]{0,80}", cut in 0usize..80,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("some.safetensors");
+            let mut bytes = length.to_le_bytes().to_vec();
+            bytes.extend_from_slice(json.as_bytes());
+            bytes.truncate(cut);
+            std::fs::write(&path, &bytes).unwrap();
+            if let Err(error) = open_file(&path) {
+                prop_assert!(error.to_string().contains("some.safetensors"));
+            }
+        }
+
+        #[test]
+        fn a_cut_file_is_noticed(cut in 0usize..100) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("some.safetensors");
+            let read = || Ok::<_, std::convert::Infallible>(vec![7; 40]);
+            write_safetensors(&path, None, [NewTensor::new("a", safetensors::Dtype::U8, [40], read)]).unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            let cut = cut % bytes.len();
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            prop_assert!(open_file(&path).is_err());
+        }
+    }
 }

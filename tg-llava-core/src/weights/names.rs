@@ -1,7 +1,10 @@
-//! Our module paths and the reference's keys, in one table each way.
+//! Our module paths and the reference's keys; which component has which beginning stands in [`Component`].
 
-/// Rewrites of a module path, tried in order; the first rule whose left side is a prefix applies.
-const PREFIXES: [(&str, &str); 12] = [
+use super::Component;
+
+/// Rewrites of a module path inside towers and decoder, tried in order; the first rule whose left side is a prefix
+/// applies. Bridges change their component's name alone.
+const PREFIXES: [(&str, &str); 10] = [
     ("vision_tower.embeddings.", "model.vision_tower.vision_tower.vision_model.embeddings."),
     ("vision_tower.pre_layernorm.", "model.vision_tower.vision_tower.vision_model.pre_layrnorm."),
     ("vision_tower.post_layernorm.", "model.vision_tower.vision_tower.vision_model.post_layernorm."),
@@ -10,8 +13,6 @@ const PREFIXES: [(&str, &str); 12] = [
     ("text_tower.final_layer_norm.", "model.text_tower.text_tower.text_model.final_layer_norm."),
     ("text_tower.head.", "model.text_tower.text_tower.text_model.head."),
     ("text_tower.", "model.text_tower.text_tower.text_model.embeddings."),
-    ("feature_guide.", "model.mm_cross_attn."),
-    ("detail_perceiver.", "model.mm_patch_encoder."),
     ("llm.lm_head.", "lm_head."),
     ("llm.", "model."),
 ];
@@ -41,32 +42,40 @@ pub fn reference_key(path: &str, plain_linear_projector: bool) -> String {
     };
     if let Some(rest) = path.strip_prefix("projector.layers.") {
         let (index, leaf) = rest.split_once('.').unwrap_or((rest, ""));
+        let prefix = Component::Projector.key_prefix();
         return match (plain_linear_projector, index.parse::<usize>()) {
-            (false, Ok(index)) => format!("model.mm_projector.{}.{leaf}", 2 * index),
-            _ => format!("model.mm_projector.{leaf}"),
+            (false, Ok(index)) => format!("{prefix}{}.{leaf}", 2 * index),
+            _ => format!("{prefix}{leaf}"),
         };
     }
     let path = match vocabulary_piece(&path) {
         Some((whole, _)) => format!("{whole}.weight"),
         None => path,
     };
-    let mut key = path.clone();
-    for (ours, theirs) in PREFIXES {
-        if let Some(rest) = path.strip_prefix(ours) {
-            key = format!("{theirs}{rest}");
-            break;
+    let component = Component::of_path(&path);
+    let bridge = component.filter(|component| component.bridge_stem().is_some());
+    let bridge =
+        bridge.and_then(|bridge| Some((bridge, path.strip_prefix(bridge.name())?.strip_prefix('.')?)));
+    let Some((bridge, rest)) = bridge else {
+        let mut rules = PREFIXES.iter();
+        let renamed = rules.find_map(|(ours, theirs)| Some(format!("{theirs}{}", path.strip_prefix(ours)?)));
+        return renamed.unwrap_or(path);
+    };
+    let mut key = format!("{}{rest}", bridge.key_prefix());
+    match bridge {
+        Component::FeatureGuide => {
+            for (ours, theirs) in QFORMER {
+                key = key.replace(ours, theirs);
+            }
+            key = key.replace(".ffn.norm.", ".output_query.LayerNorm.");
         }
-    }
-    if key.starts_with("model.mm_cross_attn.") {
-        for (ours, theirs) in QFORMER {
-            key = key.replace(ours, theirs);
+        Component::DetailPerceiver => {
+            for name in ["pre_mlp", "proj"] {
+                key = key.replace(&format!(".{name}.fc1."), &format!(".{name}.0."));
+                key = key.replace(&format!(".{name}.fc2."), &format!(".{name}.2."));
+            }
         }
-        key = key.replace(".ffn.norm.", ".output_query.LayerNorm.");
-    } else if key.starts_with("model.mm_patch_encoder.") {
-        for name in ["pre_mlp", "proj"] {
-            key = key.replace(&format!(".{name}.fc1."), &format!(".{name}.0."));
-            key = key.replace(&format!(".{name}.fc2."), &format!(".{name}.2."));
-        }
+        _ => {}
     }
     key
 }

@@ -9,22 +9,15 @@ use burn::tensor::DType;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
-use super::WeightsError;
 use super::save::PendingTensor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// `torch.save` aligns tensors to this many bytes, so that they can be mapped into memory.
 const ALIGNMENT: u16 = 64;
 
-/// Writes `tensors` as a state dict, one at a time; the file is complete or not there.
+/// Writes `tensors` as a state dict, one at a time, and flushes it to the disk.
 pub(super) fn write_state_dict(path: &Path, tensors: &BTreeMap<String, PendingTensor>) -> Result<()> {
-    let partial = path.with_extension("bin.partial");
-    let written = write(&partial, tensors).and_then(|()| std::fs::rename(&partial, path));
-    written.map_err(|source| {
-        // What is there of it is of no use; that it may stay is no further error.
-        let _ = std::fs::remove_file(&partial);
-        WeightsError::Write { path: path.to_path_buf(), reason: source.to_string() }.into()
-    })
+    write(path, tensors).map_err(|source| Error::io(path, source))
 }
 
 fn write(path: &Path, tensors: &BTreeMap<String, PendingTensor>) -> std::io::Result<()> {
@@ -45,7 +38,7 @@ fn write(path: &Path, tensors: &BTreeMap<String, PendingTensor>) -> std::io::Res
         entry(&format!("data/{index}"), &tensor.bytes())?;
     }
     entry("version", b"3\n")?;
-    zip.finish()?.flush()
+    zip.finish()?.into_inner().map_err(|error| error.into_error())?.sync_all()
 }
 
 /// A pickle (protocol 2) of `{key: torch._utils._rebuild_tensor_v2(storage, 0, shape, stride, False, {})}`.
@@ -144,7 +137,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.bin");
         write_state_dict(&path, &tensors).unwrap();
-        assert!(!path.with_extension("bin.partial").exists());
         let source = TensorSource::from_file(&path).unwrap();
         assert_eq!(source.len(), tensors.len());
         for (key, tensor) in &tensors {

@@ -1,14 +1,16 @@
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::path::{Component, Path, PathBuf};
 
 use burn::module::Param;
 use burn::tensor::{DType, Tensor, TensorData};
 use half::{bf16, f16};
-use safetensors::tensor::View;
 
 use super::placeholder::{Placeholder, PlaceholderValue, placeholders};
-use super::{ParameterPath, ParameterVisitor, WeightsError, reference_key, visit_parameters};
+use super::source::{INDEXES, SINGLE};
+use super::staging::Staging;
+use super::write::{NewTensor, write_safetensors};
+use super::{ParameterPath, ParameterVisitor, reference_key, visit_parameters};
 use crate::config::write_model_config;
 use crate::error::{Error, Result};
 use crate::model::TgLlava;
@@ -94,20 +96,15 @@ pub fn reference_tensors(model: &TgLlava) -> BTreeMap<String, PendingTensor> {
 }
 
 /// Writes a Hugging Face folder with the reference's keys: weights, config.json with our block, and the
-/// template's tokenizer files. Each file is complete or not there: it is written beside and renamed.
+/// template's tokenizer files. Every other form of weights in `dir` goes, whatever model it was of; a process that is
+/// killed meanwhile leaves the old model, the new one, or a folder without config.json.
 ///
 /// # Errors
-/// Where a file cannot be written or the template cannot be read.
+/// Where a file cannot be written or the template cannot be read; what was there is then as it was, unless files
+/// could not be moved to their places.
 pub fn save_model(model: &TgLlava, dir: &Path, options: &SaveOptions) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-    let base = match &options.template {
-        Some(template) => {
-            carry_over(template, dir)?;
-            Some(crate::config::read_json(&template.join("config.json"))?)
-        }
-        None => None,
-    };
-    write_model_config(model.config(), base, dir)?;
+    let save = Save::begin(dir, options)?;
+    write_model_config(model.config(), save.base.clone(), save.path())?;
 
     let tensors = reference_tensors(model);
     let total: u64 = tensors.values().map(|t| t.byte_len() as u64).sum();
@@ -116,19 +113,54 @@ pub fn save_model(model: &TgLlava, dir: &Path, options: &SaveOptions) -> Result<
     let mut weight_map = BTreeMap::new();
     for (index, shard) in shards.into_iter().enumerate() {
         let name = match count {
-            1 => "model.safetensors".to_owned(),
+            1 => SINGLE[0].to_owned(),
             _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
         };
         weight_map.extend(shard.keys().map(|key| (key.clone(), name.clone())));
-        write_file(&dir.join(name), shard)?;
+        write_file(&save.path().join(name), shard)?;
     }
     if count > 1 {
         let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": weight_map});
-        let path = dir.join("model.safetensors.index.json");
+        let path = save.path().join(INDEXES[0]);
         let text = serde_json::to_string_pretty(&index).map_err(|e| Error::json(&path, e))?;
         std::fs::write(&path, text).map_err(|e| Error::io(&path, e))?;
     }
-    Ok(())
+    save.commit()
+}
+
+/// A save that has begun: the template's small files are there, and its config.json is known.
+pub(super) struct Save {
+    staging: Staging,
+    /// What the template's config.json says.
+    pub base: Option<serde_json::Value>,
+    /// Whether small files of an earlier model in the folder go.
+    replaces_small_files: bool,
+}
+
+impl Save {
+    pub fn begin(dir: &Path, options: &SaveOptions) -> Result<Self> {
+        let staging = Staging::begin(dir)?;
+        let mut save = Self { staging, base: None, replaces_small_files: false };
+        if let Some(template) = &options.template {
+            save.base = Some(crate::config::read_json(&template.join("config.json"))?);
+            // A folder that is its own template keeps its files.
+            save.replaces_small_files = template.canonicalize().ok() != dir.canonicalize().ok();
+            if save.replaces_small_files {
+                carry_over(template, save.path())?;
+            }
+        }
+        Ok(save)
+    }
+
+    /// The folder to write into.
+    pub fn path(&self) -> &Path {
+        self.staging.path()
+    }
+
+    /// Puts everything in its place.
+    pub fn commit(self) -> Result<()> {
+        self.staging.commit(if self.replaces_small_files { &CARRIED } else { &[] })
+    }
 }
 
 /// Files of a checkpoint that are copied as they are.
@@ -146,7 +178,7 @@ const CARRIED: [&str; 10] = [
 ];
 
 /// Copies tokenizer files, and the towers' folders without their weights (those are in the checkpoint).
-pub(super) fn carry_over(from: &Path, to: &Path) -> Result<()> {
+fn carry_over(from: &Path, to: &Path) -> Result<()> {
     let copy = |from: &Path, to: &Path| -> Result<()> {
         for name in CARRIED.iter().chain(&["config.json"]) {
             let file = from.join(name);
@@ -156,15 +188,16 @@ pub(super) fn carry_over(from: &Path, to: &Path) -> Result<()> {
         }
         Ok(())
     };
-    if from.canonicalize().ok() == to.canonicalize().ok() {
-        return Ok(());
-    }
     copy(from, to)?;
     let config: serde_json::Value = crate::config::read_json(&from.join("config.json"))?;
     for key in ["mm_vision_tower", "mm_text_tower"] {
         let name = config.get(key).and_then(serde_json::Value::as_str);
         let Some(name) = name.filter(|name| Path::new(name).is_relative()) else { continue };
-        let (source, target) = (from.join(name), to.join(name));
+        // A name that leads out of the checkpoint is copied inside all the same, where it is found by its last part.
+        let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        let place = if inside { Some(name.as_ref()) } else { Path::new(name).file_name() };
+        let Some(place) = place else { continue };
+        let (source, target) = (from.join(name), to.join(place));
         if source.join("config.json").is_file() {
             std::fs::create_dir_all(&target).map_err(|e| Error::io(&target, e))?;
             copy(&source, &target)?;
@@ -189,45 +222,17 @@ fn split(tensors: BTreeMap<String, PendingTensor>, max_bytes: u64) -> Vec<BTreeM
 }
 
 pub(super) fn write_file(path: &Path, tensors: BTreeMap<String, PendingTensor>) -> Result<()> {
-    let partial = path.with_extension("safetensors.partial");
-    let fail = |reason: String| WeightsError::Write { path: path.to_path_buf(), reason };
-    let info = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(tensors, Some(info), &partial).map_err(|e| fail(e.to_string()))?;
-    usual_permissions(&partial).map_err(|e| fail(e.to_string()))?;
-    std::fs::rename(&partial, path).map_err(|e| fail(e.to_string()))?;
-    Ok(())
-}
-
-/// Gives a file the permissions that files have by default: the one above comes as a temporary file, which its
-/// owner alone may read.
-fn usual_permissions(path: &Path) -> std::io::Result<()> {
-    let probe = path.with_extension("probe");
-    let usual = std::fs::File::create(&probe)?.metadata()?.permissions();
-    std::fs::remove_file(&probe)?;
-    std::fs::set_permissions(path, usual)
-}
-
-impl View for PendingTensor {
-    fn dtype(&self) -> safetensors::Dtype {
-        match self.dtype {
+    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let tensors = tensors.into_iter().map(|(key, tensor)| {
+        let dtype = match tensor.dtype {
             DType::F16 => safetensors::Dtype::F16,
             DType::BF16 => safetensors::Dtype::BF16,
             DType::I64 => safetensors::Dtype::I64,
             _ => safetensors::Dtype::F32,
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.bytes())
-    }
-
-    fn data_len(&self) -> usize {
-        self.byte_len()
-    }
+        };
+        NewTensor::new(key, dtype, tensor.shape.clone(), move || Ok::<_, Infallible>(tensor.bytes()))
+    });
+    write_safetensors(path, Some(about), tensors)
 }
 
 fn pending(placeholder: Placeholder, dtype: DType) -> PendingTensor {

@@ -19,9 +19,10 @@ struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Names of the files that may hold a folder's weights, in the order they are looked for.
-const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-const INDEXES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
+/// Names of the files that may hold a folder's weights whole, in the order they are looked for.
+pub(super) const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+/// Names of the files that say which shards hold them, in the same order.
+pub(super) const INDEXES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
 
 impl TensorSource {
     /// The weights of a folder: one file, or the shards that an index names.
@@ -33,12 +34,13 @@ impl TensorSource {
             let missing = std::io::Error::new(std::io::ErrorKind::NotFound, "no such folder");
             return Err(Error::io(dir, missing));
         }
+        // As in transformers, PyTorch files count where there is no safetensors file.
         for (single, index) in SINGLE.iter().zip(INDEXES) {
-            if dir.join(index).is_file() {
-                return Self::from_index(dir, index);
-            }
-            if dir.join(single).is_file() {
-                return Self::from_file(&dir.join(single));
+            let (file, index_file) = (dir.join(single), dir.join(index));
+            match (file.is_file(), index_file.is_file()) {
+                (false, false) => {}
+                (true, false) => return Self::from_file(&file),
+                (is_file, true) => return Self::from_index(dir, &index_file, is_file.then_some(*single)),
             }
         }
         Err(WeightsError::NoWeights { dir: dir.to_path_buf() }.into())
@@ -57,15 +59,26 @@ impl TensorSource {
         Ok(Self { tensors: open_file(path)? })
     }
 
-    fn from_index(dir: &Path, name: &str) -> Result<Self> {
-        let path = dir.join(name);
-        let index: ShardIndex = read_json(&path)?;
+    /// The shards that the index at `path` names; `beside` is a file in the folder that holds a whole model.
+    fn from_index(dir: &Path, path: &Path, beside: Option<&str>) -> Result<Self> {
+        let index: ShardIndex = read_json(path)?;
+        let path = path.to_path_buf();
+        if let Some(single) = beside.filter(|single| !index.weight_map.values().any(|shard| shard == single))
+        {
+            let what = "one file, and an index of shards".into();
+            return Err(WeightsError::TwoForms { first: dir.join(single), second: path, what }.into());
+        }
         let mut by_shard: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
         for (tensor, shard) in &index.weight_map {
             by_shard.entry(shard).or_default().push(tensor);
         }
         let mut source = Self::default();
         for (shard, tensors) in by_shard {
+            // A name without folders, as `file_name` gives it back.
+            if Path::new(shard).file_name().is_none_or(|name| name != shard) {
+                let (index, tensor) = (path, tensors[0].clone());
+                return Err(WeightsError::OutsideFolder { index, shard: shard.into(), tensor }.into());
+            }
             let file = dir.join(shard);
             if !file.is_file() {
                 return Err(WeightsError::MissingShard {
@@ -89,6 +102,14 @@ impl TensorSource {
             source.tensors.append(&mut opened);
         }
         Ok(source)
+    }
+
+    /// A key that both sources have, with both tensors.
+    pub(super) fn shared_with<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> Option<(&'a str, &'a StoredTensor, &'a StoredTensor)> {
+        self.iter().find_map(|(key, tensor)| Some((key, tensor, other.get(key)?)))
     }
 
     /// Adds `other`'s tensors under renamed keys; keys that are already there win, and `None` leaves a

@@ -94,62 +94,18 @@ pub enum CheckpointError {
         /// The score.
         value: f64,
     },
-    /// The header of a file of tensors is unusable.
-    #[error("{path}: not a safetensors file: {reason}")]
-    TensorHeader {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// One tensor cannot be written, or is not what the reader expects.
-    #[error("{path}, tensor `{name}`: {problem}")]
-    Tensor {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-        /// What is wrong.
-        #[source]
-        problem: TensorProblem,
-    },
+    /// A file of tensors that cannot be written or read.
+    #[error(transparent)]
+    Tensors(tg_llava_core::Error),
 }
 
-/// What is wrong with one tensor.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TensorProblem {
-    /// Two tensors of a file have this name.
-    #[error("there are two of this name")]
-    Duplicate,
-    /// The file does not have it.
-    #[error("not in the file")]
-    Missing,
-    /// It is there with another element type or shape.
-    #[error("expected {expected}, found {found}")]
-    Layout {
-        /// Element type and shape that were asked for.
-        expected: String,
-        /// Those in the file.
-        found: String,
-    },
-    /// The bytes handed over do not fill the shape.
-    #[error("its shape takes {expected} bytes, but {found} were given")]
-    Length {
-        /// Bytes of element type and shape together.
-        expected: u64,
-        /// Bytes given.
-        found: u64,
-    },
-    /// The shape does not fit into memory.
-    #[error("shape {shape:?} is too large")]
-    TooLarge {
-        /// Extents.
-        shape: Vec<usize>,
-    },
-    /// Its values could not be fetched.
-    #[error("its values could not be read: {0}")]
-    Values(BoxedError),
+impl From<tg_llava_core::Error> for CheckpointError {
+    fn from(error: tg_llava_core::Error) -> Self {
+        match error {
+            tg_llava_core::Error::Io { path, source } => Self::io(path, source),
+            other => Self::Tensors(other),
+        }
+    }
 }
 
 impl CheckpointError {

@@ -54,6 +54,11 @@ impl std::error::Error for OtherRun {}
 
 impl Display for Difference {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let is_hash = |value: &Option<String>| value.as_deref().is_some_and(super::hash::is_hash);
+        if is_hash(&self.checkpoint) && is_hash(&self.now) {
+            // Two hashes tell nobody anything.
+            return write!(f, "{}: another one now than in the checkpoint", self.name);
+        }
         let value =
             |value: &Option<String>| value.as_ref().map_or("nothing".to_owned(), |v| format!("`{v}`"));
         let (checkpoint, now) = (value(&self.checkpoint), value(&self.now));
@@ -83,5 +88,12 @@ mod tests {
              stage: `pretrain` in the checkpoint, `finetune` now. \
              Resume with the values of the checkpoint, or train into another output_dir"
         );
+    }
+
+    #[test]
+    fn hashes_are_not_shown() {
+        let of = |text: &[u8]| fingerprint(&[("model", &super::super::hash_bytes(text))]);
+        let error = compare(&of(b"a"), &of(b"b")).unwrap_err().to_string();
+        assert!(error.contains("model: another one now than in the checkpoint"), "{error}");
     }
 }

@@ -46,6 +46,11 @@ pub(super) fn hash_reader(reader: &mut impl Read) -> io::Result<Hashed> {
     }
 }
 
+/// Whether `text` is such a hash.
+pub(super) fn is_hash(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 fn hex(hash: u128) -> String {
     format!("{hash:032x}")
 }

@@ -57,7 +57,7 @@ mod store_tests;
 
 pub use best::Best;
 pub use damage::{Damage, Damaged};
-pub use error::{CheckpointError, TensorProblem};
+pub use error::CheckpointError;
 pub use fingerprint::{Difference, Fingerprint, OtherRun};
 pub use hash::{hash_bytes, hash_file};
 pub use rotation::Rotation;
@@ -65,6 +65,7 @@ pub use safetensors::Dtype;
 pub use state::TrainState;
 pub use store::{CheckpointStore, Latest, Saved};
 pub use tensors::{TensorFile, TensorSource, write_tensors};
+pub use tg_llava_core::weights::TensorProblem;
 pub use verified::Checkpoint;
 
 /// Name of the file with a [`TrainState`] in a checkpoint.

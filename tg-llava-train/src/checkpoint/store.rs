@@ -156,6 +156,7 @@ impl CheckpointStore {
             }
             removed.push(path);
         }
+        removed.extend(tg_llava_core::weights::clean(&self.output_dir)?);
         Ok(removed)
     }
 

@@ -2,47 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A part of the model that learns or stays as it is, as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Component {
-    /// The vision tower.
-    VisionTower,
-    /// The text tower.
-    TextTower,
-    /// The feature guide (`mm_cross_attn`).
-    FeatureGuide,
-    /// The detail perceiver (`mm_patch_encoder`).
-    DetailPerceiver,
-    /// The projector (`mm_projector`).
-    Projector,
-    /// The decoder, with its embeddings and its head.
-    Llm,
-}
-
-impl Component {
-    /// All components, in the order of the data flow.
-    pub const ALL: [Self; 6] = [
-        Self::VisionTower,
-        Self::TextTower,
-        Self::FeatureGuide,
-        Self::DetailPerceiver,
-        Self::Projector,
-        Self::Llm,
-    ];
-
-    /// The key under `[train]` and `[optim.lr_of]`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::VisionTower => "vision_tower",
-            Self::TextTower => "text_tower",
-            Self::FeatureGuide => "feature_guide",
-            Self::DetailPerceiver => "detail_perceiver",
-            Self::Projector => "projector",
-            Self::Llm => "llm",
-        }
-    }
-}
+pub use tg_llava_core::weights::Component;
 
 /// One value a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

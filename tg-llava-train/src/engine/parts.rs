@@ -4,18 +4,10 @@ use burn::module::Module;
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::pass::Site;
 
-use crate::config::{Component, PerComponent};
+use crate::config::PerComponent;
 
 /// Which components learn; the others get no gradient, no optimizer state and no graph.
 pub type TrainedParts = PerComponent<bool>;
-
-impl Component {
-    /// The component that the parameter at `path` of the module tree belongs to.
-    pub fn of_path(path: &str) -> Option<Self> {
-        let first = path.split('.').next().unwrap_or(path);
-        Self::ALL.into_iter().find(|component| component.name() == first)
-    }
-}
 
 impl PerComponent<bool> {
     /// Stage 1 of the reference: bridges and projector; gradients flow through the frozen decoder.

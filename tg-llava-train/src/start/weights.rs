@@ -15,7 +15,7 @@ use tg_llava_core::weights::{
 
 use super::plan::base_of;
 use super::{Plan, StartError};
-use crate::config::{Bridges, Init, TrainConfig};
+use crate::config::{Bridges, Component, Init, TrainConfig};
 
 /// A model ready to learn.
 #[derive(Debug)]
@@ -57,9 +57,9 @@ pub fn load_weights(
         return Ok(Started { model, report: LoadReport::default() });
     }
     // A bridge is fresh as a whole or not at all.
-    let present: BTreeSet<&str> = source.iter().filter_map(|(key, _)| bridge_of(key)).collect();
+    let present: BTreeSet<Component> = source.iter().filter_map(|(key, _)| bridge_of(key)).collect();
     let may_be_missing =
-        |key: &str| checkpoint.is_none() && bridge_of(key).is_some_and(|bridge| !present.contains(bridge));
+        |key: &str| checkpoint.is_none() && bridge_of(key).is_some_and(|bridge| !present.contains(&bridge));
     let without = |key: &str| left_out(key, &plan.model);
     let mut kept = TensorSource::default();
     kept.merge(source.clone(), |key| (!without(key)).then(|| key.to_owned()));
@@ -85,19 +85,19 @@ fn start_sources(config: &TrainConfig, model: &ModelConfig) -> Result<TensorSour
 }
 
 /// The bridge that a key belongs to.
-fn bridge_of(key: &str) -> Option<&'static str> {
-    ["model.mm_projector.", "model.mm_cross_attn.", "model.mm_patch_encoder."]
-        .into_iter()
-        .find(|prefix| key.starts_with(prefix))
+fn bridge_of(key: &str) -> Option<Component> {
+    Component::of_key(key).filter(|component| Component::BRIDGES.contains(component))
 }
 
 /// Whether a key belongs to a part that the run leaves out.
 fn left_out(key: &str, model: &ModelConfig) -> bool {
     let mm = model.multimodal.as_ref();
-    let has = |present: bool, prefix: &str| !present && key.starts_with(prefix);
-    has(mm.is_some_and(|mm| mm.guide.is_some()), "model.mm_cross_attn.")
-        || has(mm.is_some_and(|mm| mm.detail.is_some()), "model.mm_patch_encoder.")
-        || has(mm.is_some_and(|mm| mm.text.is_some()), "model.text_tower.")
+    match Component::of_key(key) {
+        Some(Component::FeatureGuide) => mm.is_none_or(|mm| mm.guide.is_none()),
+        Some(Component::DetailPerceiver) => mm.is_none_or(|mm| mm.detail.is_none()),
+        Some(Component::TextTower) => mm.is_none_or(|mm| mm.text.is_none()),
+        _ => false,
+    }
 }
 
 /// Draws what is not drawn yet, in the order of the module tree, and brings all to one dtype and layout.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tg_llava_core::weights::{StoredDType, TensorSource, is_unused_key};
+use tg_llava_core::weights::{Component, StoredDType, TensorSource, is_unused_key};
 
-use super::contents::{Contents, FileEntry, KeyInFile, Misshapen, Part, TensorEntry};
+use super::contents::{Contents, FileEntry, KeyInFile, Misshapen, TensorEntry};
 
 /// What a folder's tensors are compared with.
 pub struct Expected {
@@ -34,7 +34,8 @@ pub fn compare(dir: &Path, source: &TensorSource, expected: &Expected, contents:
             None => !is_unused_key(key),
         };
         if used {
-            contents.parts.entry(Part::of(key)).or_default().add(tensor);
+            let part = Component::of_key(key).unwrap_or(Component::Llm);
+            contents.parts.entry(part).or_default().add(tensor);
         } else if is_unused_key(key) || (expected.tied && key == "lm_head.weight") {
             contents.unused.push(key.to_owned());
         } else {
@@ -51,6 +52,9 @@ pub fn compare(dir: &Path, source: &TensorSource, expected: &Expected, contents:
             if tensor.dtype == StoredDType::Other {
                 contents.not_float.push(format!("{key}: {}", tensor.dtype_name));
             }
+        }
+        if let Err(error) = tensor.verify() {
+            contents.problems.push(error.to_string());
         }
         contents.tensors.push(TensorEntry {
             key: key.to_owned(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
-use tg_llava_core::weights::StoredTensor;
+use tg_llava_core::weights::{Component, StoredTensor};
 
 /// Kinds of folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -22,24 +22,6 @@ pub enum Kind {
     Tower,
 }
 
-/// Parts of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Part {
-    /// Pictures to features.
-    VisionTower,
-    /// Guide text to features.
-    TextTower,
-    /// `mm_cross_attn`.
-    FeatureGuide,
-    /// `mm_patch_encoder`.
-    DetailPerceiver,
-    /// `mm_projector`.
-    Projector,
-    /// The decoder.
-    Llm,
-}
-
 /// Everything that was found.
 #[derive(Debug, Serialize)]
 pub struct Contents {
@@ -53,7 +35,7 @@ pub struct Contents {
     #[serde(serialize_with = "as_object")]
     pub description: Vec<(&'static str, String)>,
     /// Sizes by part; skipped tensors are not counted.
-    pub parts: BTreeMap<Part, Size>,
+    pub parts: BTreeMap<Component, Size>,
     /// The files that the tensors are in.
     pub files: Vec<FileEntry>,
     /// What prevents its use, in words; keys that are missing, unknown or wrong are listed below.
@@ -145,34 +127,6 @@ impl Kind {
     }
 }
 
-impl Part {
-    /// The part that a full checkpoint's key belongs to.
-    pub fn of(key: &str) -> Self {
-        [
-            ("model.vision_tower.", Self::VisionTower),
-            ("model.text_tower.", Self::TextTower),
-            ("model.mm_cross_attn.", Self::FeatureGuide),
-            ("model.mm_patch_encoder.", Self::DetailPerceiver),
-            ("model.mm_projector.", Self::Projector),
-        ]
-        .into_iter()
-        .find(|(prefix, _)| key.starts_with(prefix))
-        .map_or(Self::Llm, |(_, part)| part)
-    }
-
-    /// What it is called.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::VisionTower => "vision tower",
-            Self::TextTower => "text tower",
-            Self::FeatureGuide => "feature guide",
-            Self::DetailPerceiver => "detail perceiver",
-            Self::Projector => "projector",
-            Self::Llm => "decoder",
-        }
-    }
-}
-
 impl Size {
     /// Counts a tensor.
     pub fn add(&mut self, tensor: &StoredTensor) {
@@ -207,19 +161,6 @@ fn element_bytes(dtype: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_belong_to_parts() {
-        for (key, part) in [
-            ("model.vision_tower.vision_tower.vision_model.a", Part::VisionTower),
-            ("model.mm_projector.0.weight", Part::Projector),
-            ("model.mm_patch_encoder.latents", Part::DetailPerceiver),
-            ("model.layers.0.mlp.up_proj.weight", Part::Llm),
-            ("lm_head.weight", Part::Llm),
-        ] {
-            assert_eq!(Part::of(key), part, "{key}");
-        }
-    }
 
     #[test]
     fn element_sizes() {

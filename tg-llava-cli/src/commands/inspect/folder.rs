@@ -1,23 +1,25 @@
 //! Looks into a folder of any kind.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use tg_llava_core::Error;
-use tg_llava_core::config::{ModelConfig, locate_tower, read_model_config};
+use tg_llava_core::assistant::Codecs;
+use tg_llava_core::config::{
+    GenerationDefaults, ModelConfig, locate_tower, read_model_config, read_tower_configs,
+};
 use tg_llava_core::conversation::Template;
-use tg_llava_core::tokenizer::{GuideTokenizer, TextTokenizer};
-use tg_llava_core::weights::{TensorSource, WeightsError, is_unused_key, open_sources, reference_tensors};
+use tg_llava_core::weights::{
+    Component, TensorSource, WeightsError, folder_has_bridges, is_unused_key, open_bridges, open_sources,
+    reference_tensors,
+};
 
 use super::compare::{Expected, compare};
-use super::contents::{Contents, Kind, Part};
+use super::contents::{Contents, Kind};
 use super::describe;
 use crate::device;
 use crate::failure::Failure;
-
-/// The files that stage 1 writes, by the part's name in the keys.
-const STAGE1: [&str; 3] = ["mm_projector", "mm_cross_attn", "mm_patch_encoder"];
 
 /// Looks into `dir`; `base` is the decoder's folder, where `dir` holds stage-1 files alone.
 ///
@@ -65,12 +67,14 @@ fn tower_family(dir: &Path) -> Option<String> {
 /// Towers are compared with a configuration only inside a checkpoint: on their own, only one of the two may be
 /// wanted.
 fn tower(dir: &Path, family: &str) -> Result<Contents, Failure> {
+    read_tower_configs(dir)?;
     let mut contents = empty(dir, Kind::Tower);
     contents.description.push(("model type", family.to_owned()));
     let mut source = TensorSource::default();
     source.merge(TensorSource::from_folder(dir)?, |key| {
-        let part = if key.starts_with("text_model.") { "text_tower" } else { "vision_tower" };
-        Some(format!("model.{part}.{part}.{key}"))
+        let of_text = key.starts_with("text_model.");
+        let part = if of_text { Component::TextTower } else { Component::VisionTower };
+        Some(format!("{}{}.{key}", part.key_prefix(), part.name()))
     });
     compare(dir, &source, &Expected { shapes: None, tied: false }, &mut contents);
     Ok(contents)
@@ -78,12 +82,14 @@ fn tower(dir: &Path, family: &str) -> Result<Contents, Failure> {
 
 fn model(dir: &Path, base: Option<&Path>) -> Result<Contents, Failure> {
     let config = read_model_config(dir)?;
-    let has_stage1 = stage1_files(dir).next().is_some() && !TensorSource::folder_has_weights(dir);
+    let has_stage1 = folder_has_bridges(dir) && !TensorSource::folder_has_weights(dir);
     let (kind, source) = match open_sources(dir, &config, base) {
         Ok(source) if has_stage1 => (Kind::Stage1, source),
         Ok(source) if config.multimodal.is_none() => (Kind::PlainDecoder, source),
         Ok(source) => (Kind::Full, source),
-        Err(Error::Weights(WeightsError::NeedsBase { .. })) => (Kind::Stage1WithoutBase, stage1_source(dir)?),
+        Err(Error::Weights(WeightsError::NeedsBase { .. })) => {
+            (Kind::Stage1WithoutBase, open_bridges(&[dir.to_path_buf()])?)
+        }
         Err(error) => return Err(error.into()),
     };
     let mut contents = empty(dir, kind);
@@ -93,7 +99,7 @@ fn model(dir: &Path, base: Option<&Path>) -> Result<Contents, Failure> {
     contents.description = describe::model(&config);
     if kind != Kind::Stage1WithoutBase {
         let decoder = source.get("model.embed_tokens.weight").and_then(|tensor| tensor.path.parent());
-        tokenizers(dir, decoder.or(base), &config, &mut contents);
+        small_files(dir, decoder.or(base), &config, &mut contents);
     }
     Ok(contents)
 }
@@ -103,7 +109,7 @@ fn expected_shapes(config: &ModelConfig, kind: Kind) -> Result<BTreeMap<String, 
     let model = config.init(&device::any()?)?;
     let wanted = |key: &str| {
         let elsewhere = kind == Kind::Stage1WithoutBase
-            && matches!(Part::of(key), Part::Llm | Part::VisionTower | Part::TextTower);
+            && Component::of_key(key).is_none_or(|part| !Component::BRIDGES.contains(&part));
         !elsewhere && !is_unused_key(key)
     };
     let tensors = reference_tensors(&model);
@@ -111,64 +117,48 @@ fn expected_shapes(config: &ModelConfig, kind: Kind) -> Result<BTreeMap<String, 
     Ok(shapes.map(|(key, tensor)| (key.clone(), tensor.shape().to_vec())).collect())
 }
 
-fn stage1_files(dir: &Path) -> impl Iterator<Item = (&'static str, PathBuf)> {
-    STAGE1.into_iter().filter_map(move |part| {
-        let files = ["safetensors", "bin"].map(|extension| dir.join(format!("{part}.{extension}")));
-        files.into_iter().find(|file| file.is_file()).map(|file| (part, file))
-    })
-}
-
-/// The stage-1 files alone, under the keys of a full checkpoint.
-fn stage1_source(dir: &Path) -> Result<TensorSource, Failure> {
-    let mut source = TensorSource::default();
-    for (part, file) in stage1_files(dir) {
-        source.merge(TensorSource::from_file(&file)?, |key| {
-            Some(match key {
-                _ if key.starts_with("model.") => key.to_owned(),
-                _ if key.starts_with(part) => format!("model.{key}"),
-                _ => format!("model.{part}.{key}"),
-            })
-        });
+/// Notes what else a conversation needs, or why it cannot be had. `base` is where the decoder is.
+fn small_files(dir: &Path, base: Option<&Path>, config: &ModelConfig, contents: &mut Contents) {
+    if let Err(error) = GenerationDefaults::read(dir) {
+        contents.problems.push(error.to_string());
     }
-    Ok(source)
-}
-
-/// Notes tokenizers and template, or why they cannot be had. `base` is where the decoder is.
-fn tokenizers(dir: &Path, base: Option<&Path>, config: &ModelConfig, contents: &mut Contents) {
-    let own = TextTokenizer::from_dir(dir).map(|tokenizer| (dir, tokenizer));
-    let found = match (own, base) {
-        (Err(_), Some(base)) => TextTokenizer::from_dir(base).map(|tokenizer| (base, tokenizer)),
-        (own, _) => own,
+    let codecs = match Codecs::load(dir, base, config) {
+        Ok(codecs) => codecs,
+        Err(error) => return contents.problems.push(error.to_string()),
     };
-    match found {
-        Ok((place, tokenizer)) => {
-            let file = tokenizer_file(place);
-            contents.description.push(("tokenizer", format!("{file}, {} ids", tokenizer.vocab_size())));
-            let folder = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            match Template::for_model(config.conversation.as_deref(), &folder, &tokenizer) {
-                Ok(template) => {
-                    let why = if config.conversation.is_some() { "by config.json" } else { "guessed" };
-                    contents.description.push(("template", format!("{} ({why})", template.name)));
-                }
-                Err(error) => contents.problems.push(error.to_string()),
-            }
+    let own = tokenizer_file(dir).map(|file| (dir, file));
+    let found = own.or_else(|| base.and_then(|base| Some((base, tokenizer_file(base)?))));
+    if let Some((_, file)) = found {
+        contents.description.push(("tokenizer", format!("{file}, {} ids", codecs.tokenizer.vocab_size())));
+    }
+    let folder = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    match Template::for_model(config.conversation.as_deref(), &folder, &codecs.tokenizer) {
+        Ok(template) => {
+            let why = if config.conversation.is_some() { "by config.json" } else { "guessed" };
+            contents.description.push(("template", format!("{} ({why})", template.name)));
         }
         Err(error) => contents.problems.push(error.to_string()),
     }
-    let Some(mm) = &config.multimodal else { return };
-    let Some(text) = &mm.text else { return };
-    let place = locate_tower(dir, &mm.towers.text).unwrap_or_else(|| dir.join(&mm.towers.text));
-    match GuideTokenizer::from_dir(&place, Some(text.max_position_embeddings)) {
-        Ok(_) => {
-            let place = place.strip_prefix(dir).unwrap_or(&place);
-            contents.description.push(("guide tokenizer", format!("in {}", place.display())));
+    if let (Some(mm), Some(guide)) = (&config.multimodal, &codecs.guide_tokenizer) {
+        let rows = mm.text.as_ref().map_or(0, |text| text.vocab_size);
+        if usize::try_from(guide.end_id()).is_ok_and(|end| end >= rows) {
+            let end = guide.end_id();
+            contents.problems.push(format!(
+                "guide texts end in id {end}, which is outside the text tower's vocabulary of {rows}"
+            ));
         }
-        Err(error) => contents.problems.push(format!("guide texts cannot be read: {error}")),
+        let place = locate_tower(dir, &mm.towers.text).unwrap_or_else(|| dir.join(&mm.towers.text));
+        let place = place.strip_prefix(dir).unwrap_or(&place);
+        contents.description.push(("guide tokenizer", format!("in {}", place.display())));
     }
 }
 
 /// The file that a folder's tokenizer is built from.
-fn tokenizer_file(dir: &Path) -> &'static str {
-    let files = ["tokenizer.json", "tokenizer.model"];
-    files.into_iter().find(|file| dir.join(file).is_file()).unwrap_or("vocab.json and merges.txt")
+fn tokenizer_file(dir: &Path) -> Option<&'static str> {
+    let files = [
+        ("tokenizer.json", "tokenizer.json"),
+        ("tokenizer.model", "tokenizer.model"),
+        ("vocab.json", "vocab.json and merges.txt"),
+    ];
+    files.into_iter().find(|(file, _)| dir.join(file).is_file()).map(|(_, title)| title)
 }

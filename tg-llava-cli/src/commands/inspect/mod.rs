@@ -1,4 +1,5 @@
-//! `inspect`: what a checkpoint folder holds and whether it is complete, from headers alone.
+//! `inspect`: what a checkpoint folder holds and whether it is complete: from headers, but for the checksums of
+//! PyTorch files.
 
 mod compare;
 mod contents;

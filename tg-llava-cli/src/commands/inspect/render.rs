@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::contents::{Contents, Kind, Part, Size};
+use tg_llava_core::weights::Component;
+
+use super::contents::{Contents, Kind, Size};
 use crate::progress::{short_bytes, short_count};
 
 /// How many keys of a kind are listed before the rest is counted.
@@ -119,9 +121,9 @@ fn verdict(contents: &Contents, verbose: bool) -> String {
 
 /// Missing keys; a part that is missing as a whole is one line.
 fn missing(contents: &Contents, verbose: bool) -> Vec<String> {
-    let mut by_part: BTreeMap<Part, Vec<&String>> = BTreeMap::new();
+    let mut by_part: BTreeMap<Component, Vec<&String>> = BTreeMap::new();
     for key in &contents.missing {
-        by_part.entry(Part::of(key)).or_default().push(key);
+        by_part.entry(Component::of_key(key).unwrap_or(Component::Llm)).or_default().push(key);
     }
     let mut out = Vec::new();
     for (part, keys) in by_part {

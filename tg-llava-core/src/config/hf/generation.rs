@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::llm::token_ids;
-use super::read_json;
-use crate::error::Result;
+use super::{in_file, read_json};
+use crate::error::{Error, Result};
 
 /// A checkpoint's own wishes for generation (`generation_config.json`).
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -46,13 +46,31 @@ impl GenerationDefaults {
             return Ok(Self::default());
         }
         let raw: Raw = read_json(&path)?;
-        Ok(Self {
+        let defaults = Self {
             eos_token_ids: token_ids(raw.eos_token_id.as_ref()),
             do_sample: raw.do_sample,
             temperature: raw.temperature,
             top_p: raw.top_p,
             top_k: raw.top_k,
             repetition_penalty: raw.repetition_penalty,
-        })
+        };
+        defaults.validate().map_err(in_file(&path))?;
+        Ok(defaults)
+    }
+
+    /// Checks what would be used; sampling's settings count where there is sampling.
+    fn validate(&self) -> Result<()> {
+        let positive = |key: &str, value: Option<f64>, most: f64| match value {
+            Some(value) if !(value > 0.0 && value <= most) => {
+                Err(Error::Config(format!("{key} = {value}; it must be above 0, and at most {most}")))
+            }
+            _ => Ok(()),
+        };
+        positive("repetition_penalty", self.repetition_penalty, f64::from(f32::MAX))?;
+        if self.do_sample {
+            positive("temperature", self.temperature, f64::from(f32::MAX))?;
+            positive("top_p", self.top_p, 1.0)?;
+        }
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@ pub use write::{model_config_json, write_model_config};
 
 use self::raw::RawConfig;
 use super::{ModelConfig, PaddingSide, TextTowerConfig, VisionTowerConfig};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shortened};
 
 /// Context length where config.json does not say where sequences are cut.
 const DEFAULT_MAX_LENGTH: usize = 2048;
@@ -27,6 +27,13 @@ const DEFAULT_MAX_LENGTH: usize = 2048;
 /// # Errors
 /// Where a file is missing or malformed, a size does not fit, or a tower's sizes are nowhere to be found.
 pub fn read_model_config(dir: &Path) -> Result<ModelConfig> {
+    read(dir).map_err(|error| match error {
+        Error::Config(reason) => Error::Config(shortened(&reason)),
+        other => other,
+    })
+}
+
+fn read(dir: &Path) -> Result<ModelConfig> {
     let path = dir.join("config.json");
     let raw: RawConfig = read_json(&path)?;
     let mut llm = llm::from_raw(&raw, &path)?;
@@ -51,8 +58,16 @@ pub fn read_model_config(dir: &Path) -> Result<ModelConfig> {
             }
         },
     };
-    config.validate()?;
+    config.validate().map_err(in_file(&path))?;
     Ok(config)
+}
+
+/// Names the file in what is wrong with a configuration.
+fn in_file(path: &Path) -> impl Fn(Error) -> Error + '_ {
+    move |error| match error {
+        Error::Config(reason) => Error::Config(format!("{}: {reason}", path.display())),
+        other => other,
+    }
 }
 
 /// The guide's default sizes.

@@ -1,9 +1,9 @@
 use std::path::Path;
 
 use super::bridges::{self, BridgeWidths};
-use super::locate_tower;
 use super::raw::{RawConfig, RawTgLlava};
 use super::tower::{family_of, read_tower_file, text_from_json, vision_from_json};
+use super::{in_file, locate_tower};
 use crate::config::{
     GuidePadding, MultimodalConfig, ProjectorConfig, SelectFeature, TextTowerConfig, TowerLocation,
     VisionTowerConfig, tower_preset,
@@ -11,6 +11,9 @@ use crate::config::{
 use crate::conversation::GuideTurn;
 use crate::error::{Error, Result};
 use crate::preprocess::{AspectRatio, DetailSource};
+
+/// Bytes of a tower's name or path at most, as for paths on Linux.
+const LONGEST_NAME: usize = 4096;
 
 /// The pictures' side of config.json; `None` for a plain decoder.
 pub(super) fn from_raw(raw: &RawConfig, dir: &Path) -> Result<Option<MultimodalConfig>> {
@@ -20,6 +23,11 @@ pub(super) fn from_raw(raw: &RawConfig, dir: &Path) -> Result<Option<MultimodalC
     let guided = raw.model_type.as_deref().is_some_and(|t| t.ends_with("text_learnable_query"))
         || raw.tg_llava.is_some();
     let path = dir.join("config.json");
+    for (key, name) in [("mm_vision_tower", Some(&vision_name)), ("mm_text_tower", text_name.as_ref())] {
+        if name.is_some_and(|name| name.len() > LONGEST_NAME) {
+            return Err(Error::Config(format!("{}: {key} is no name of a folder", path.display())));
+        }
+    }
     let tg = raw.tg_llava.clone().unwrap_or_default();
     let mut config = MultimodalConfig {
         vision: vision_config(&tg, dir, &vision_name)?,
@@ -30,7 +38,8 @@ pub(super) fn from_raw(raw: &RawConfig, dir: &Path) -> Result<Option<MultimodalC
         },
         guide: None,
         detail: None,
-        projector: ProjectorConfig::from_hf(raw.mm_projector_type.as_deref().unwrap_or("linear"))?,
+        projector: ProjectorConfig::from_hf(raw.mm_projector_type.as_deref().unwrap_or("linear"))
+            .map_err(in_file(&path))?,
         select_layer: raw.mm_vision_select_layer.unwrap_or(-2),
         select_feature: match raw.mm_vision_select_feature.as_deref() {
             None | Some("patch") => SelectFeature::Patch,

@@ -3,6 +3,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::in_file;
 use crate::config::{EosRule, TextTowerConfig, TowerFamily, VisionTowerConfig};
 use crate::error::{Error, Result};
 use crate::nn::Activation;
@@ -69,7 +70,7 @@ pub(super) fn family_of(value: &Value) -> TowerFamily {
 pub(super) fn vision_from_json(value: &Value, family: TowerFamily, path: &Path) -> Result<VisionTowerConfig> {
     let raw: RawTower = serde_json::from_value(value.clone()).map_err(|e| Error::json(path, e))?;
     let clip = family == TowerFamily::Clip;
-    Ok(VisionTowerConfig {
+    let config = VisionTowerConfig {
         family,
         hidden_size: raw.hidden_size.unwrap_or(768),
         intermediate_size: raw.intermediate_size.unwrap_or(3072),
@@ -78,9 +79,11 @@ pub(super) fn vision_from_json(value: &Value, family: TowerFamily, path: &Path) 
         num_channels: raw.num_channels.unwrap_or(3),
         image_size: raw.image_size.unwrap_or(224),
         patch_size: raw.patch_size.unwrap_or(if clip { 32 } else { 16 }),
-        hidden_act: activation(&raw, family)?,
+        hidden_act: activation(&raw, family).map_err(in_file(path))?,
         layer_norm_eps: raw.layer_norm_eps.unwrap_or(if clip { 1e-5 } else { 1e-6 }),
-    })
+    };
+    config.validate().map_err(in_file(path))?;
+    Ok(config)
 }
 
 /// A text config with transformers' defaults for absent keys.
@@ -90,7 +93,7 @@ pub(super) fn text_from_json(value: &Value, family: TowerFamily, path: &Path) ->
     let pick = |value: Option<usize>, of_clip: usize, of_siglip: usize| {
         value.unwrap_or(if clip { of_clip } else { of_siglip })
     };
-    Ok(TextTowerConfig {
+    let config = TextTowerConfig {
         family,
         vocab_size: pick(raw.vocab_size, 49_408, 32_000),
         hidden_size: pick(raw.hidden_size, 512, 768),
@@ -98,14 +101,16 @@ pub(super) fn text_from_json(value: &Value, family: TowerFamily, path: &Path) ->
         num_hidden_layers: raw.num_hidden_layers.unwrap_or(12),
         num_attention_heads: pick(raw.num_attention_heads, 8, 12),
         max_position_embeddings: pick(raw.max_position_embeddings, 77, 64),
-        hidden_act: activation(&raw, family)?,
+        hidden_act: activation(&raw, family).map_err(in_file(path))?,
         layer_norm_eps: raw.layer_norm_eps.unwrap_or(if clip { 1e-5 } else { 1e-6 }),
         // OpenAI's configs say 2, which is not the end token; transformers then takes the highest id.
         eos_rule: match raw.eos_token_id {
             Some(2) => EosRule::HighestId,
             other => EosRule::FirstOf(other.unwrap_or(49_407)),
         },
-    })
+    };
+    config.validate().map_err(in_file(path))?;
+    Ok(config)
 }
 
 fn activation(raw: &RawTower, family: TowerFamily) -> Result<Activation> {
