@@ -148,11 +148,14 @@ fn an_observer_sees_every_step_in_order_and_changes_nothing() {
     let embedded: Vec<usize> =
         seen.iter().filter(|(at, _)| *at == Site::VisionEmbed).map(|(_, rows)| *rows).collect();
     assert_eq!(embedded, [20, 10]);
-    let sites: Vec<Site> = seen.iter().map(|(at, _)| *at).skip_while(|at| *at != Site::VisionFeatures).collect();
+    let sites: Vec<Site> =
+        seen.iter().map(|(at, _)| *at).skip_while(|at| *at != Site::VisionFeatures).collect();
     let llm = model.llm.layers.len();
     assert_eq!(sites[sites.len() - llm - 2], Site::Splice);
     assert_eq!(sites.last(), Some(&Site::DecoderNorm));
-    for once in [Site::TextFeatures, Site::GuideMask, Site::GuidedFeatures, Site::DetailTokens, Site::ImageTokens] {
+    for once in
+        [Site::TextFeatures, Site::GuideMask, Site::GuidedFeatures, Site::DetailTokens, Site::ImageTokens]
+    {
         assert_eq!(sites.iter().filter(|at| **at == once).count(), 1, "{once:?}");
     }
 }

@@ -5,8 +5,8 @@ use burn::tensor::{DType, Device, Tensor};
 use super::DecoderLayer;
 use crate::config::LlmConfig;
 use crate::nn::{
-    CachedRows, KvCache, RotaryConfig, RotaryTables, causal_bias, combine_bias, key_padding_bias, linear, rms_norm,
-    rows_alike,
+    CachedRows, KvCache, RotaryConfig, RotaryTables, causal_bias, combine_bias, key_padding_bias, linear,
+    rms_norm, rows_alike,
 };
 
 /// A causal language model of the Llama or Qwen2 family.

@@ -5,8 +5,8 @@ mod block;
 #[cfg(test)]
 mod cache_tests;
 mod decoder;
-mod walk;
 mod vocab;
+mod walk;
 
 pub use attention::DecoderAttention;
 pub use block::DecoderLayer;
