@@ -67,7 +67,7 @@ fn burn_trains_single_device_strategy_ends_in_the_bits_of_our_loop() {
     let training = SupervisedTraining::new(theirs.path().join("burn"), train, valid)
         .with_training_strategy(ExecutionStrategy::SingleDevice(Device::flex().autodiff()).into())
         .with_application_logger(None)
-        .renderer(CliMetricsRenderer::new())
+        .renderer(Box::new(CliMetricsRenderer::new()))
         .num_epochs(1);
     let result = training.launch(Learner::new(learning, optimizer, rate));
     assert!(result.error.is_none(), "{:?}", result.error);
