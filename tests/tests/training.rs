@@ -318,6 +318,49 @@ fn a_checkpoint_of_another_run_is_refused() {
     assert!(error.contains("batch size") && error.contains("lr = 0.5"), "{error}");
 }
 
+/// Data and tokenizer are compared by what they hold, not by how much.
+#[test]
+fn changed_data_or_another_tokenizer_are_not_resumed() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let data = data_file(dir.path(), |_| true);
+    let model = dir.path().join("model");
+    copy_folder(&examples().join("runs/easy-vqa/model"), &model);
+    let mut config = everything(config(Stage::Finetune, &dir.path().join("out"), 4));
+    config.data.path = vec![data.clone()];
+    config.model.path = model.clone();
+    open(&config).unwrap().run(&mut StopAfter(2)).unwrap();
+    let change = |path: &Path, from: &str, to: &str| {
+        let text = std::fs::read_to_string(path).unwrap();
+        std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+        let error = open(&config).err().map(|error| error.to_string());
+        std::fs::write(path, text).unwrap();
+        error.expect("a refusal")
+    };
+    let error = change(&data, "\"gpt\",", "\"gpt\" ,");
+    assert!(error.contains("contents of data.path: not the same"), "{error}");
+    let error = change(&model.join("tokenizer.json"), "{", "{ ");
+    assert!(error.contains("tokenizer.json of the start: not the same"), "{error}");
+    let error = change(&model.join("clip-tower/preprocessor_config.json"), "{", "{ ");
+    assert!(error.contains("preprocessor_config.json of the vision tower"), "{error}");
+    // The same contents elsewhere are the same run.
+    let moved = dir.path().join("moved.json");
+    std::fs::rename(&data, &moved).unwrap();
+    config.data.path = vec![moved];
+    assert_eq!(open(&config).unwrap().trainer().steps(), 2);
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        match path.is_dir() {
+            true => copy_folder(&path, &to.join(name)),
+            false => drop(std::fs::copy(&path, to.join(name)).unwrap()),
+        }
+    }
+}
+
 #[test]
 fn validation_keeps_the_best_checkpoint() {
     let _turn = turn();

@@ -153,8 +153,20 @@ impl Session {
         let latest = store.latest()?;
         messages.extend(latest.damaged.iter().map(|damaged| format!("not used: {damaged}")));
         let checkpoint = latest.checkpoint.filter(|_| !options.restart);
-        let fingerprint = fingerprint(&config, &plan, &data);
-        let state = checkpoint.as_ref().map(|checkpoint| checkpoint.state(&fingerprint)).transpose()?;
+        let fingerprint = fingerprint(&config, &plan, &data)?;
+        let state = match &checkpoint {
+            Some(checkpoint) => {
+                let (state, untold) = checkpoint.state(&fingerprint)?;
+                if !untold.is_empty() {
+                    let (path, untold) = (checkpoint.path().display(), untold.join(", "));
+                    messages.push(format!(
+                        "{path} was written by an older version and does not tell whether these are as they were: {untold}"
+                    ));
+                }
+                Some(state)
+            }
+            None => None,
+        };
 
         let folder = checkpoint.as_ref().map(Checkpoint::path);
         let device = options.device.clone().autodiff();

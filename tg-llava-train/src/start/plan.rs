@@ -24,6 +24,8 @@ pub struct Plan {
     pub template: Template,
     /// The folder that the run starts from.
     pub start: PathBuf,
+    /// The decoder's folder, where `start` holds stage-1 files alone.
+    pub base: Option<PathBuf>,
 }
 
 impl Plan {
@@ -41,7 +43,8 @@ impl Plan {
         }
         apply_options(config, &mut model)?;
         model.validate()?;
-        let codecs = Codecs::load(&start, base_of(&start).as_deref(), &model)?;
+        let base = base_of(&start);
+        let codecs = Codecs::load(&start, base.as_deref(), &model)?;
         let folder = start.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let template = match &config.model.template {
             Some(name) => Template::by_name(name)?.clone(),
@@ -50,12 +53,11 @@ impl Plan {
         if config.stage == Stage::Finetune {
             model.conversation = Some(template.name.to_owned());
         }
-        Ok(Self { model, codecs, template, start })
+        Ok(Self { model, codecs, template, start, base })
     }
 }
 
-/// The decoder's folder, where `start` holds stage-1 files alone.
-pub(super) fn base_of(start: &Path) -> Option<PathBuf> {
+fn base_of(start: &Path) -> Option<PathBuf> {
     match tg_llava_core::weights::TensorSource::folder_has_weights(start) {
         true => None,
         false => tg_llava_core::weights::find_base(start).ok(),

@@ -13,7 +13,6 @@ use tg_llava_core::weights::{
     open_sources,
 };
 
-use super::plan::base_of;
 use super::{Plan, StartError};
 use crate::config::{Bridges, Init, TrainConfig};
 
@@ -46,11 +45,11 @@ pub fn load_weights(
         (Some(dir), _) if whole(dir) => open_sources(dir, &plan.model, None)?,
         (Some(dir), _) => {
             let mut source = open_bridges(&[dir.to_path_buf()])?;
-            source.merge(start_sources(config, &plan.model)?, |key| Some(key.to_owned()));
+            source.merge(start_sources(config, plan)?, |key| Some(key.to_owned()));
             source
         }
         (None, Init::Random) => TensorSource::default(),
-        (None, Init::Checkpoint) => start_sources(config, &plan.model)?,
+        (None, Init::Checkpoint) => start_sources(config, plan)?,
     };
     if source.is_empty() {
         let model = map_parameters(model, &mut Fresh { dtype, std: config.model.init_std });
@@ -68,7 +67,7 @@ pub fn load_weights(
 }
 
 /// Everything that the start holds, with bridges that were named apart before all others.
-fn start_sources(config: &TrainConfig, model: &ModelConfig) -> Result<TensorSource, StartError> {
+fn start_sources(config: &TrainConfig, plan: &Plan) -> Result<TensorSource, StartError> {
     let files: Vec<PathBuf> = match &config.model.bridges {
         None => Vec::new(),
         Some(Bridges::Folder(folder)) => vec![folder.clone()],
@@ -79,8 +78,8 @@ fn start_sources(config: &TrainConfig, model: &ModelConfig) -> Result<TensorSour
             .collect(),
     };
     let mut source = open_bridges(&files)?;
-    let start = &config.model.path;
-    source.merge(open_sources(start, model, base_of(start).as_deref())?, |key| Some(key.to_owned()));
+    let start = open_sources(&plan.start, &plan.model, plan.base.as_deref())?;
+    source.merge(start, |key| Some(key.to_owned()));
     Ok(source)
 }
 
