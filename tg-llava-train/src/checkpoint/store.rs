@@ -139,7 +139,8 @@ impl CheckpointStore {
         Ok(Some((best, checkpoint)))
     }
 
-    /// Deletes what interrupted saves and deletions left, and says what that was. No save may be under way.
+    /// Deletes what interrupted saves and deletions left, those of the trained model and of the metrics included, and
+    /// says what that was. No save may be under way.
     ///
     /// # Errors
     /// Where something cannot be deleted.
@@ -149,7 +150,7 @@ impl CheckpointStore {
         for (name, path) in names_in(&self.output_dir)? {
             if let Some(FolderName::Temporary { .. }) = FolderName::parse(&name) {
                 remove_folder(&path)?;
-            } else if name == BEST_TEMPORARY {
+            } else if name == BEST_TEMPORARY || is_leftover(&name, &path) {
                 fs::remove_file(&path).map_err(|e| CheckpointError::io(&path, e))?;
             } else {
                 continue;
@@ -225,7 +226,11 @@ impl CheckpointStore {
         Ok(())
     }
 
-    fn best_record(&self) -> Result<Option<Best>> {
+    /// What was marked as the best, whether or not its checkpoint is whole.
+    ///
+    /// # Errors
+    /// Where `best.json` cannot be read.
+    pub fn best_record(&self) -> Result<Option<Best>> {
         match read_versioned(&self.output_dir.join(BEST_FILE), BEST_VERSION) {
             Ok(best) => Ok(Some(best)),
             Err(CheckpointError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -265,6 +270,19 @@ impl CheckpointStore {
         sync_folder(&self.output_dir)?;
         remove_folder(&removed)
     }
+}
+
+/// Whether a killed process left the file while it wrote weights or metrics: written beside their names, the former
+/// by the safetensors crate under a random one.
+fn is_leftover(name: &str, path: &Path) -> bool {
+    let random = name
+        .strip_prefix(".tmp")
+        .is_some_and(|rest| rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    let beside = ["safetensors", "bin", "jsonl"];
+    let partial = name.strip_suffix(".partial").is_some_and(|name| {
+        Path::new(name).extension().is_some_and(|extension| beside.iter().any(|e| extension == *e))
+    });
+    (random || partial) && path.is_file()
 }
 
 /// A folder that is being written; what is left of it goes when this is dropped.

@@ -3,7 +3,9 @@
 mod error;
 mod evaluate;
 mod fingerprint;
+mod lock;
 mod observer;
+mod options;
 mod save;
 mod session;
 mod strategy;
@@ -12,6 +14,7 @@ mod stream;
 pub use error::RunError;
 pub use evaluate::{EvaluateOptions, Evaluation, Prediction, evaluate};
 pub use observer::{Observer, Quiet};
+pub use options::{total_steps, trainer_options};
 pub use save::{SavedForm, save_trained};
-pub use session::{Session, SessionOptions, Summary, total_steps, trainer_options};
+pub use session::{Session, SessionOptions, Summary};
 pub use strategy::{StepMetrics, launch};

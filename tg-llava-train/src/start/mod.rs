@@ -3,6 +3,7 @@
 mod data;
 mod error;
 mod forecast;
+mod places;
 mod plan;
 mod weights;
 

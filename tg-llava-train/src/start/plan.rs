@@ -10,7 +10,7 @@ use tg_llava_core::conversation::Template;
 
 pub use tg_llava_core::assistant::Codecs;
 
-use super::StartError;
+use super::{StartError, places};
 use crate::config::{Stage, TrainConfig};
 
 /// The model that a run trains, with what encodes its samples.
@@ -53,7 +53,9 @@ impl Plan {
         if config.stage == Stage::Finetune {
             model.conversation = Some(template.name.to_owned());
         }
-        Ok(Self { model, codecs, template, start, base })
+        let plan = Self { model, codecs, template, start, base };
+        places::check(config, &plan)?;
+        Ok(plan)
     }
 }
 
