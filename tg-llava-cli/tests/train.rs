@@ -95,8 +95,21 @@ fn wrong_input_is_refused_with_its_place() {
     assert!(message.contains("optim.learning_rat"), "{message}");
     let message = refusal(&out, &["--set", "run.max_steps=0"]);
     assert!(message.contains("run.max_steps"), "{message}");
-    // 2^40 samples at once fit into no machine, and the first step is never tried.
-    let message = refusal(&out, &["--set", "run.batch_size=1099511627776"]);
+    for key in [
+        "data.workers",
+        "data.prefetch",
+        "run.accumulation",
+        "run.batch_size",
+        "run.loss_chunk",
+        "run.max_steps",
+    ] {
+        for value in ["9223372036854775807", "4294967296"] {
+            let message = refusal(&out, &["--set", &format!("{key}={value}")]);
+            assert!(message.contains(key) && message.contains("from 1 to"), "{message}");
+        }
+    }
+    // A million samples at once fit into no machine, and the first step is never tried.
+    let message = refusal(&out, &["--set", "run.batch_size=1048576"]);
     assert!(message.contains("memory") && message.contains("gradient_checkpointing"), "{message}");
 }
 

@@ -3,6 +3,7 @@
 mod args;
 mod dry_run;
 mod report;
+mod view;
 mod watch;
 
 use std::path::Path;
@@ -16,6 +17,7 @@ use tg_llava_train::start::{Plan, open_data};
 
 pub use args::TrainArgs;
 
+use self::watch::Display;
 use crate::args::ComputeArgs;
 use crate::console::Console;
 use crate::device::{self, Backend, Dtype, Opened, Usual};
@@ -25,7 +27,8 @@ use crate::progress::Progress;
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] where the run or its files cannot be used, [`Failure::Run`] where it fails on the way.
+/// [`Failure::Input`] where the run or its files cannot be used, [`Failure::Run`] where it fails on the way,
+/// [`Failure::Interrupted`] where it was stopped and saved.
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
     let mut config = read_config(args, &console)?;
@@ -45,11 +48,12 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let session = session.map_err(failed)?;
     report::opening(&session, &opened, &console);
     let interrupter = Interrupter::new();
-    watch::listen(&interrupter, &console);
-    let renderer = watch::renderer(args, &console, &interrupter);
-    let observer = watch::observer(args, &console);
-    let summary = launch(session, renderer, &interrupter, observer).map_err(failed)?;
-    report::closing(&summary, &console)
+    let display = Display::new(args, &console);
+    watch::listen(&interrupter, &display);
+    let renderer = display.renderer(&interrupter);
+    let summary = launch(session, renderer, &interrupter, display.observer()).map_err(failed)?;
+    report::closing(&summary, &console)?;
+    if summary.interrupted { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
 /// The run that the arguments describe, with the stage's defaults written out.
@@ -115,7 +119,7 @@ fn input(error: impl Into<Error>) -> Failure {
 /// What was given is wrong, or the run itself failed.
 fn failed(error: RunError) -> Failure {
     match error {
-        RunError::Start(_) | RunError::Data(_) => Failure::Input(error.into()),
+        RunError::Start(_) | RunError::Data(_) | RunError::Busy { .. } => Failure::Input(error.into()),
         _ => Failure::Run(error.into()),
     }
 }

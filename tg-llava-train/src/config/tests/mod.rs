@@ -16,6 +16,7 @@ use toml::{Table, Value};
 use super::*;
 use crate::{
     data::{OnBadSample, SampleOrder},
+    engine::LossMean,
     optim::DecayRule,
     schedule::ScheduleKind,
 };
@@ -81,6 +82,7 @@ fn full() -> TrainConfig {
             schedule: ScheduleKind::Linear,
             warmup_ratio: Some(0.0),
             warmup_steps: Some(10),
+            loss_mean: LossMean::Tokens,
             on_nan: OnNan::Skip,
             loss_scale: LossScale::Fixed(1024.0),
             lr_of,
