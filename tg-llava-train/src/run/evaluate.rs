@@ -9,7 +9,7 @@ use tg_llava_core::conversation::{Speaker, Turn, guide_text};
 use tg_llava_core::generate::{Decoding, Detokenizer, GenerateOptions};
 use tg_llava_core::model::{GuideTexts, ImageBatch, TgLlava, VisionFeatures};
 use tg_llava_core::multimodal::{SplicePlan, SpliceRow, SpliceSettings, splice};
-use tg_llava_core::preprocess::{PreparedImage, decode_file};
+use tg_llava_core::preprocess::PreparedImage;
 use tg_llava_core::{Error, Result};
 
 use super::RunError;
@@ -189,9 +189,8 @@ impl Pictures {
         let place = match self.by_file.get(file) {
             Some(&place) => place,
             None => {
-                let options = &encoder.options;
-                let picture = decode_file(options.image_folder.join(file), &options.decode)?;
-                self.prepared.push(encoder.images.prepare(&picture, options.aspect, options.detail));
+                let picture = encoder.picture(file).map_err(|problem| Error::Request(problem.to_string()))?;
+                self.prepared.push(picture);
                 self.by_file.insert(file.to_owned(), self.prepared.len() - 1);
                 self.prepared.len() - 1
             }

@@ -1,6 +1,6 @@
 //! The samples that a run learns from and is checked on.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tg_llava_core::config::ModelConfig;
@@ -108,13 +108,15 @@ fn hold_out(count: usize, fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) 
 
 fn open(paths: &[PathBuf], config: &TrainConfig, plan: &Plan) -> Result<Arc<Loader>, StartError> {
     let dataset = LlavaDataset::open_all(paths, config.data.on_bad_sample)?;
-    let encoder = encoder(plan, config.data.image_folder.as_deref().unwrap_or(Path::new("")))?;
+    let encoder = encoder(plan, config)?;
     Ok(Arc::new(Loader::new(dataset, encoder, config.data.on_bad_sample)?))
 }
 
-/// What encodes the samples of `plan`, with pictures in `image_folder`.
-fn encoder(plan: &Plan, image_folder: &Path) -> Result<SampleEncoder, StartError> {
+/// What encodes the samples of a run.
+fn encoder(plan: &Plan, config: &TrainConfig) -> Result<SampleEncoder, StartError> {
+    let image_folder = config.data.image_folder.clone().unwrap_or_default();
     let mut options = EncodeOptions::new(&plan.template, image_folder, plan.model.max_length);
+    options.allow_outside = config.data.allow_outside;
     let codecs = plan.codecs.clone();
     if let Some(mm) = &plan.model.multimodal {
         options = options.of_model(mm);

@@ -55,6 +55,7 @@ fn full() -> TrainConfig {
         data: DataOptions {
             path: vec!["a.json".into(), "b.jsonl".into()],
             image_folder: Some("pictures".into()),
+            allow_outside: true,
             aspect_ratio: Some(AspectRatio::Square),
             order: Some(SampleOrder::Length),
             on_bad_sample: OnBadSample::Skip,
@@ -130,7 +131,7 @@ fn the_list_of_keys_is_the_struct() {
     leaves(&config.to_toml().unwrap().parse().unwrap(), "", &mut found);
     // It may be a value or a table.
     found.insert("model.bridges".into());
-    assert_eq!(found, known_keys().iter().map(|key| (*key).to_owned()).collect());
+    assert_eq!(found, known_keys().map(str::to_owned).collect());
 }
 
 #[test]
