@@ -15,7 +15,7 @@ use tg_llava_train::data::OnBadSample;
 use tg_llava_train::engine::{LossMean, Trainer};
 use tg_llava_train::log::{EvalRecord, Record, StepRecord, read_metrics};
 use tg_llava_train::run::{Observer, Quiet, RunError, Session, SessionOptions, Summary};
-use tg_llava_train::start::{Plan, open_data};
+use tg_llava_train::start::{ModelSetup, open_data};
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -58,10 +58,10 @@ fn open(config: &TrainConfig) -> Result<Session, RunError> {
 
 fn open_in(config: &TrainConfig, dtype: DType) -> Result<Session, RunError> {
     config.validate().unwrap();
-    let plan = Plan::new(config)?;
-    let data = open_data(config, &plan)?;
+    let setup = ModelSetup::new(config)?;
+    let data = open_data(config, &setup)?;
     let options = SessionOptions { device: Device::flex(), dtype, restart: false };
-    Session::open(config.clone(), plan, data, &options, &mut |_| {})
+    Session::open(config.clone(), setup, data, &options, &mut |_| {})
 }
 
 fn run(config: &TrainConfig) -> Summary {
@@ -408,16 +408,16 @@ fn a_run_does_not_write_where_it_reads() {
         let mut config = config(Stage::Pretrain, &output, 2);
         config.model.path = model.clone();
         config.model.bridges = Some(Bridges::Folder(bridges.clone()));
-        let error = Plan::new(&config).unwrap_err().to_string();
+        let error = ModelSetup::new(&config).unwrap_err().to_string();
         assert!(error.contains("output_dir") && error.contains(key), "{error}");
     }
     // Its own checkpoint would be rotated away.
     let mut config = config(Stage::Finetune, dir.path(), 2);
     config.model.path = dir.path().join("checkpoint-7");
     copy_folder(&model, &config.model.path);
-    assert!(Plan::new(&config).is_err());
+    assert!(ModelSetup::new(&config).is_err());
     config.model.path = model;
-    assert!(Plan::new(&config).is_ok());
+    assert!(ModelSetup::new(&config).is_ok());
 }
 
 /// Neither an unreadable picture, nor a prompt that is too long, nor a picture mark in an answer.

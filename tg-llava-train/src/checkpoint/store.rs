@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::BoxedError;
 use super::files::{names_in, read_versioned, remove_folder, replace_file, sync_folder, versioned_json};
-use super::folder_name::{FolderName, Stage};
+use super::folder_name::{FolderName, Purpose};
 use super::manifest::Manifest;
 use super::rotation::beyond_limit;
 use super::{Best, Checkpoint, CheckpointError, Damage, Damaged, Result, Rotation};
@@ -86,7 +86,7 @@ impl CheckpointStore {
         let listed = self.listed()?.0;
         let needed = listed.last().map(|newest| newest.manifest.total_bytes());
         let saved = listed.iter().map(|listed| listed.manifest.saved).max().unwrap_or(0).saturating_add(1);
-        let unfinished = Unfinished::create(self.temporary(Stage::Unfinished, step))?;
+        let unfinished = Unfinished::create(self.temporary(Purpose::Unfinished, step))?;
         write(&unfinished.path)
             .map_err(|error| CheckpointError::contents(&unfinished.path, error.into()))
             .and_then(|()| Manifest::write(&unfinished.path, step, saved))
@@ -164,8 +164,8 @@ impl CheckpointStore {
         self.output_dir.join(name.to_string())
     }
 
-    fn temporary(&self, stage: Stage, step: usize) -> PathBuf {
-        self.join(FolderName::temporary(stage, step))
+    fn temporary(&self, purpose: Purpose, step: usize) -> PathBuf {
+        self.join(FolderName::temporary(purpose, step))
     }
 
     /// Checkpoints with a readable manifest, the one saved last at the end, and those without.
@@ -188,7 +188,7 @@ impl CheckpointStore {
     /// Gives a finished folder its name.
     fn put_in_place(&self, finished: &Unfinished, step: usize) -> Result<PathBuf> {
         let path = self.path_of(step);
-        let replaced = self.temporary(Stage::Replaced, step);
+        let replaced = self.temporary(Purpose::Replaced, step);
         remove_folder(&replaced)?;
         let made_room = match fs::rename(&path, &replaced) {
             Ok(()) => true,
@@ -212,7 +212,8 @@ impl CheckpointStore {
     /// Finishes or undoes replacements that a crash interrupted.
     fn put_back(&self) -> Result<()> {
         for (name, path) in names_in(&self.output_dir)? {
-            if let Some(FolderName::Temporary { stage: Stage::Replaced, step, .. }) = FolderName::parse(&name)
+            if let Some(FolderName::Temporary { purpose: Purpose::Replaced, step, .. }) =
+                FolderName::parse(&name)
             {
                 let target = self.path_of(step);
                 if target.exists() {
@@ -264,7 +265,7 @@ impl CheckpointStore {
 
     /// Deletes a folder of a step so that it is never there in part.
     fn remove(&self, step: usize, path: &Path) -> Result<()> {
-        let removed = self.temporary(Stage::Removed, step);
+        let removed = self.temporary(Purpose::Removed, step);
         remove_folder(&removed)?;
         fs::rename(path, &removed).map_err(|e| CheckpointError::io(path, e))?;
         sync_folder(&self.output_dir)?;

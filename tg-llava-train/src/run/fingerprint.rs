@@ -7,7 +7,7 @@ use tg_llava_core::config::{locate_tower, model_config_json};
 use crate::checkpoint::{CheckpointError, Fingerprint, hash_bytes, hash_file};
 use crate::config::{Component, TrainConfig};
 use crate::engine::LossMean;
-use crate::start::{Plan, TrainingData};
+use crate::start::{ModelSetup, TrainingData};
 
 /// Files that decide the ids of a text or the pixels of a picture.
 const CODEC_FILES: [&str; 9] = [
@@ -30,7 +30,7 @@ const CODEC_FILES: [&str; 9] = [
 /// Where a file cannot be read.
 pub fn fingerprint(
     config: &TrainConfig,
-    plan: &Plan,
+    setup: &ModelSetup,
     data: &TrainingData,
 ) -> Result<Fingerprint, CheckpointError> {
     let run = &config.run;
@@ -39,13 +39,13 @@ pub fn fingerprint(
         .filter(|&component| config.trains(component))
         .map(Component::name)
         .collect();
-    let model = model_config_json(&plan.model, None).to_string();
+    let model = model_config_json(&setup.model, None).to_string();
     let digests: Vec<&str> = data.loader.dataset().digests().collect();
     let mut fingerprint: Fingerprint = [
         ("stage", format!("{:?}", config.stage)),
         ("seed", config.seed.to_string()),
         ("model", hash_bytes(model.as_bytes())),
-        ("template", plan.template.name.to_owned()),
+        ("template", setup.template.name.to_owned()),
         ("trained components", trained.join(" ")),
         ("samples", data.len().to_string()),
         ("contents of data.path", hash_bytes(digests.concat().as_bytes())),
@@ -60,7 +60,7 @@ pub fn fingerprint(
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
-    for (owner, folder) in codec_folders(plan) {
+    for (owner, folder) in codec_folders(setup) {
         for name in CODEC_FILES {
             let file = folder.join(name);
             if file.is_file() {
@@ -81,11 +81,11 @@ fn optimizer(config: &TrainConfig) -> String {
 }
 
 /// Where the tokenizers and the picture processor come from.
-fn codec_folders(plan: &Plan) -> Vec<(&'static str, PathBuf)> {
-    let mut folders = vec![("start", plan.start.clone())];
-    folders.extend(plan.base.clone().map(|base| ("base", base)));
-    if let Some(mm) = &plan.model.multimodal {
-        let tower = |name: &str| locate_tower(&plan.start, name);
+fn codec_folders(setup: &ModelSetup) -> Vec<(&'static str, PathBuf)> {
+    let mut folders = vec![("start", setup.start.clone())];
+    folders.extend(setup.base.clone().map(|base| ("base", base)));
+    if let Some(mm) = &setup.model.multimodal {
+        let tower = |name: &str| locate_tower(&setup.start, name);
         folders.extend(tower(&mm.towers.vision).map(|folder| ("vision tower", folder)));
         folders.extend(tower(&mm.towers.text).map(|folder| ("text tower", folder)));
     }

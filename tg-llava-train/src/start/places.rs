@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Plan, StartError};
+use super::{ModelSetup, StartError};
 use crate::config::{Bridges, TrainConfig};
 
 /// Refuses an `output_dir` that is, or lies in, a folder whose files the run starts from, and a start that is one of
@@ -10,9 +10,9 @@ use crate::config::{Bridges, TrainConfig};
 ///
 /// # Errors
 /// [`StartError::WritesWhereItReads`] with the first such folder.
-pub(super) fn check(config: &TrainConfig, plan: &Plan) -> Result<(), StartError> {
+pub(super) fn check(config: &TrainConfig, setup: &ModelSetup) -> Result<(), StartError> {
     let output = real(&config.output_dir);
-    for (key, path) in inputs(config, plan) {
+    for (key, path) in inputs(config, setup) {
         let input = real(&path);
         let rotated = input.strip_prefix(&output).is_ok_and(|below| {
             let first = below.components().next().map(|name| name.as_os_str().to_string_lossy().into_owned());
@@ -27,10 +27,10 @@ pub(super) fn check(config: &TrainConfig, plan: &Plan) -> Result<(), StartError>
 }
 
 /// The folders that hold what the run starts from, by the keys that name them.
-fn inputs(config: &TrainConfig, plan: &Plan) -> Vec<(&'static str, PathBuf)> {
+fn inputs(config: &TrainConfig, setup: &ModelSetup) -> Vec<(&'static str, PathBuf)> {
     let model = &config.model;
     let mut inputs = vec![("model.path", model.path.clone())];
-    inputs.extend(plan.base.clone().map(|base| ("the base of model.path", base)));
+    inputs.extend(setup.base.clone().map(|base| ("the base of model.path", base)));
     match &model.bridges {
         None => {}
         Some(Bridges::Folder(folder)) => inputs.push(("model.bridges", folder.clone())),

@@ -13,7 +13,7 @@ use burn::tensor::DType;
 use burn::train::Interrupter;
 use tg_llava_train::config::{ConfigError, RunDType, TrainConfig, from_llava_args, read_table, set};
 use tg_llava_train::run::{RunError, Session, SessionOptions, launch};
-use tg_llava_train::start::{Plan, open_data};
+use tg_llava_train::start::{ModelSetup, open_data};
 
 pub use args::TrainArgs;
 
@@ -33,17 +33,17 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
     let mut config = read_config(args, &console)?;
     let opened = open_device(args, &mut config, &console)?;
-    let plan = Plan::new(&config).map_err(input)?;
-    console.detail(format_args!("template {}", plan.template.name));
-    let data = open_data(&config, &plan).map_err(input)?;
+    let setup = ModelSetup::new(&config).map_err(input)?;
+    console.detail(format_args!("template {}", setup.template.name));
+    let data = open_data(&config, &setup).map_err(input)?;
     if args.dry_run {
-        return dry_run::run(&config, &plan, &data, &opened, &console);
+        return dry_run::run(&config, &setup, &data, &opened, &console);
     }
-    dry_run::check_memory(&config, &plan, &opened, &console)?;
+    dry_run::check_memory(&config, &setup, &opened, &console)?;
     let options =
         SessionOptions { device: opened.device.clone(), dtype: opened.dtype, restart: args.restart };
     let bar = Progress::bar(&console, "loading", || None);
-    let session = Session::open(config, plan, data, &options, &mut |count| bar.advance(count));
+    let session = Session::open(config, setup, data, &options, &mut |count| bar.advance(count));
     drop(bar);
     let session = session.map_err(failed)?;
     report::opening(&session, &opened, &console);

@@ -58,7 +58,7 @@ impl Session {
     pub(super) fn write_model(&self, folder: &Path) -> tg_llava_core::Result<()> {
         let form = SavedForm::of(self.trainer.options().parts, self.config.model.init == Init::Random);
         let limit = self.config.run.max_shard_bytes;
-        save_trained(self.trainer.model(), folder, form, &self.plan.start, limit)
+        save_trained(self.trainer.model(), folder, form, &self.setup.start, limit)
     }
 }
 

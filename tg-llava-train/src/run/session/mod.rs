@@ -17,7 +17,7 @@ use crate::config::TrainConfig;
 use crate::data::{DataPosition, SampleNotice};
 use crate::engine::Trainer;
 use crate::log::EvalRecord;
-use crate::start::{Plan, TrainingData};
+use crate::start::{ModelSetup, TrainingData};
 
 /// What a run needs besides its configuration.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub struct Summary {
 /// A run, ready to go on from where it stands. Its `output_dir` is its own as long as it lives.
 pub struct Session {
     config: TrainConfig,
-    plan: Plan,
+    setup: ModelSetup,
     data: Arc<TrainingData>,
     trainer: Trainer,
     store: CheckpointStore,

@@ -13,7 +13,7 @@ use crate::config::TrainConfig;
 use crate::data::DataPosition;
 use crate::engine::Trainer;
 use crate::run::RunError;
-use crate::start::{Plan, StartError, TrainingData, load_weights};
+use crate::start::{ModelSetup, StartError, TrainingData, load_weights};
 
 impl Session {
     /// Loads everything; goes on from the newest checkpoint in `output_dir` that is whole, if there is one.
@@ -23,7 +23,7 @@ impl Session {
     /// Where the start, the data or a checkpoint cannot be used, or there is no step to make.
     pub fn open(
         config: TrainConfig,
-        plan: Plan,
+        setup: ModelSetup,
         data: TrainingData,
         options: &SessionOptions,
         progress: &mut dyn FnMut(usize),
@@ -44,7 +44,7 @@ impl Session {
         let latest = store.latest()?;
         messages.extend(latest.damaged.iter().map(|damaged| format!("not used: {damaged}")));
         let checkpoint = latest.checkpoint.filter(|_| !options.restart);
-        let fingerprint = fingerprint(&config, &plan, &data)?;
+        let fingerprint = fingerprint(&config, &setup, &data)?;
         let state = match &checkpoint {
             Some(checkpoint) => {
                 let (state, untold) = checkpoint.state(&fingerprint)?;
@@ -61,7 +61,7 @@ impl Session {
 
         let folder = checkpoint.as_ref().map(Checkpoint::path);
         let device = options.device.clone().autodiff();
-        let started = load_weights(&config, &plan, folder, &device, options.dtype, progress)?;
+        let started = load_weights(&config, &setup, folder, &device, options.dtype, progress)?;
         if !started.report.initialised.is_empty() {
             let count = started.report.initialised.len();
             messages.push(format!("{count} tensors of the bridges start fresh"));
@@ -82,7 +82,7 @@ impl Session {
         Ok(Self {
             saved_at: state.map(|state| state.step),
             config,
-            plan,
+            setup,
             data: Arc::new(data),
             trainer,
             store,

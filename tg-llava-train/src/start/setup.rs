@@ -15,7 +15,7 @@ use crate::config::{Stage, TrainConfig};
 
 /// The model that a run trains, with what encodes its samples.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct ModelSetup {
     /// Sizes and switches.
     pub model: ModelConfig,
     /// Tokenizers and picture processing.
@@ -28,7 +28,7 @@ pub struct Plan {
     pub base: Option<PathBuf>,
 }
 
-impl Plan {
+impl ModelSetup {
     /// Reads the small files of the start.
     ///
     /// # Errors
@@ -53,9 +53,9 @@ impl Plan {
         if config.stage == Stage::Finetune {
             model.conversation = Some(template.name.to_owned());
         }
-        let plan = Self { model, codecs, template, start, base };
-        places::check(config, &plan)?;
-        Ok(plan)
+        let setup = Self { model, codecs, template, start, base };
+        places::check(config, &setup)?;
+        Ok(setup)
     }
 }
 
