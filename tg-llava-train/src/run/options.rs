@@ -18,7 +18,6 @@ pub fn total_steps(config: &TrainConfig, samples: usize) -> usize {
 /// How the trainer learns, as `config` has it.
 pub fn trainer_options(config: &TrainConfig, total_steps: usize, dtype: DType) -> TrainerOptions {
     let optim = &config.optim;
-    let lr = optim.lr.unwrap_or(config.stage.default_lr());
     let own = |c: Component| optim.lr_of.get(c).map(|lr| (c, lr));
     TrainerOptions {
         parts: PerComponent::from_fn(|component| config.trains(component)),
@@ -28,7 +27,7 @@ pub fn trainer_options(config: &TrainConfig, total_steps: usize, dtype: DType) -
         },
         loss_chunk: config.run.loss_chunk,
         adamw: AdamWConfig { beta1: optim.beta1, beta2: optim.beta2, epsilon: optim.epsilon },
-        lr,
+        lr: config.peak_lr(),
         lr_of: Component::ALL.into_iter().filter_map(own).collect(),
         weight_decay: optim.weight_decay,
         decay_rule: optim.decay_rule,
