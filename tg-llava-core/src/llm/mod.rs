@@ -3,6 +3,7 @@
 mod attention;
 mod block;
 mod decoder;
+mod walk;
 
 pub use attention::DecoderAttention;
 pub use block::DecoderLayer;

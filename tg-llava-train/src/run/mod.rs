@@ -17,4 +17,5 @@ pub use observer::{Observer, Quiet};
 pub use options::{total_steps, trainer_options};
 pub use save::{SavedForm, save_trained};
 pub use session::{Session, SessionOptions, Summary};
-pub use strategy::{StepMetrics, launch};
+pub use strategy::launch;
+pub(crate) use stream::BatchStream;

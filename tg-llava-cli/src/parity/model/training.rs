@@ -9,7 +9,7 @@ use tg_llava_core::model::{ModelBatch, TgLlava};
 use tg_llava_core::weights::reference_tensors;
 use tg_llava_train::config::Component;
 use tg_llava_train::data::Micro;
-use tg_llava_train::engine::{Activations, LossMean, LossScale, TrainedParts, Trainer, TrainerOptions};
+use tg_llava_train::engine::{Activations, TrainedParts, Trainer, TrainerOptions};
 use tg_llava_train::optim::{AdamWConfig, DecayRule, decays};
 use tg_llava_train::schedule::{LrSchedule, ScheduleKind, Warmup};
 
@@ -139,20 +139,15 @@ fn train(
 
 /// The recorded run's settings, as the reference's trainer has them.
 fn options(config: &RunConfig, activations: Activations) -> TrainerOptions {
+    let parts = if config.stage == 1 { TrainedParts::PRETRAIN } else { TrainedParts::FINETUNE };
     TrainerOptions {
-        parts: if config.stage == 1 { TrainedParts::PRETRAIN } else { TrainedParts::FINETUNE },
         activations,
-        loss_chunk: 1024,
         adamw: AdamWConfig { beta1: config.betas[0], beta2: config.betas[1], epsilon: config.eps },
-        lr: config.peak_lr,
         lr_of: config.mm_projector_lr.map(|lr| (Component::Projector, lr)).into_iter().collect(),
         weight_decay: config.weight_decay,
-        decay_rule: DecayRule::Reference,
         max_grad_norm: config.max_grad_norm,
         schedule: LrSchedule::new(config.scheduler, Warmup::Steps(config.warmup_steps), config.steps),
-        loss_mean: LossMean::MicroBatches,
-        loss_scale: LossScale::ONE,
-        seed: 0,
+        ..TrainerOptions::new(parts, config.peak_lr)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::checkpoint::{
 };
 use crate::config::Init;
 use crate::engine::{LossScale, Trainer};
-use crate::optim::AdamW;
+use crate::optim::OptimizerStates;
 use crate::run::{Observer, RunError};
 
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
@@ -82,17 +82,18 @@ pub(super) fn restore(
     let masters: std::collections::BTreeSet<String> = file.names().into_iter().collect();
     let device = trainer.device().inner();
     let adamw = trainer.options().adamw;
-    let optimizer = AdamW::restore(adamw, &rng.adamw_steps, &|name| masters.contains(name), &mut |name| {
-        let shape = file.layout(name).map(|(_, shape)| shape.to_vec()).unwrap_or_default();
-        let bytes = file.read(name, Dtype::F32, &shape)?;
-        let values: Vec<f32> =
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let count = values.len();
-        Ok::<_, CheckpointError>(Tensor::<1>::from_data(
-            TensorData::new(values, [count]),
-            (&device, DType::F32),
-        ))
-    })?;
+    let optimizer =
+        OptimizerStates::restore(adamw, &rng.adamw_steps, &|name| masters.contains(name), &mut |name| {
+            let shape = file.layout(name).map(|(_, shape)| shape.to_vec()).unwrap_or_default();
+            let bytes = file.read(name, Dtype::F32, &shape)?;
+            let values: Vec<f32> =
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let count = values.len();
+            Ok::<_, CheckpointError>(Tensor::<1>::from_data(
+                TensorData::new(values, [count]),
+                (&device, DType::F32),
+            ))
+        })?;
     trainer.restore(optimizer, state.step, rng.loss_scale);
     Ok(())
 }

@@ -86,6 +86,11 @@ impl Session {
         &self.data
     }
 
+    /// The samples, to share.
+    pub fn shared_data(&self) -> Arc<TrainingData> {
+        Arc::clone(&self.data)
+    }
+
     /// Optimizer steps of the whole run.
     pub fn total_steps(&self) -> usize {
         self.total_steps
