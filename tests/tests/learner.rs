@@ -14,7 +14,7 @@ use tg_llava_core::weights::reference_tensors;
 use tg_llava_train::config::{Init, Stage, Steps, TrainConfig};
 use tg_llava_train::learner::{EpochLoader, Learning};
 use tg_llava_train::run::{Quiet, Session, SessionOptions};
-use tg_llava_train::start::{Plan, open_data};
+use tg_llava_train::start::{ModelSetup, open_data};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -38,10 +38,10 @@ fn open(output_dir: &Path) -> Session {
     config.optim.lr = Some(1e-3);
     config.optim.weight_decay = 0.1;
     let config = config.resolve();
-    let plan = Plan::new(&config).unwrap();
-    let data = open_data(&config, &plan).unwrap();
+    let setup = ModelSetup::new(&config).unwrap();
+    let data = open_data(&config, &setup).unwrap();
     let options = SessionOptions { device: Device::flex(), dtype: DType::F32, restart: false };
-    Session::open(config, plan, data, &options, &mut |_| {}).unwrap()
+    Session::open(config, setup, data, &options, &mut |_| {}).unwrap()
 }
 
 fn weights(model: &TgLlava) -> BTreeMap<String, Vec<f32>> {

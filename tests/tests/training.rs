@@ -8,12 +8,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Device};
 use tg_llava_core::weights::reference_tensors;
-use tg_llava_train::config::{Component, Init, PerComponent, Stage, Steps, TrainConfig, ValidationOptions};
+use tg_llava_train::config::{
+    Bridges, Component, Init, PerComponent, Stage, Steps, TrainConfig, ValidationOptions,
+};
 use tg_llava_train::data::OnBadSample;
 use tg_llava_train::engine::{LossMean, Trainer};
 use tg_llava_train::log::{EvalRecord, Record, StepRecord, read_metrics};
 use tg_llava_train::run::{Observer, Quiet, RunError, Session, SessionOptions, Summary};
-use tg_llava_train::start::{Plan, open_data};
+use tg_llava_train::start::{ModelSetup, open_data};
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -56,10 +58,10 @@ fn open(config: &TrainConfig) -> Result<Session, RunError> {
 
 fn open_in(config: &TrainConfig, dtype: DType) -> Result<Session, RunError> {
     config.validate().unwrap();
-    let plan = Plan::new(config)?;
-    let data = open_data(config, &plan)?;
+    let setup = ModelSetup::new(config)?;
+    let data = open_data(config, &setup)?;
     let options = SessionOptions { device: Device::flex(), dtype, restart: false };
-    Session::open(config.clone(), plan, data, &options, &mut |_| {})
+    Session::open(config.clone(), setup, data, &options, &mut |_| {})
 }
 
 fn run(config: &TrainConfig) -> Summary {
@@ -316,6 +318,208 @@ fn a_checkpoint_of_another_run_is_refused() {
     other.optim.lr = Some(0.5);
     let error = open(&other).err().unwrap().to_string();
     assert!(error.contains("batch size") && error.contains("lr = 0.5"), "{error}");
+}
+
+/// Data and tokenizer are compared by what they hold, not by how much.
+#[test]
+fn changed_data_or_another_tokenizer_are_not_resumed() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let data = data_file(dir.path(), |_| true);
+    let model = dir.path().join("model");
+    copy_folder(&examples().join("runs/easy-vqa/model"), &model);
+    let mut config = everything(config(Stage::Finetune, &dir.path().join("out"), 4));
+    config.data.path = vec![data.clone()];
+    config.model.path = model.clone();
+    open(&config).unwrap().run(&mut StopAfter(2)).unwrap();
+    let change = |path: &Path, from: &str, to: &str| {
+        let text = std::fs::read_to_string(path).unwrap();
+        std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+        let error = open(&config).err().map(|error| error.to_string());
+        std::fs::write(path, text).unwrap();
+        error.expect("a refusal")
+    };
+    let error = change(&data, "\"gpt\",", "\"gpt\" ,");
+    assert!(error.contains("contents of data.path: not the same"), "{error}");
+    let error = change(&model.join("tokenizer.json"), "{", "{ ");
+    assert!(error.contains("tokenizer.json of the start: not the same"), "{error}");
+    let error = change(&model.join("clip-tower/preprocessor_config.json"), "{", "{ ");
+    assert!(error.contains("preprocessor_config.json of the vision tower"), "{error}");
+    // The same contents elsewhere are the same run.
+    let moved = dir.path().join("moved.json");
+    std::fs::rename(&data, &moved).unwrap();
+    config.data.path = vec![moved];
+    assert_eq!(open(&config).unwrap().trainer().steps(), 2);
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        match path.is_dir() {
+            true => copy_folder(&path, &to.join(name)),
+            false => drop(std::fs::copy(&path, to.join(name)).unwrap()),
+        }
+    }
+}
+
+/// A wrong image folder with `on_bad_sample = skip`: every sample is left out.
+#[test]
+fn a_run_that_learns_nothing_is_an_error_and_saves_no_model() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    for (name, steps) in [("by the last step", 3), ("by the first epoch", 400)] {
+        let mut config = everything(config(Stage::Finetune, &dir.path().join(name), steps));
+        config.data.image_folder = Some(empty.clone());
+        config.data.on_bad_sample = OnBadSample::Skip;
+        let error = open(&config).unwrap().run(&mut Quiet).unwrap_err();
+        let RunError::NothingLearned { steps: made, .. } = error else { panic!("{error}") };
+        assert_eq!(made, steps.min(124), "{name}");
+        let text = error.to_string();
+        assert!(
+            text.contains("samples left out") && text.contains("train-") && text.contains("empty"),
+            "{text}"
+        );
+        assert!(!config.output_dir.join("model.safetensors").exists());
+        let records = read_metrics(config.output_dir.join("metrics.jsonl")).unwrap();
+        let mut steps = records.iter().filter_map(|record| match record {
+            Record::Step(step) => Some(step),
+            _ => None,
+        });
+        assert!(steps.all(|step| step.skipped && step.loss.is_nan()));
+    }
+}
+
+#[test]
+fn a_run_does_not_write_where_it_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    copy_folder(&examples().join("runs/easy-vqa/model"), &model);
+    let bridges = dir.path().join("bridges");
+    std::fs::create_dir(&bridges).unwrap();
+    let outputs = [
+        (model.clone(), "model.path"),
+        (model.join("../model/out"), "model.path"),
+        (bridges.clone(), "model.bridges"),
+    ];
+    for (output, key) in outputs {
+        let mut config = config(Stage::Pretrain, &output, 2);
+        config.model.path = model.clone();
+        config.model.bridges = Some(Bridges::Folder(bridges.clone()));
+        let error = ModelSetup::new(&config).unwrap_err().to_string();
+        assert!(error.contains("output_dir") && error.contains(key), "{error}");
+    }
+    // Its own checkpoint would be rotated away.
+    let mut config = config(Stage::Finetune, dir.path(), 2);
+    config.model.path = dir.path().join("checkpoint-7");
+    copy_folder(&model, &config.model.path);
+    assert!(ModelSetup::new(&config).is_err());
+    config.model.path = model;
+    assert!(ModelSetup::new(&config).is_ok());
+}
+
+/// Neither an unreadable picture, nor a prompt that is too long, nor a picture mark in an answer.
+#[test]
+fn validation_never_ends_a_run_and_comes_after_the_save() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(data_file(dir.path(), |_| true)).unwrap();
+    let samples: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    type Change = fn(&mut serde_json::Value);
+    let changes: [(&str, Change); 3] = [
+        ("picture", |sample| sample["image"] = "no_such.png".into()),
+        ("long", |sample| {
+            sample["conversations"][0]["value"] = format!("<image>\n{}", "is ".repeat(2000)).into()
+        }),
+        ("mark", |sample| {
+            sample["conversations"][0]["value"] = "What?".into();
+            sample["conversations"][1]["value"] = "<image>".into();
+        }),
+    ];
+    for (name, change) in changes {
+        let path = dir.path().join(format!("{name}.json"));
+        let mut held: Vec<serde_json::Value> = samples[..3].to_vec();
+        held[1]["id"] = name.into();
+        change(&mut held[1]);
+        std::fs::write(&path, serde_json::to_string(&held).unwrap()).unwrap();
+        let mut config = everything(config(Stage::Finetune, &dir.path().join(name), 4));
+        config.run.save_steps = Steps::Count(2);
+        config.data.validation = Some(ValidationOptions {
+            path: Some(path),
+            every: Steps::Count(2),
+            generate: true,
+            max_new_tokens: 2,
+            ..ValidationOptions::default()
+        });
+        let mut heard = Notes::default();
+        let summary = open(&config).unwrap().run(&mut heard).unwrap();
+        assert_eq!((summary.steps, summary.interrupted), (4, false), "{name}");
+        assert!(config.output_dir.join("checkpoint-2").is_dir());
+    }
+}
+
+/// Keeps what it is told.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Observer for Notes {
+    fn step(&mut self, _record: &StepRecord, _progress: (usize, usize)) {}
+    fn evaluated(&mut self, _record: &EvalRecord) {}
+    fn note(&mut self, text: &str) {
+        self.0.push(text.to_owned());
+    }
+}
+
+/// Stopped within the check of a step that is saved already, a run makes up for it and finds the same best step.
+#[test]
+fn a_check_that_was_cut_short_is_made_up_for() {
+    let _turn = turn();
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = |dir: &Path| {
+        let mut config = everything(config(Stage::Finetune, dir, 6));
+        config.run.save_steps = Steps::Count(2);
+        config.data.validation = Some(ValidationOptions {
+            fraction: Some(0.1),
+            every: Steps::Count(2),
+            samples: 6,
+            ..ValidationOptions::default()
+        });
+        config
+    };
+    let checks = |dir: &Path| -> Vec<(usize, f64)> {
+        let records = read_metrics(dir.join("metrics.jsonl")).unwrap();
+        let check = |record: Record| match record {
+            Record::Eval(check) => Some((check.step, check.loss)),
+            _ => None,
+        };
+        records.into_iter().filter_map(check).collect()
+    };
+    let expected = run(&config(whole.path()));
+    open(&config(parts.path())).unwrap().run(&mut StopAfter(4)).unwrap();
+    assert_eq!(checks(parts.path()).len(), 1);
+    let summary = run(&config(parts.path()));
+    assert_eq!(checks(parts.path()), checks(whole.path()));
+    assert_eq!(summary.best, expected.best);
+}
+
+#[test]
+fn an_output_folder_has_one_run_at_a_time() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let config = everything(config(Stage::Finetune, dir.path(), 2));
+    let first = open(&config).unwrap();
+    let error = open(&config).err().unwrap();
+    assert!(matches!(error, RunError::Busy { .. }), "{error}");
+    drop(first);
+    // What a killed save leaves goes at the next start; what is not ours stays.
+    for name in [".tmpAb12yZ", "model.safetensors.partial", "mm_projector.bin.partial", "mine.partial"] {
+        std::fs::write(dir.path().join(name), "x").unwrap();
+    }
+    let session = open(&config).unwrap();
+    assert_eq!(session.messages().iter().filter(|m| m.contains("interrupted save")).count(), 3);
+    assert!(dir.path().join("mine.partial").exists() && !dir.path().join(".tmpAb12yZ").exists());
 }
 
 #[test]

@@ -1,10 +1,52 @@
-//! Ctrl-C: stops an answer; where nothing is being answered, the program.
+//! Ctrl-C and its like: in `chat` it stops an answer, or where nothing is being answered, the program.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 /// The exit code of a program that SIGINT ended.
-const EXIT_CODE: i32 = 130;
+pub const EXIT_CODE: i32 = 130;
+
+/// How the program is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Ctrl-C.
+    Interrupt,
+    /// SIGTERM, as batch systems send before they kill, or SIGHUP, when the terminal is closed. Either may come
+    /// several times at once, so that a second one means no more than the first.
+    Terminate,
+}
+
+impl Request {
+    #[cfg(unix)]
+    fn signals(self) -> &'static [i32] {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        match self {
+            Self::Interrupt => &[SIGINT],
+            Self::Terminate => &[SIGTERM, SIGHUP],
+        }
+    }
+}
+
+/// Calls `hear` on a thread of its own for each of the `wanted` requests, which then no longer end the program. Where
+/// the system refuses, they do as usual.
+pub fn listen(wanted: &[Request], mut hear: impl FnMut(Request) + Send + 'static) {
+    #[cfg(unix)]
+    {
+        let wanted = wanted.to_vec();
+        let numbers = wanted.iter().flat_map(|request| request.signals());
+        let Ok(mut signals) = signal_hook::iterator::Signals::new(numbers) else { return };
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                wanted.iter().filter(|w| w.signals().contains(&signal)).for_each(|request| hear(*request));
+            }
+        });
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = wanted;
+        let _ = ctrlc::set_handler(move || hear(Request::Interrupt));
+    }
+}
 
 /// How often Ctrl-C must be pressed during one step that does not end to stop the program after all.
 const PRESSES_TO_QUIT: usize = 3;
@@ -28,7 +70,7 @@ impl Interrupt {
     pub fn install() -> Self {
         let interrupt = Self::default();
         let state = interrupt.0.clone();
-        let _ = ctrlc::set_handler(move || {
+        listen(&[Request::Interrupt], move |_| {
             if state.press() {
                 std::process::exit(EXIT_CODE);
             }

@@ -65,6 +65,131 @@ fn a_run_killed_again_and_again_ends_with_the_same_bits() {
     assert!(read(&whole) == read(&killed));
 }
 
+/// The arguments of a run that lasts until it is stopped, and saves nothing before.
+fn endless(out: &Path) -> Vec<String> {
+    let mut arguments = arguments(out);
+    for assignment in ["run.max_steps=1000000", "run.save_steps=0", "data.validation="] {
+        arguments.extend(["--set", assignment].map(str::to_owned));
+    }
+    arguments
+}
+
+/// Waits until the run into `out` has made `steps` steps.
+fn wait_for_steps(out: &Path, steps: usize) {
+    for _ in 0..1200 {
+        let metrics = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
+        if metrics.lines().count() >= steps {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("no {steps} steps in two minutes");
+}
+
+/// Names of the checkpoints in `out`.
+fn checkpoints(out: &Path) -> Vec<String> {
+    let names =
+        std::fs::read_dir(out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("checkpoint-")).collect()
+}
+
+/// As a batch system asks, and as `timeout` does: to the program and to its group, so twice.
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_terminated_saves() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tg-llava-cli"));
+    let mut child = command.args(endless(&out)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for_steps(&out, 2);
+    for _ in 0..2 {
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(checkpoints(&out).len(), 1);
+    assert!(!out.join("model.safetensors").exists());
+}
+
+/// burn-train's view puts the terminal into raw mode, in which Ctrl-C is no signal of its own accord.
+#[cfg(target_os = "linux")]
+#[test]
+fn ctrl_c_ends_and_saves_a_run_in_the_terminal_view() {
+    use std::io::Write;
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut arguments = endless(&out);
+    arguments.retain(|argument| argument != "-q");
+    let quoted: Vec<String> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
+    let program = env!("CARGO_BIN_EXE_tg-llava-cli");
+    let shell = format!("stty rows 40 cols 120; exec '{program}' {}", quoted.join(" "));
+    // `script` runs it on a pseudo terminal, and passes on what is typed here.
+    let mut child = std::process::Command::new("script")
+        .args(["--quiet", "--return", "--command", &shell, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut shown = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut shown, &mut text).unwrap();
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    wait_for_steps(&out, 2);
+    let mut keys = child.stdin.take().unwrap();
+    keys.write_all(b"\x03").unwrap();
+    let code = child.wait().unwrap().code();
+    let text = reader.join().unwrap();
+    assert_eq!(code, Some(130), "{text}");
+    assert!(text.contains("\x1b[?1049h") && text.contains("\x1b[?1049l"), "no view: {text}");
+    assert!(text.contains("stopping after this step") && text.contains("interrupted"), "{text}");
+    assert_eq!(checkpoints(&out).len(), 1);
+}
+
+#[test]
+fn a_second_start_into_the_same_folder_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tg-llava-cli"));
+    let mut child = command.args(endless(&out)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for_steps(&out, 1);
+    for extra in [&[][..], &["--restart"]] {
+        let message = refusal(&out, extra);
+        assert!(message.contains(&out.display().to_string()) && message.contains("another run"), "{message}");
+    }
+    // A killed run leaves no lock.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    program().args(arguments(&out)).arg("--restart").assert().success();
+}
+
+#[test]
+fn nothing_is_written_into_the_model_that_a_run_starts_from() {
+    let model = examples().join("runs/easy-vqa/model");
+    let message = refusal(&model, &[]);
+    assert!(message.contains("output_dir") && message.contains("model.path"), "{message}");
+    assert!(!model.join(".lock").exists() && !model.join("metrics.jsonl").exists());
+}
+
+#[test]
+fn a_wrong_image_folder_does_not_end_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, empty) = (dir.path().join("out"), dir.path().join("empty"));
+    std::fs::create_dir(&empty).unwrap();
+    let folder = format!("data.image_folder={}", empty.display());
+    let output = program()
+        .args(arguments(&out))
+        .args(["--set", "data.on_bad_sample=skip", "--set", "data.validation=", "--set", &folder])
+        .output()
+        .unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("nothing was learned") && message.contains("empty"), "{message}");
+    assert!(!out.join("model.safetensors").exists());
+}
+
 #[test]
 fn wrong_input_is_refused_with_its_place() {
     let dir = tempfile::tempdir().unwrap();
@@ -95,8 +220,21 @@ fn wrong_input_is_refused_with_its_place() {
     assert!(message.contains("optim.learning_rat"), "{message}");
     let message = refusal(&out, &["--set", "run.max_steps=0"]);
     assert!(message.contains("run.max_steps"), "{message}");
-    // 2^40 samples at once fit into no machine, and the first step is never tried.
-    let message = refusal(&out, &["--set", "run.batch_size=1099511627776"]);
+    for key in [
+        "data.workers",
+        "data.prefetch",
+        "run.accumulation",
+        "run.batch_size",
+        "run.loss_chunk",
+        "run.max_steps",
+    ] {
+        for value in ["9223372036854775807", "4294967296"] {
+            let message = refusal(&out, &["--set", &format!("{key}={value}")]);
+            assert!(message.contains(key) && message.contains("from 1 to"), "{message}");
+        }
+    }
+    // A million samples at once fit into no machine, and the first step is never tried.
+    let message = refusal(&out, &["--set", "run.batch_size=1048576"]);
     assert!(message.contains("memory") && message.contains("gradient_checkpointing"), "{message}");
 }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
 /// What makes a run this run and no other: settings, model and data by name, such as `seed` or `model_config`
-/// (a hash). A resumed run must have the same.
+/// (a hash, see [`hash_bytes`](super::hash_bytes)). A resumed run must have the same.
 pub type Fingerprint = BTreeMap<String, String>;
 
 /// A checkpoint that was saved by a run with another fingerprint.
@@ -17,27 +17,27 @@ pub struct OtherRun {
 pub struct Difference {
     /// Name of the entry.
     pub name: String,
-    /// Its value in the checkpoint, if it has the entry.
-    pub checkpoint: Option<String>,
+    /// Its value in the checkpoint.
+    pub checkpoint: String,
     /// Its value in the run that was started, if it has the entry.
     pub now: Option<String>,
 }
 
-/// Compares fingerprints.
-pub(super) fn compare(checkpoint: &Fingerprint, now: &Fingerprint) -> Result<(), OtherRun> {
-    let only_now = now.keys().filter(|name| !checkpoint.contains_key(*name));
-    let mut names: Vec<_> = checkpoint.keys().chain(only_now).collect();
-    names.sort();
-    let differences: Vec<_> = names
-        .into_iter()
-        .filter(|name| checkpoint.get(*name) != now.get(*name))
-        .map(|name| Difference {
+/// Compares fingerprints; gives the entries that the checkpoint lacks, since an older program wrote it.
+pub(super) fn compare(checkpoint: &Fingerprint, now: &Fingerprint) -> Result<Vec<String>, OtherRun> {
+    let differences: Vec<_> = checkpoint
+        .iter()
+        .filter(|(name, value)| now.get(*name) != Some(value))
+        .map(|(name, value)| Difference {
             name: name.clone(),
-            checkpoint: checkpoint.get(name).cloned(),
+            checkpoint: value.clone(),
             now: now.get(name).cloned(),
         })
         .collect();
-    if differences.is_empty() { Ok(()) } else { Err(OtherRun { differences }) }
+    if !differences.is_empty() {
+        return Err(OtherRun { differences });
+    }
+    Ok(now.keys().filter(|name| !checkpoint.contains_key(*name)).cloned().collect())
 }
 
 impl Display for OtherRun {
@@ -54,16 +54,20 @@ impl std::error::Error for OtherRun {}
 
 impl Display for Difference {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let is_hash = |value: &Option<String>| value.as_deref().is_some_and(super::hash::is_hash);
-        if is_hash(&self.checkpoint) && is_hash(&self.now) {
-            // Two hashes tell nobody anything.
-            return write!(f, "{}: another one now than in the checkpoint", self.name);
+        let Self { name, checkpoint, now } = self;
+        match now {
+            // The numbers of hashes say nothing.
+            Some(now) if is_hash(checkpoint) && is_hash(now) => {
+                write!(f, "{name}: not the same as in the checkpoint")
+            }
+            Some(now) => write!(f, "{name}: `{checkpoint}` in the checkpoint, `{now}` now"),
+            None => write!(f, "{name}: in the checkpoint, nothing of the kind now"),
         }
-        let value =
-            |value: &Option<String>| value.as_ref().map_or("nothing".to_owned(), |v| format!("`{v}`"));
-        let (checkpoint, now) = (value(&self.checkpoint), value(&self.now));
-        write!(f, "{}: {checkpoint} in the checkpoint, {now} now", self.name)
     }
+}
+
+fn is_hash(value: &str) -> bool {
+    value.len() == 32 && value.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -76,24 +80,26 @@ mod tests {
 
     #[test]
     fn every_difference_is_told_with_both_values() {
-        let saved = fingerprint(&[("batch_size", "4"), ("seed", "42"), ("stage", "pretrain"), ("old", "1")]);
-        assert_eq!(compare(&saved, &saved), Ok(()));
+        let hash = |text: &str| crate::checkpoint::hash_bytes(text.as_bytes());
+        let saved =
+            fingerprint(&[("batch_size", "4"), ("data", &hash("a")), ("old", "1"), ("stage", "pretrain")]);
+        assert_eq!(compare(&saved, &saved), Ok(Vec::new()));
         let now =
-            fingerprint(&[("batch_size", "8"), ("data", "a.json"), ("seed", "42"), ("stage", "finetune")]);
+            fingerprint(&[("batch_size", "8"), ("data", &hash("b")), ("new", "2"), ("stage", "finetune")]);
         let error = compare(&saved, &now).unwrap_err();
         assert_eq!(
             error.to_string(),
             "checkpoint of another run or model; batch_size: `4` in the checkpoint, `8` now; \
-             data: nothing in the checkpoint, `a.json` now; old: `1` in the checkpoint, nothing now; \
+             data: not the same as in the checkpoint; old: in the checkpoint, nothing of the kind now; \
              stage: `pretrain` in the checkpoint, `finetune` now. \
              Resume with the values of the checkpoint, or train into another output_dir"
         );
     }
 
     #[test]
-    fn hashes_are_not_shown() {
-        let of = |text: &[u8]| fingerprint(&[("model", &super::super::hash_bytes(text))]);
-        let error = compare(&of(b"a"), &of(b"b")).unwrap_err().to_string();
-        assert!(error.contains("model: another one now than in the checkpoint"), "{error}");
+    fn what_an_older_program_did_not_note_is_told_and_no_difference() {
+        let saved = fingerprint(&[("seed", "42")]);
+        let now = fingerprint(&[("seed", "42"), ("data files", "x"), ("tokenizer", "y")]);
+        assert_eq!(compare(&saved, &now), Ok(vec!["data files".to_owned(), "tokenizer".to_owned()]));
     }
 }

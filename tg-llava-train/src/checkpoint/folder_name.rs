@@ -4,12 +4,12 @@ pub(super) enum FolderName {
     /// A checkpoint of a step.
     Checkpoint(usize),
     /// A folder on its way in or out, by the step and the process that works on it.
-    Temporary { stage: Stage, step: usize, process: u32 },
+    Temporary { purpose: Purpose, step: usize, process: u32 },
 }
 
 /// Why a folder has a temporary name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum Purpose {
     /// It is being written.
     Unfinished,
     /// It makes room for another save of its step, and goes back if that does not arrive.
@@ -18,7 +18,7 @@ pub(super) enum Stage {
     Removed,
 }
 
-impl Stage {
+impl Purpose {
     const ALL: [Self; 3] = [Self::Unfinished, Self::Replaced, Self::Removed];
 
     const fn prefix(self) -> &'static str {
@@ -32,17 +32,17 @@ impl Stage {
 
 impl FolderName {
     /// A temporary name for this process.
-    pub(super) fn temporary(stage: Stage, step: usize) -> Self {
-        Self::Temporary { stage, step, process: std::process::id() }
+    pub(super) fn temporary(purpose: Purpose, step: usize) -> Self {
+        Self::Temporary { purpose, step, process: std::process::id() }
     }
 
     /// The meaning of a name, if it is one of ours to the letter.
     pub(super) fn parse(name: &str) -> Option<Self> {
         let parsed = match name.strip_prefix("checkpoint-") {
             Some(step) => Self::Checkpoint(step.parse().ok()?),
-            None => Stage::ALL.into_iter().find_map(|stage| {
-                let (step, process) = name.strip_prefix(stage.prefix())?.split_once('-')?;
-                Some(Self::Temporary { stage, step: step.parse().ok()?, process: process.parse().ok()? })
+            None => Purpose::ALL.into_iter().find_map(|purpose| {
+                let (step, process) = name.strip_prefix(purpose.prefix())?.split_once('-')?;
+                Some(Self::Temporary { purpose, step: step.parse().ok()?, process: process.parse().ok()? })
             })?,
         };
         (parsed.to_string() == name).then_some(parsed)
@@ -53,7 +53,7 @@ impl std::fmt::Display for FolderName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Checkpoint(step) => write!(f, "checkpoint-{step}"),
-            Self::Temporary { stage, step, process } => write!(f, "{}{step}-{process}", stage.prefix()),
+            Self::Temporary { purpose, step, process } => write!(f, "{}{step}-{process}", purpose.prefix()),
         }
     }
 }
@@ -64,8 +64,8 @@ mod tests {
 
     #[test]
     fn names_are_understood_to_the_letter() {
-        for stage in Stage::ALL {
-            let name = FolderName::temporary(stage, 30);
+        for purpose in Purpose::ALL {
+            let name = FolderName::temporary(purpose, 30);
             assert_eq!(FolderName::parse(&name.to_string()), Some(name));
         }
         assert_eq!(FolderName::parse("checkpoint-0"), Some(FolderName::Checkpoint(0)));

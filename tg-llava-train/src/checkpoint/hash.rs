@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
@@ -30,19 +30,34 @@ pub(super) struct Hashed {
 }
 
 pub(super) fn hash_reader(reader: &mut impl Read) -> io::Result<Hashed> {
-    let mut hasher = Xxh3Default::new();
-    let mut chunk = vec![0; CHUNK];
-    let mut bytes = 0;
-    loop {
-        match reader.read(&mut chunk) {
-            Ok(0) => return Ok(Hashed { bytes, hash: hex(hasher.digest128()) }),
-            Ok(count) => {
-                hasher.update(&chunk[..count]);
-                bytes += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    let mut reader = HashingReader::new(reader);
+    let bytes = io::copy(&mut BufReader::with_capacity(CHUNK, &mut reader), &mut io::sink())?;
+    Ok(Hashed { bytes, hash: reader.digest() })
+}
+
+/// Hashes what is read through it.
+pub struct HashingReader<R> {
+    reader: R,
+    hasher: Xxh3Default,
+}
+
+impl<R: Read> HashingReader<R> {
+    /// Nothing is read yet.
+    pub fn new(reader: R) -> Self {
+        Self { reader, hasher: Xxh3Default::new() }
+    }
+
+    /// [`hash_bytes`] of all that was read.
+    pub fn digest(&self) -> String {
+        hex(self.hasher.digest128())
+    }
+}
+
+impl<R: Read> Read for HashingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
     }
 }
 

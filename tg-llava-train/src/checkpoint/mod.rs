@@ -59,7 +59,7 @@ pub use best::Best;
 pub use damage::{Damage, Damaged};
 pub use error::CheckpointError;
 pub use fingerprint::{Difference, Fingerprint, OtherRun};
-pub use hash::{hash_bytes, hash_file};
+pub use hash::{HashingReader, hash_bytes, hash_file};
 pub use rotation::Rotation;
 pub use safetensors::Dtype;
 pub use state::TrainState;

@@ -47,11 +47,12 @@ impl TrainState {
         read_versioned(&folder.join(STATE_FILE), VERSION)
     }
 
-    /// Whether a run that `now` describes may go on from here.
+    /// Whether a run that `now` describes may go on from here; gives the entries of `now` that this state, written by
+    /// an older program, does not tell.
     ///
     /// # Errors
     /// Every entry that differs, with both values.
-    pub fn check_same_run(&self, now: &Fingerprint) -> Result<(), OtherRun> {
+    pub fn check_same_run(&self, now: &Fingerprint) -> Result<Vec<String>, OtherRun> {
         compare(&self.fingerprint, now)
     }
 }

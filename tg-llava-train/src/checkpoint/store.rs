@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::BoxedError;
 use super::files::{names_in, read_versioned, remove_folder, replace_file, sync_folder, versioned_json};
-use super::folder_name::{FolderName, Stage};
+use super::folder_name::{FolderName, Purpose};
 use super::manifest::Manifest;
 use super::rotation::beyond_limit;
 use super::{Best, Checkpoint, CheckpointError, Damage, Damaged, Result, Rotation};
@@ -86,7 +86,7 @@ impl CheckpointStore {
         let listed = self.listed()?.0;
         let needed = listed.last().map(|newest| newest.manifest.total_bytes());
         let saved = listed.iter().map(|listed| listed.manifest.saved).max().unwrap_or(0).saturating_add(1);
-        let unfinished = Unfinished::create(self.temporary(Stage::Unfinished, step))?;
+        let unfinished = Unfinished::create(self.temporary(Purpose::Unfinished, step))?;
         write(&unfinished.path)
             .map_err(|error| CheckpointError::contents(&unfinished.path, error.into()))
             .and_then(|()| Manifest::write(&unfinished.path, step, saved))
@@ -139,7 +139,8 @@ impl CheckpointStore {
         Ok(Some((best, checkpoint)))
     }
 
-    /// Deletes what interrupted saves and deletions left, and says what that was. No save may be under way.
+    /// Deletes what interrupted saves and deletions left, those of the trained model and of the metrics included, and
+    /// says what that was. No save may be under way.
     ///
     /// # Errors
     /// Where something cannot be deleted.
@@ -149,7 +150,7 @@ impl CheckpointStore {
         for (name, path) in names_in(&self.output_dir)? {
             if let Some(FolderName::Temporary { .. }) = FolderName::parse(&name) {
                 remove_folder(&path)?;
-            } else if name == BEST_TEMPORARY {
+            } else if name == BEST_TEMPORARY || is_leftover(&name, &path) {
                 fs::remove_file(&path).map_err(|e| CheckpointError::io(&path, e))?;
             } else {
                 continue;
@@ -164,8 +165,8 @@ impl CheckpointStore {
         self.output_dir.join(name.to_string())
     }
 
-    fn temporary(&self, stage: Stage, step: usize) -> PathBuf {
-        self.join(FolderName::temporary(stage, step))
+    fn temporary(&self, purpose: Purpose, step: usize) -> PathBuf {
+        self.join(FolderName::temporary(purpose, step))
     }
 
     /// Checkpoints with a readable manifest, the one saved last at the end, and those without.
@@ -188,7 +189,7 @@ impl CheckpointStore {
     /// Gives a finished folder its name.
     fn put_in_place(&self, finished: &Unfinished, step: usize) -> Result<PathBuf> {
         let path = self.path_of(step);
-        let replaced = self.temporary(Stage::Replaced, step);
+        let replaced = self.temporary(Purpose::Replaced, step);
         remove_folder(&replaced)?;
         let made_room = match fs::rename(&path, &replaced) {
             Ok(()) => true,
@@ -212,7 +213,8 @@ impl CheckpointStore {
     /// Finishes or undoes replacements that a crash interrupted.
     fn put_back(&self) -> Result<()> {
         for (name, path) in names_in(&self.output_dir)? {
-            if let Some(FolderName::Temporary { stage: Stage::Replaced, step, .. }) = FolderName::parse(&name)
+            if let Some(FolderName::Temporary { purpose: Purpose::Replaced, step, .. }) =
+                FolderName::parse(&name)
             {
                 let target = self.path_of(step);
                 if target.exists() {
@@ -226,7 +228,11 @@ impl CheckpointStore {
         Ok(())
     }
 
-    fn best_record(&self) -> Result<Option<Best>> {
+    /// What was marked as the best, whether or not its checkpoint is whole.
+    ///
+    /// # Errors
+    /// Where `best.json` cannot be read.
+    pub fn best_record(&self) -> Result<Option<Best>> {
         match read_versioned(&self.output_dir.join(BEST_FILE), BEST_VERSION) {
             Ok(best) => Ok(Some(best)),
             Err(CheckpointError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -260,12 +266,25 @@ impl CheckpointStore {
 
     /// Deletes a folder of a step so that it is never there in part.
     fn remove(&self, step: usize, path: &Path) -> Result<()> {
-        let removed = self.temporary(Stage::Removed, step);
+        let removed = self.temporary(Purpose::Removed, step);
         remove_folder(&removed)?;
         fs::rename(path, &removed).map_err(|e| CheckpointError::io(path, e))?;
         sync_folder(&self.output_dir)?;
         remove_folder(&removed)
     }
+}
+
+/// Whether a killed process left the file while it wrote weights or metrics: written beside their names, the former
+/// by the safetensors crate under a random one.
+fn is_leftover(name: &str, path: &Path) -> bool {
+    let random = name
+        .strip_prefix(".tmp")
+        .is_some_and(|rest| rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    let beside = ["safetensors", "bin", "jsonl"];
+    let partial = name.strip_suffix(".partial").is_some_and(|name| {
+        Path::new(name).extension().is_some_and(|extension| beside.iter().any(|e| extension == *e))
+    });
+    (random || partial) && path.is_file()
 }
 
 /// A folder that is being written; what is left of it goes when this is dropped.

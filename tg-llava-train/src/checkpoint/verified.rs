@@ -34,16 +34,16 @@ impl Checkpoint {
         &self.path
     }
 
-    /// Where the run stood, if it is the run that `now` describes.
+    /// Where the run stood, if it is the run that `now` describes, and the entries of `now` that it does not tell.
     ///
     /// # Errors
     /// Where the file is missing, unreadable or of another version, or the checkpoint is of another run.
-    pub fn state(&self, now: &Fingerprint) -> Result<TrainState> {
+    pub fn state(&self, now: &Fingerprint) -> Result<(TrainState, Vec<String>)> {
         let state = TrainState::read(&self.path)?;
-        state
+        let untold = state
             .check_same_run(now)
             .map_err(|source| super::CheckpointError::OtherRun { path: self.path.clone(), source })?;
-        Ok(state)
+        Ok((state, untold))
     }
 
     /// The optimizer's tensors.

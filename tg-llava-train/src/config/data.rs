@@ -20,6 +20,9 @@ pub struct DataOptions {
     pub path: Vec<PathBuf>,
     /// Folder that the samples' pictures are named from. Needed where samples have pictures.
     pub image_folder: Option<PathBuf>,
+    /// Whether names of pictures may lead out of `image_folder`: absolute ones, `..`, and links to elsewhere. Default
+    /// false.
+    pub allow_outside: bool,
     /// Pictures that are not square are laid on a square first (`pad`), or lose what lies outside the middle square
     /// (`square`) (`image_aspect_ratio`). Default, as in the published scripts: `square` in stage 1, `pad` in 2.
     #[serde(with = "names::aspect_ratio", skip_serializing_if = "Option::is_none")]
@@ -42,6 +45,7 @@ impl Default for DataOptions {
         Self {
             path: Vec::new(),
             image_folder: None,
+            allow_outside: false,
             aspect_ratio: None,
             order: None,
             on_bad_sample: OnBadSample::default(),

@@ -29,8 +29,12 @@ impl TrainConfig {
 
     /// Peak learning rate of `component`.
     pub fn lr(&self, component: Component) -> f64 {
-        let common = self.optim.lr.unwrap_or(self.stage.default_lr());
-        self.optim.lr_of.get(component).unwrap_or(common)
+        self.optim.lr_of.get(component).unwrap_or(self.peak_lr())
+    }
+
+    /// Peak learning rate of the components without one of their own.
+    pub fn peak_lr(&self) -> f64 {
+        self.optim.lr.unwrap_or(self.stage.default_lr())
     }
 
     /// The order of an epoch.
@@ -57,7 +61,7 @@ impl TrainConfig {
         self.train = PerComponent::from_fn(|component| Some(self.trains(component)));
         self.data.order = Some(self.order());
         self.data.aspect_ratio = Some(self.aspect_ratio());
-        self.optim.lr.get_or_insert(self.stage.default_lr());
+        self.optim.lr = Some(self.peak_lr());
         (self.optim.warmup_ratio, self.optim.warmup_steps) = match self.optim.warmup() {
             Warmup::Ratio(ratio) => (Some(ratio), None),
             Warmup::Steps(steps) => (None, Some(steps)),

@@ -119,7 +119,8 @@ fn candidates(text: &str) -> Vec<Value> {
     values
 }
 
-fn put(table: &mut Table, path: &str, value: Value) {
+/// Puts `value` at `path`, with the tables that it takes.
+pub(super) fn put(table: &mut Table, path: &str, value: Value) {
     let Some((first, rest)) = path.split_once('.') else {
         table.insert(path.into(), value);
         return;

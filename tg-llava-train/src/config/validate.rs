@@ -11,6 +11,15 @@ use super::{
 
 type Checked = Result<(), ConfigError>;
 
+// What is beyond these cannot be meant, and would overflow or ask the system for more than there is.
+const MOST_THREADS: usize = 1024;
+const MOST_BATCHES: usize = 1 << 16;
+const MOST_SAMPLES: usize = 1 << 20;
+const MOST_TOKENS: usize = 1 << 24;
+const MOST_NEW_TOKENS: usize = 1 << 16;
+const MOST_STEPS: usize = 1_000_000_000;
+const MOST_EPOCHS: f64 = 1e6;
+
 impl TrainConfig {
     /// Checks the run, before or after [`TrainConfig::resolve`]; opens no file.
     ///
@@ -94,7 +103,7 @@ impl ModelOptions {
                 })?;
             }
         }
-        at_least_one(self.max_length, "model.max_length")
+        count(self.max_length, "model.max_length", MOST_TOKENS)
     }
 }
 
@@ -105,8 +114,8 @@ impl DataOptions {
             return Err(ConfigError::Missing { key: "data.path", what });
         };
         given(first, "data.path", what)?;
-        at_least_one(self.workers, "data.workers")?;
-        at_least_one(self.prefetch, "data.prefetch")?;
+        count(self.workers, "data.workers", MOST_THREADS)?;
+        count(self.prefetch, "data.prefetch", MOST_BATCHES)?;
         let Some(validation) = &self.validation else { return Ok(()) };
         let key = "data.validation";
         match (&validation.path, validation.fraction) {
@@ -123,8 +132,8 @@ impl DataOptions {
             }
         }
         steps(validation.every, "data.validation.every")?;
-        at_least_one(validation.max_new_tokens, "data.validation.max_new_tokens")?;
-        at_least_one(validation.batch_size, "data.validation.batch_size")
+        count(validation.max_new_tokens, "data.validation.max_new_tokens", MOST_NEW_TOKENS)?;
+        count(validation.batch_size, "data.validation.batch_size", MOST_SAMPLES)
     }
 }
 
@@ -158,14 +167,15 @@ impl OptimOptions {
 
 impl RunOptions {
     fn validate(&self) -> Checked {
-        at_least_one(self.batch_size, "run.batch_size")?;
-        at_least_one(self.accumulation, "run.accumulation")?;
-        positive(self.epochs, "run.epochs")?;
-        at_least_one(self.max_steps.unwrap_or(1), "run.max_steps")?;
-        at_least_one(self.loss_chunk, "run.loss_chunk")?;
+        count(self.batch_size, "run.batch_size", MOST_SAMPLES)?;
+        count(self.accumulation, "run.accumulation", MOST_BATCHES)?;
+        let epochs = self.epochs;
+        within(epochs, "run.epochs", epochs > 0.0 && epochs <= MOST_EPOCHS, "(0, 1000000]")?;
+        count(self.max_steps.unwrap_or(1), "run.max_steps", MOST_STEPS)?;
+        count(self.loss_chunk, "run.loss_chunk", MOST_TOKENS)?;
         steps(self.save_steps, "run.save_steps")?;
-        at_least_one(self.save_total_limit.unwrap_or(1), "run.save_total_limit")?;
-        at_least_one(self.log_every, "run.log_every")?;
+        count(self.save_total_limit.unwrap_or(1), "run.save_total_limit", MOST_STEPS)?;
+        count(self.log_every, "run.log_every", MOST_STEPS)?;
         ensure(self.max_shard_bytes > 0, "run.max_shard_bytes", || "0; expected at least 1".into())
     }
 }
@@ -186,8 +196,8 @@ fn positive(value: f64, key: &str) -> Checked {
     within(value, key, value > 0.0 && value.is_finite(), "(0, inf)")
 }
 
-fn at_least_one(value: usize, key: &str) -> Checked {
-    ensure(value > 0, key, || format!("{value}; expected at least 1"))
+fn count(value: usize, key: &str, most: usize) -> Checked {
+    ensure((1..=most).contains(&value), key, || format!("{value}; expected a number from 1 to {most}"))
 }
 
 fn given(path: &Path, key: &'static str, what: &'static str) -> Checked {
@@ -202,7 +212,7 @@ fn not_empty(text: Option<&str>, key: &str) -> Checked {
 fn steps(value: Steps, key: &str) -> Checked {
     match value {
         Steps::Never => Ok(()),
-        Steps::Count(count) => at_least_one(count, key),
+        Steps::Count(steps) => count(steps, key, MOST_STEPS),
         Steps::Share(share) => within(share, key, share > 0.0 && share < 1.0, "(0, 1)"),
     }
 }

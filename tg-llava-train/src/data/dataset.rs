@@ -7,6 +7,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use crate::checkpoint::HashingReader;
+
 use super::{
     error::{DataError, OnBadSample},
     records::{Records, ScanError, Span},
@@ -36,6 +38,8 @@ struct DataFile {
     file: Mutex<File>,
     /// Number of its first usable sample.
     first: usize,
+    /// Hash of what it held when it was opened.
+    digest: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +102,8 @@ impl LlavaDataset {
     fn add(&mut self, path: &Path, on_bad_sample: OnBadSample) -> Result<(), DataError> {
         let io = |source| DataError::Io { path: path.to_path_buf(), source };
         let file = File::open(path).map_err(io)?;
-        let mut records = Records::new(BufReader::with_capacity(READ_AHEAD, &file));
+        let mut hashing = HashingReader::new(&file);
+        let mut records = Records::new(BufReader::with_capacity(READ_AHEAD, &mut hashing));
         let (mut entries, mut rejected, mut buffer) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let span = match records.next_into(&mut buffer) {
@@ -134,7 +139,8 @@ impl LlavaDataset {
             });
         }
         let first = self.entries.len();
-        self.files.push(DataFile { path: path.to_path_buf(), file: Mutex::new(file), first });
+        let digest = hashing.digest();
+        self.files.push(DataFile { path: path.to_path_buf(), file: Mutex::new(file), first, digest });
         self.entries.append(&mut entries);
         self.rejected.append(&mut rejected);
         Ok(())
@@ -157,6 +163,11 @@ impl LlavaDataset {
     /// Never true: a file without samples does not open.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Hashes of what the files held when they were opened, in their order.
+    pub fn digests(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|file| file.digest.as_str())
     }
 
     /// The samples that were left out when the file was opened, each a [`DataError::Sample`].
@@ -277,6 +288,17 @@ mod tests {
         assert!(matches!(open("[3]"), DataError::Layout { line: 1, .. }));
         let missing = LlavaDataset::open("no/such.json", OnBadSample::Skip).unwrap_err();
         assert!(matches!(&missing, DataError::Io { path, .. } if path.ends_with("such.json")), "{missing}");
+    }
+
+    #[test]
+    fn another_text_of_the_same_length_has_another_digest() {
+        let digest = |text: &str| {
+            let data = LlavaDataset::open(file(text).path(), OnBadSample::Error).unwrap();
+            data.digests().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let text = format!("[{GOOD},{TEXT}]\n");
+        assert_eq!(digest(&text), [crate::checkpoint::hash_bytes(text.as_bytes())]);
+        assert_ne!(digest(&text), digest(&text.replace("three", "seven")));
     }
 
     #[test]

@@ -136,6 +136,17 @@ pub enum SampleProblem {
     /// Text, pictures or guide do not fit the model.
     #[error(transparent)]
     Model(#[from] tg_llava_core::Error),
+    /// A picture's name leads out of the image folder.
+    #[error(
+        "picture {name:?} is not inside the image folder {folder:?} (an absolute name, `..`, or a link to elsewhere); \
+         data.allow_outside = true (--allow-outside in eval) takes it all the same"
+    )]
+    Outside {
+        /// The picture, as the sample names it.
+        name: String,
+        /// The image folder.
+        folder: PathBuf,
+    },
     /// A picture cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),

@@ -14,7 +14,7 @@ use tg_llava_core::{
     tokenizer::{GuideCut, GuideTokenizer, TextTokenizer},
 };
 
-use super::{error::SampleProblem, sample::Sample};
+use super::{error::SampleProblem, images::is_inside, sample::Sample};
 
 /// How samples are encoded; the defaults of [`EncodeOptions::new`] are the reference's but for `guide_cut`.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub struct EncodeOptions {
     pub decode: DecodeOptions,
     /// The folder that the samples' file names are relative to.
     pub image_folder: PathBuf,
+    /// Whether those names may lead out of it: absolute ones, `..`, and links to elsewhere.
+    pub allow_outside: bool,
     /// Most ids of a sample, a picture counting as one (`model_max_length`).
     pub max_length: usize,
 }
@@ -68,6 +70,7 @@ impl EncodeOptions {
             detail: DetailSource::default(),
             decode: DecodeOptions::default(),
             image_folder: image_folder.into(),
+            allow_outside: false,
             max_length,
         }
     }
@@ -145,10 +148,23 @@ impl SampleEncoder {
         let mut example = self.encode_text(sample, index)?;
         // What lies behind the cut need not be decoded.
         for file in sample.images.iter().take(count_places(&example.input_ids)) {
-            let picture = decode_file(self.options.image_folder.join(file), &self.options.decode)?;
-            example.pictures.push(self.images.prepare(&picture, self.options.aspect, self.options.detail));
+            example.pictures.push(self.picture(file)?);
         }
         Ok(example)
+    }
+
+    /// Reads and prepares the picture that a sample calls `name`.
+    ///
+    /// # Errors
+    /// [`SampleProblem`] where it cannot be read, or lies outside of the folder and may not.
+    pub fn picture(&self, name: &str) -> Result<PreparedImage, SampleProblem> {
+        let options = &self.options;
+        if !options.allow_outside && !is_inside(&options.image_folder, name) {
+            let folder = options.image_folder.clone();
+            return Err(SampleProblem::Outside { name: name.to_owned(), folder });
+        }
+        let picture = decode_file(options.image_folder.join(name), &options.decode)?;
+        Ok(self.images.prepare(&picture, options.aspect, options.detail))
     }
 
     /// As [`Self::encode`], without reading pictures: for statistics and label previews.

@@ -344,6 +344,17 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_outside_of_the_folder_needs_leave() {
+        let json = line("out", &["../images/tiny.png"], "<image>");
+        let mut loader = loader(&json, 2048, OnBadSample::Error);
+        let error = loader.micro(&[0], &model(2048)).unwrap_err().to_string();
+        let words = ["sample out", "../images/tiny.png", "data.allow_outside"];
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        loader.encoder.options.allow_outside = true;
+        assert_eq!(loader.micro(&[0], &model(2048)).unwrap().samples, ["out"]);
+    }
+
+    #[test]
     fn pictures_need_a_folder_and_text_does_not() {
         let open = |json: &str| {
             let file = tempfile::NamedTempFile::new().unwrap();

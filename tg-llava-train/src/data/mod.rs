@@ -8,6 +8,7 @@ mod dataset;
 mod error;
 mod example;
 mod grouping;
+mod images;
 mod loader;
 mod micro;
 mod prefetch;

@@ -27,6 +27,9 @@ pub struct Prefetch<I, T> {
 impl<I: Iterator<Item = Vec<usize>>, T: Send + 'static> Prefetch<I, T> {
     /// Calls `make` for each of `batches` in `threads` threads (at least one), with up to `ahead` results (at least
     /// one) finished or under way at a time.
+    ///
+    /// # Panics
+    /// Where the system gives no thread at all.
     pub fn new(
         make: impl Fn(&[usize]) -> T + Send + Sync + 'static,
         batches: I,
@@ -37,9 +40,11 @@ impl<I: Iterator<Item = Vec<usize>>, T: Send + 'static> Prefetch<I, T> {
         let (make, queue) = (Arc::new(make), Arc::new(Mutex::new(queue)));
         let workers = (0..threads.max(1)).map(|_| {
             let (make, queue) = (Arc::clone(&make), Arc::clone(&queue));
-            thread::spawn(move || work(&*make, &queue))
+            thread::Builder::new().name("data".into()).spawn(move || work(&*make, &queue))
         });
-        let workers = workers.collect();
+        // Where the system gives fewer threads than were asked for, these do.
+        let workers: Vec<_> = workers.map_while(Result::ok).collect();
+        assert!(!workers.is_empty(), "the system gives no thread to load data in");
         let mut prefetch =
             Self { batches, ahead: ahead.max(1), jobs: Some(jobs), due: VecDeque::new(), workers };
         prefetch.order_more();

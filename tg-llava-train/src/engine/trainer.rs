@@ -74,7 +74,7 @@ impl TrainerOptions {
 /// What one optimizer step did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOutcome {
-    /// Mean of the micro-batches' losses, as [`LossMean`] has it.
+    /// Mean of the micro-batches' losses, as [`LossMean`] has it; NaN where all were empty.
     pub loss: f64,
     /// Loss of each micro-batch that was not empty.
     pub micro_losses: Vec<f64>,
@@ -198,7 +198,12 @@ impl Trainer {
             false => gradients.global_norm()?,
         };
         let lr = options.schedule.lr(self.step, options.lr);
-        let loss = micro_losses.iter().zip(weights).map(|(loss, weight)| loss * weight).sum::<f64>() / count;
+        let loss = match micro_losses.is_empty() {
+            true => f64::NAN,
+            false => {
+                micro_losses.iter().zip(weights).map(|(loss, weight)| loss * weight).sum::<f64>() / count
+            }
+        };
         let updated = grad_norm.is_finite() && loss.is_finite() && !micro_losses.is_empty();
         if updated {
             // Given away, not cloned: each weight's old value goes when its new one is there.

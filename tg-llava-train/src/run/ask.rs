@@ -7,7 +7,6 @@ use tg_llava_core::assistant::PromptWriter;
 use tg_llava_core::conversation::{Speaker, Turn, guide_text};
 use tg_llava_core::generate::{Engine, GenerateOptions, RequestId};
 use tg_llava_core::model::{ImageBatch, TgLlava, VisionFeatures};
-use tg_llava_core::preprocess::decode_file;
 
 use super::Prediction;
 use crate::data::{Sample, SampleEncoder};
@@ -65,9 +64,7 @@ impl<'m> Asking<'m> {
         if let Some(known) = self.pictures.get(file) {
             return Ok(known.clone());
         }
-        let options = &self.encoder.options;
-        let picture = decode_file(options.image_folder.join(file), &options.decode)?;
-        let prepared = self.encoder.images.prepare(&picture, options.aspect, options.detail);
+        let prepared = self.encoder.picture(file).map_err(|problem| Error::Request(problem.to_string()))?;
         let crops = self.model.detail_perceiver.is_some();
         let batch = ImageBatch::new(&[prepared], crops, &self.model.llm.device());
         let features = self.model.vision_features(&batch)?;

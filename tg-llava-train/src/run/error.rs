@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::log::LogError;
@@ -36,6 +38,32 @@ pub enum RunError {
         grad_norm: f64,
         /// Ids of the step's samples.
         samples: String,
+    },
+    /// Another run has the output folder.
+    #[error(
+        "{dir}: another run is writing into this folder{holder}; wait for it, end it, or choose another output_dir"
+    )]
+    Busy {
+        /// The folder.
+        dir: PathBuf,
+        /// The other run, where it is known, with a space before it.
+        holder: String,
+    },
+    /// The output folder cannot be written.
+    #[error("{path}: {source}; output_dir must be a folder that can be written")]
+    Lock {
+        /// The file that could not be made.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// No step changed a weight.
+    #[error("nothing was learned in {steps} steps, and no model is saved: {reason}")]
+    NothingLearned {
+        /// Optimizer steps made.
+        steps: usize,
+        /// How many samples were left out, and the first reasons.
+        reason: String,
     },
     /// The trainer gave up under burn-train.
     #[error("{0}")]

@@ -1,38 +1,93 @@
 //! What must be equal for a run to go on from a checkpoint.
 
-use tg_llava_core::config::model_config_json;
+use std::path::PathBuf;
 
-use crate::checkpoint::{Fingerprint, hash_bytes};
+use tg_llava_core::config::{locate_tower, model_config_json};
+
+use crate::checkpoint::{CheckpointError, Fingerprint, hash_bytes, hash_file};
 use crate::config::{Component, TrainConfig};
-use crate::start::{Plan, TrainingData};
+use crate::engine::LossMean;
+use crate::start::{ModelSetup, TrainingData};
 
-/// Everything that decides the numbers of a run, by name. How often it is saved, logged or checked, and in how
-/// many threads its data are read, decide none.
-pub fn fingerprint(config: &TrainConfig, plan: &Plan, data: &TrainingData) -> Fingerprint {
+/// Files that decide the ids of a text or the pixels of a picture.
+const CODEC_FILES: [&str; 9] = [
+    "added_tokens.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+];
+
+/// Everything that decides the numbers of a run, by name; the pictures' own files aside, which would take as long as
+/// an epoch to read. How often a run is saved, logged or checked, where its files lie, and in how many threads they
+/// are read, decide none.
+///
+/// # Errors
+/// Where a file cannot be read.
+pub fn fingerprint(
+    config: &TrainConfig,
+    setup: &ModelSetup,
+    data: &TrainingData,
+) -> Result<Fingerprint, CheckpointError> {
     let run = &config.run;
-    let optim = toml::to_string(&config.optim).unwrap_or_default();
     let trained: Vec<&str> = Component::ALL
         .into_iter()
         .filter(|&component| config.trains(component))
         .map(Component::name)
         .collect();
-    let model = model_config_json(&plan.model, None).to_string();
-    [
+    let model = model_config_json(&setup.model, None).to_string();
+    let digests: Vec<&str> = data.loader.dataset().digests().collect();
+    let mut fingerprint: Fingerprint = [
         ("stage", format!("{:?}", config.stage)),
         ("seed", config.seed.to_string()),
         ("model", hash_bytes(model.as_bytes())),
-        ("template", plan.template.name.to_owned()),
+        ("template", setup.template.name.to_owned()),
         ("trained components", trained.join(" ")),
         ("samples", data.len().to_string()),
+        ("contents of data.path", hash_bytes(digests.concat().as_bytes())),
         ("order", format!("{:?}", config.order())),
         ("batch size", run.batch_size.to_string()),
         ("accumulation", run.accumulation.to_string()),
         ("epochs", run.epochs.to_string()),
         ("max steps", run.max_steps.map_or("none".to_owned(), |steps| steps.to_string())),
         ("dtype", format!("{:?}", run.dtype)),
-        ("optimizer", optim.trim().replace('\n', ", ")),
+        ("optimizer", optimizer(config)),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
-    .collect()
+    .collect();
+    for (owner, folder) in codec_folders(setup) {
+        for name in CODEC_FILES {
+            let file = folder.join(name);
+            if file.is_file() {
+                fingerprint.insert(format!("{name} of the {owner}"), hash_file(&file)?);
+            }
+        }
+    }
+    Ok(fingerprint)
+}
+
+fn optimizer(config: &TrainConfig) -> String {
+    let mut table = toml::Table::try_from(&config.optim).unwrap_or_default();
+    // Older checkpoints do not name what was the only way then.
+    if config.optim.loss_mean == LossMean::default() {
+        table.remove("loss_mean");
+    }
+    toml::to_string(&table).unwrap_or_default().trim().replace('\n', ", ")
+}
+
+/// Where the tokenizers and the picture processor come from.
+fn codec_folders(setup: &ModelSetup) -> Vec<(&'static str, PathBuf)> {
+    let mut folders = vec![("start", setup.start.clone())];
+    folders.extend(setup.base.clone().map(|base| ("base", base)));
+    if let Some(mm) = &setup.model.multimodal {
+        let tower = |name: &str| locate_tower(&setup.start, name);
+        folders.extend(tower(&mm.towers.vision).map(|folder| ("vision tower", folder)));
+        folders.extend(tower(&mm.towers.text).map(|folder| ("text tower", folder)));
+    }
+    folders
 }

@@ -1,11 +1,11 @@
 //! The samples that a run learns from and is checked on.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tg_llava_core::config::ModelConfig;
 
-use super::{Plan, StartError};
+use super::{ModelSetup, StartError};
 use crate::config::TrainConfig;
 use crate::data::{
     EncodeOptions, Grouping, LlavaDataset, Loader, Permutations, SampleEncoder, SampleOrder, Sampler,
@@ -52,8 +52,8 @@ impl TrainingData {
 ///
 /// # Errors
 /// Where a file cannot be used, or no sample is left to train on.
-pub fn open_data(config: &TrainConfig, plan: &Plan) -> Result<TrainingData, StartError> {
-    let loader = open(&config.data.path, config, plan)?;
+pub fn open_data(config: &TrainConfig, setup: &ModelSetup) -> Result<TrainingData, StartError> {
+    let loader = open(&config.data.path, config, setup)?;
     let count = loader.dataset().len();
     let (indices, validation) = match &config.data.validation {
         None => ((0..count).collect(), None),
@@ -66,7 +66,7 @@ pub fn open_data(config: &TrainConfig, plan: &Plan) -> Result<TrainingData, Star
             };
             match (&options.path, options.fraction) {
                 (Some(path), _) => {
-                    let held = open(std::slice::from_ref(path), config, plan)?;
+                    let held = open(std::slice::from_ref(path), config, setup)?;
                     let indices = limit((0..held.dataset().len()).collect());
                     ((0..count).collect(), Some((held, indices)))
                 }
@@ -90,7 +90,7 @@ pub fn open_data(config: &TrainConfig, plan: &Plan) -> Result<TrainingData, Star
     // The reference groups over a whole optimizer step's samples.
     let grouping = Grouping { batch_size: config.run.batch_size, chunks: config.run.accumulation };
     let sampler = Sampler::new(config.order(), lengths, grouping, config.seed);
-    Ok(TrainingData { loader, sampler, model: plan.model.clone(), indices, validation })
+    Ok(TrainingData { loader, sampler, model: setup.model.clone(), indices, validation })
 }
 
 /// Splits `count` samples into those that train and a share that does not, by the seed.
@@ -106,17 +106,19 @@ fn hold_out(count: usize, fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) 
     (sorted(train), sorted(held))
 }
 
-fn open(paths: &[PathBuf], config: &TrainConfig, plan: &Plan) -> Result<Arc<Loader>, StartError> {
+fn open(paths: &[PathBuf], config: &TrainConfig, setup: &ModelSetup) -> Result<Arc<Loader>, StartError> {
     let dataset = LlavaDataset::open_all(paths, config.data.on_bad_sample)?;
-    let encoder = encoder(plan, config.data.image_folder.as_deref().unwrap_or(Path::new("")))?;
+    let encoder = encoder(setup, config)?;
     Ok(Arc::new(Loader::new(dataset, encoder, config.data.on_bad_sample)?))
 }
 
-/// What encodes the samples of `plan`, with pictures in `image_folder`.
-fn encoder(plan: &Plan, image_folder: &Path) -> Result<SampleEncoder, StartError> {
-    let mut options = EncodeOptions::new(&plan.template, image_folder, plan.model.max_length);
-    let codecs = plan.codecs.clone();
-    if let Some(mm) = &plan.model.multimodal {
+/// What encodes the samples of a run.
+fn encoder(setup: &ModelSetup, config: &TrainConfig) -> Result<SampleEncoder, StartError> {
+    let image_folder = config.data.image_folder.clone().unwrap_or_default();
+    let mut options = EncodeOptions::new(&setup.template, image_folder, setup.model.max_length);
+    options.allow_outside = config.data.allow_outside;
+    let codecs = setup.codecs.clone();
+    if let Some(mm) = &setup.model.multimodal {
         options = options.of_model(mm);
     }
     let images = codecs

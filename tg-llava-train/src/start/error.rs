@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use crate::config::ConfigError;
 use crate::data::DataError;
 
@@ -32,6 +34,19 @@ pub enum StartError {
         name: String,
         /// The presets that are known.
         presets: String,
+    },
+    /// The run would write over what it starts from.
+    #[error(
+        "output_dir = {output_dir:?} would write into {key} = {path:?}, which the run starts from; choose a folder of \
+         its own"
+    )]
+    WritesWhereItReads {
+        /// Where the run writes.
+        output_dir: PathBuf,
+        /// The key that names what it reads.
+        key: &'static str,
+        /// The folder that it reads.
+        path: PathBuf,
     },
     /// The run would not make a single step.
     #[error("no step to make: {reason}")]

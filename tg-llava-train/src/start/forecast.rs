@@ -42,14 +42,14 @@ impl MemoryForecast {
             master_weights: if dtype == DType::F32 { 0 } else { 4 * learn },
             gradients: 4 * learn,
             moments: 8 * learn,
-            activations: size * activations(config, model, length),
+            activations: (size as f64 * activations(config, model, length)) as u64,
             logits: 4 * 3 * rows * model.llm.vocab_size as u64,
         }
     }
 
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights + self.master_weights + self.gradients + self.moments + self.activations + self.logits
+        self.parts().iter().fold(0, |sum, (_, bytes)| u64::saturating_add(sum, *bytes))
     }
 
     /// The parts by name.
@@ -65,28 +65,28 @@ impl MemoryForecast {
     }
 }
 
-/// One stack of transformer blocks.
+/// One stack of transformer blocks. Floats, so that no size overflows; they are estimates.
 struct Stack {
-    rows: u64,
-    length: u64,
-    width: u64,
-    feed_forward: u64,
-    heads: u64,
-    blocks: u64,
+    rows: f64,
+    length: f64,
+    width: f64,
+    feed_forward: f64,
+    heads: f64,
+    blocks: f64,
     /// Matrices in the feed-forward's hidden width that are kept.
-    hidden_kept: u64,
+    hidden_kept: f64,
 }
 
 impl Stack {
     /// Values inside one block: norms, projections, residuals, feed-forward, and the attention's scores, softmax and
     /// its factors.
-    fn block(&self) -> u64 {
+    fn block(&self) -> f64 {
         let tokens = self.rows * self.length;
-        tokens * (12 * self.width + self.hidden_kept * self.feed_forward)
-            + 4 * self.rows * self.heads * self.length * self.length
+        tokens * (12.0 * self.width + self.hidden_kept * self.feed_forward)
+            + 4.0 * self.rows * self.heads * self.length * self.length
     }
 
-    fn values(&self, recompute: bool) -> u64 {
+    fn values(&self, recompute: bool) -> f64 {
         match recompute {
             true => self.block() + self.blocks * self.rows * self.length * self.width,
             false => self.blocks * self.block(),
@@ -94,53 +94,53 @@ impl Stack {
     }
 }
 
-fn activations(config: &TrainConfig, model: &ModelConfig, length: usize) -> u64 {
-    let batch = config.run.batch_size as u64;
+fn activations(config: &TrainConfig, model: &ModelConfig, length: usize) -> f64 {
+    let batch = config.run.batch_size as f64;
     let recompute = config.run.gradient_checkpointing;
     let llm = &model.llm;
     let decoder = Stack {
         rows: batch,
-        length: length as u64,
-        width: llm.hidden_size as u64,
-        feed_forward: llm.intermediate_size as u64,
-        heads: llm.num_attention_heads as u64,
-        blocks: llm.num_hidden_layers as u64,
-        hidden_kept: 4,
+        length: length as f64,
+        width: llm.hidden_size as f64,
+        feed_forward: llm.intermediate_size as f64,
+        heads: llm.num_attention_heads as f64,
+        blocks: llm.num_hidden_layers as f64,
+        hidden_kept: 4.0,
     };
     let mut sum = decoder.values(recompute);
     let Some(mm) = &model.multimodal else { return sum };
     let vision = &mm.vision;
     let mut tower = Stack {
-        rows: batch * if mm.detail.is_some() { 5 } else { 1 },
-        length: vision.num_positions() as u64,
-        width: vision.hidden_size as u64,
-        feed_forward: vision.intermediate_size as u64,
-        heads: vision.num_attention_heads as u64,
-        blocks: vision.num_hidden_layers as u64,
-        hidden_kept: 3,
+        rows: batch * if mm.detail.is_some() { 5.0 } else { 1.0 },
+        length: vision.num_positions() as f64,
+        width: vision.hidden_size as f64,
+        feed_forward: vision.intermediate_size as f64,
+        heads: vision.num_attention_heads as f64,
+        blocks: vision.num_hidden_layers as f64,
+        hidden_kept: 3.0,
     };
     if config.trains(Component::VisionTower) {
         sum += tower.values(recompute);
     } else {
         // Without a graph one block of at most 20 pictures is alive.
-        tower.rows = tower.rows.min(20);
+        tower.rows = tower.rows.min(20.0);
         sum += tower.block();
     }
     if let Some(guide) = &mm.guide {
         let qformer = Stack {
             rows: batch,
-            length: guide.num_query_tokens as u64,
-            width: guide.hidden_size as u64,
-            feed_forward: guide.intermediate_size as u64,
-            heads: guide.num_attention_heads as u64,
-            blocks: guide.num_hidden_layers as u64,
-            hidden_kept: 3,
+            length: guide.num_query_tokens as f64,
+            width: guide.hidden_size as f64,
+            feed_forward: guide.intermediate_size as f64,
+            heads: guide.num_attention_heads as f64,
+            blocks: guide.num_hidden_layers as f64,
+            hidden_kept: 3.0,
         };
         sum += qformer.values(recompute);
     }
     if let Some(detail) = &mm.detail {
         // The crops' features and their two-layer feed-forward outweigh the latents by far.
-        sum += batch * detail.num_positions as u64 * detail.hidden_size as u64 * 8;
+        sum += batch * detail.num_positions as f64 * detail.hidden_size as f64 * 8.0;
     }
     sum
 }

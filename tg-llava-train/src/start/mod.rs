@@ -3,11 +3,12 @@
 mod data;
 mod error;
 mod forecast;
-mod plan;
+mod places;
+mod setup;
 mod weights;
 
 pub use data::{TrainingData, open_data};
 pub use error::StartError;
 pub use forecast::{MemoryForecast, available_memory};
-pub use plan::{Codecs, Plan};
+pub use setup::{Codecs, ModelSetup};
 pub use weights::{Started, load_weights};

@@ -13,8 +13,8 @@ use tg_llava_core::weights::{
     open_sources,
 };
 
-use super::plan::base_of;
-use super::{Plan, StartError};
+use super::setup::base_of;
+use super::{ModelSetup, StartError};
 use crate::config::{Bridges, Component, Init, TrainConfig};
 
 /// A model ready to learn.
@@ -26,13 +26,13 @@ pub struct Started {
     pub report: LoadReport,
 }
 
-/// Loads or draws the weights of `plan` on `device`; `checkpoint` is the folder of a save to go on from.
+/// Loads or draws the weights of `setup` on `device`; `checkpoint` is the folder of a save to go on from.
 ///
 /// # Errors
 /// Where a file is missing or damaged, or does not fit the model.
 pub fn load_weights(
     config: &TrainConfig,
-    plan: &Plan,
+    setup: &ModelSetup,
     checkpoint: Option<&Path>,
     device: &Device,
     dtype: DType,
@@ -40,17 +40,17 @@ pub fn load_weights(
 ) -> Result<Started, StartError> {
     // Fresh weights follow the seed; a CPU backend has one generator a process.
     device.seed(config.seed);
-    let model = plan.model.init(device)?;
+    let model = setup.model.init(device)?;
     let whole = |dir: &Path| TensorSource::folder_has_weights(dir);
     let source = match (checkpoint, config.model.init) {
-        (Some(dir), _) if whole(dir) => open_sources(dir, &plan.model, None)?,
+        (Some(dir), _) if whole(dir) => open_sources(dir, &setup.model, None)?,
         (Some(dir), _) => {
             let mut source = open_bridges(&[dir.to_path_buf()])?;
-            source.merge(start_sources(config, &plan.model)?, |key| Some(key.to_owned()));
+            source.merge(start_sources(config, setup)?, |key| Some(key.to_owned()));
             source
         }
         (None, Init::Random) => TensorSource::default(),
-        (None, Init::Checkpoint) => start_sources(config, &plan.model)?,
+        (None, Init::Checkpoint) => start_sources(config, setup)?,
     };
     if source.is_empty() {
         let model = map_parameters(model, &mut Fresh { dtype, std: config.model.init_std });
@@ -60,7 +60,7 @@ pub fn load_weights(
     let present: BTreeSet<Component> = source.iter().filter_map(|(key, _)| bridge_of(key)).collect();
     let may_be_missing =
         |key: &str| checkpoint.is_none() && bridge_of(key).is_some_and(|bridge| !present.contains(&bridge));
-    let without = |key: &str| left_out(key, &plan.model);
+    let without = |key: &str| left_out(key, &setup.model);
     let mut kept = TensorSource::default();
     kept.merge(source.clone(), |key| (!without(key)).then(|| key.to_owned()));
     let (model, report) = apply(model, &kept, dtype, &may_be_missing, progress)?;
@@ -68,7 +68,7 @@ pub fn load_weights(
 }
 
 /// Everything that the start holds, with bridges that were named apart before all others.
-fn start_sources(config: &TrainConfig, model: &ModelConfig) -> Result<TensorSource, StartError> {
+fn start_sources(config: &TrainConfig, setup: &ModelSetup) -> Result<TensorSource, StartError> {
     let files: Vec<PathBuf> = match &config.model.bridges {
         None => Vec::new(),
         Some(Bridges::Folder(folder)) => vec![folder.clone()],
@@ -79,8 +79,8 @@ fn start_sources(config: &TrainConfig, model: &ModelConfig) -> Result<TensorSour
             .collect(),
     };
     let mut source = open_bridges(&files)?;
-    let start = &config.model.path;
-    source.merge(open_sources(start, model, base_of(start).as_deref())?, |key| Some(key.to_owned()));
+    let start = open_sources(&setup.start, &setup.model, setup.base.as_deref())?;
+    source.merge(start, |key| Some(key.to_owned()));
     Ok(source)
 }
 

@@ -35,6 +35,9 @@ pub struct EvalArgs {
     /// Folder that the samples' pictures are named from
     #[arg(long, value_name = "DIR")]
     pub image_folder: Option<PathBuf>,
+    /// Take pictures outside of it too: absolute names, `..`, links to elsewhere
+    #[arg(long)]
+    pub allow_outside: bool,
     /// Samples at once
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub batch_size: usize,
@@ -125,6 +128,7 @@ fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
     if let Some(mm) = &config.multimodal {
         options = options.of_model(mm);
     }
+    options.allow_outside = args.allow_outside;
     let encoder = SampleEncoder {
         tokenizer: assistant.tokenizer.clone(),
         guide: assistant.guide_tokenizer.clone(),

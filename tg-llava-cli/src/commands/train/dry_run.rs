@@ -7,7 +7,7 @@ use tg_llava_core::burn::tensor::DType;
 use tg_llava_train::config::{Component, TrainConfig};
 use tg_llava_train::engine::{ParameterTable, TrainedParts};
 use tg_llava_train::run::{total_steps, trainer_options};
-use tg_llava_train::start::{MemoryForecast, Plan, TrainingData, available_memory};
+use tg_llava_train::start::{MemoryForecast, ModelSetup, TrainingData, available_memory};
 
 use self::samples::{Lengths, preview};
 use crate::console::{Console, print, print_json};
@@ -21,16 +21,16 @@ const SCHEDULE_POINTS: usize = 9;
 /// Checks samples and says what the run would be.
 pub(super) fn run(
     config: &TrainConfig,
-    plan: &Plan,
+    setup: &ModelSetup,
     data: &TrainingData,
     opened: &Opened,
     console: &Console,
 ) -> Result<(), Failure> {
-    let checked = samples::check(plan, data, console);
-    let table = table(config, plan)?;
-    let forecast = forecast(config, plan, &table, opened.dtype, checked.lengths.longest);
+    let checked = samples::check(setup, data, console);
+    let table = table(config, setup)?;
+    let forecast = forecast(config, setup, &table, opened.dtype, checked.lengths.longest);
     let measured = match checked.problems.is_empty() {
-        true => speed::measure(config, plan, data, opened, console)?,
+        true => speed::measure(config, setup, data, opened, console)?,
         false => None,
     };
     let total = total_steps(config, data.len());
@@ -48,8 +48,8 @@ pub(super) fn run(
         });
         print_json(&value, true)?;
     } else {
-        let mut text = preview(plan, data);
-        text += &describe_samples(&checked.lengths, checked.problems.len(), plan);
+        let mut text = preview(setup, data);
+        text += &describe_samples(&checked.lengths, checked.problems.len(), setup);
         text += &describe_parameters(&table, console.verbose);
         text += &describe_schedule(config, total, opened.dtype);
         text += &describe_memory(&forecast, opened);
@@ -81,21 +81,21 @@ pub(super) fn run(
 /// [`Failure::Input`] with the forecast and what would be less.
 pub(super) fn check_memory(
     config: &TrainConfig,
-    plan: &Plan,
+    setup: &ModelSetup,
     opened: &Opened,
     console: &Console,
 ) -> Result<(), Failure> {
-    let llm = &plan.model.llm;
+    let llm = &setup.model.llm;
     let bytes = if config.trains(Component::Llm) { 4 } else { opened.dtype.size() };
     let embedding = (llm.vocab_size * llm.hidden_size * bytes) as u64;
     fits_a_buffer(embedding, opened.largest_buffer(), opened.spec)?;
     let on_cpu = opened.spec.backend.is_cpu();
     let Some(free) = available_memory().filter(|_| on_cpu) else { return Ok(()) };
-    let forecast = forecast(config, plan, &table(config, plan)?, opened.dtype, plan.model.max_length);
+    let forecast = forecast(config, setup, &table(config, setup)?, opened.dtype, setup.model.max_length);
     let text = format!(
         "the run needs about {} of memory at its full length of {} tokens, {} are free",
         short_bytes(forecast.total()),
-        plan.model.max_length,
+        setup.model.max_length,
         short_bytes(free)
     );
     // The longest rows may be shorter than the limit, so a narrow miss is worth a try.
@@ -124,24 +124,24 @@ fn fits_a_buffer(embedding: u64, largest: Option<u64>, spec: DeviceSpec) -> Resu
     }
 }
 
-fn table(config: &TrainConfig, plan: &Plan) -> Result<ParameterTable, Failure> {
+fn table(config: &TrainConfig, setup: &ModelSetup) -> Result<ParameterTable, Failure> {
     // Weights are lazy: nothing is allocated for the list.
-    let model = plan.model.init(&crate::device::any()?.autodiff())?;
+    let model = setup.model.init(&crate::device::any()?.autodiff())?;
     let parts = TrainedParts::from_fn(|component| config.trains(component));
     Ok(ParameterTable::new(&model, parts, config.optim.decay_rule))
 }
 
 fn forecast(
     config: &TrainConfig,
-    plan: &Plan,
+    setup: &ModelSetup,
     table: &ParameterTable,
     dtype: DType,
     length: usize,
 ) -> MemoryForecast {
-    MemoryForecast::new(config, &plan.model, table, dtype, length.min(plan.model.max_length))
+    MemoryForecast::new(config, &setup.model, table, dtype, length.min(setup.model.max_length))
 }
 
-fn describe_samples(lengths: &Lengths, problems: usize, plan: &Plan) -> String {
+fn describe_samples(lengths: &Lengths, problems: usize, setup: &ModelSetup) -> String {
     let mut text = format!(
         "samples {} checked, {problems} with problems; {} with pictures, {} without anything to learn\n",
         lengths.samples, lengths.with_pictures, lengths.no_target
@@ -158,7 +158,7 @@ fn describe_samples(lengths: &Lengths, problems: usize, plan: &Plan) -> String {
     if lengths.cut > 0 {
         text += &format!(
             "        {} samples are cut at model.max_length = {}\n",
-            lengths.cut, plan.model.max_length
+            lengths.cut, setup.model.max_length
         );
     }
     text

@@ -3,6 +3,7 @@
 mod args;
 mod dry_run;
 mod report;
+mod view;
 mod watch;
 
 use std::path::Path;
@@ -12,10 +13,11 @@ use burn::tensor::DType;
 use burn::train::Interrupter;
 use tg_llava_train::config::{ConfigError, RunDType, TrainConfig, from_llava_args, read_table, set};
 use tg_llava_train::run::{RunError, Session, SessionOptions, launch};
-use tg_llava_train::start::{Plan, open_data};
+use tg_llava_train::start::{ModelSetup, open_data};
 
 pub use args::TrainArgs;
 
+use self::watch::Display;
 use crate::console::Console;
 use crate::device::{self, Backend, ComputeArgs, Dtype, Opened, Usual};
 use crate::failure::Failure;
@@ -24,31 +26,33 @@ use crate::progress::Progress;
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] where the run or its files cannot be used, [`Failure::Run`] where it fails on the way.
+/// [`Failure::Input`] where the run or its files cannot be used, [`Failure::Run`] where it fails on the way,
+/// [`Failure::Interrupted`] where it was stopped and saved.
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
     let mut config = read_config(args, &console)?;
     let opened = open_device(args, &mut config, &console)?;
-    let plan = Plan::new(&config).map_err(input)?;
-    console.detail(format_args!("template {}", plan.template.name));
-    let data = open_data(&config, &plan).map_err(input)?;
+    let setup = ModelSetup::new(&config).map_err(input)?;
+    console.detail(format_args!("template {}", setup.template.name));
+    let data = open_data(&config, &setup).map_err(input)?;
     if args.dry_run {
-        return dry_run::run(&config, &plan, &data, &opened, &console);
+        return dry_run::run(&config, &setup, &data, &opened, &console);
     }
-    dry_run::check_memory(&config, &plan, &opened, &console)?;
+    dry_run::check_memory(&config, &setup, &opened, &console)?;
     let options =
         SessionOptions { device: opened.device.clone(), dtype: opened.dtype, restart: args.restart };
     let bar = Progress::bar(&console, "loading", || None);
-    let session = Session::open(config, plan, data, &options, &mut |count| bar.advance(count));
+    let session = Session::open(config, setup, data, &options, &mut |count| bar.advance(count));
     drop(bar);
     let session = session.map_err(failed)?;
     report::opening(&session, &opened, &console);
     let interrupter = Interrupter::new();
-    watch::listen(&interrupter, &console);
-    let renderer = watch::renderer(args, &console, &interrupter);
-    let observer = watch::observer(args, &console);
-    let summary = launch(session, renderer, &interrupter, observer).map_err(failed)?;
-    report::closing(&summary, &console)
+    let display = Display::new(args, &console);
+    watch::listen(&interrupter, &display);
+    let renderer = display.renderer(&interrupter);
+    let summary = launch(session, renderer, &interrupter, display.observer()).map_err(failed)?;
+    report::closing(&summary, &console)?;
+    if summary.interrupted { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
 /// The run that the arguments describe, with the stage's defaults written out.
@@ -114,7 +118,7 @@ fn input(error: impl Into<Error>) -> Failure {
 /// What was given is wrong, or the run itself failed.
 fn failed(error: RunError) -> Failure {
     match error {
-        RunError::Start(_) | RunError::Data(_) => Failure::Input(error.into()),
+        RunError::Start(_) | RunError::Data(_) | RunError::Busy { .. } => Failure::Input(error.into()),
         _ => Failure::Run(error.into()),
     }
 }

@@ -1,7 +1,6 @@
 //! What is shown while a run goes on, and how it is ended.
 
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use burn::train::Interrupter;
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
@@ -13,47 +12,68 @@ use tg_llava_train::log::{EvalRecord, StepRecord, progress_line};
 use tg_llava_train::run::Observer;
 
 use super::TrainArgs;
+use super::view::View;
 use crate::console::{Console, print_json};
+use crate::interrupt::{self, Request};
 
-/// Ctrl-C ends the run after the step under way; a second one ends the program at once.
-pub(super) fn listen(interrupter: &Interrupter, console: &Console) {
-    let (interrupter, console) = (interrupter.clone(), *console);
-    let presses = AtomicUsize::new(0);
-    let handler = move || {
-        if presses.fetch_add(1, SeqCst) > 0 {
-            std::process::exit(130);
+/// Ctrl-C, SIGTERM and SIGHUP end the run after the step under way; a second Ctrl-C ends the program at once.
+pub(super) fn listen(interrupter: &Interrupter, display: &Display) {
+    let (interrupter, display) = (interrupter.clone(), display.clone());
+    let mut pressed = false;
+    interrupt::listen(&[Request::Interrupt, Request::Terminate], move |request| {
+        if request == Request::Interrupt && std::mem::replace(&mut pressed, true) {
+            display.leave();
+            std::process::exit(interrupt::EXIT_CODE);
         }
-        console.say("stopping after this step; Ctrl-C again stops at once, without saving");
-        interrupter.stop(Some("Ctrl-C"));
-    };
-    // Where the system refuses, Ctrl-C ends the program as usual; checkpoints are whole at any moment.
-    let _ = ctrlc::set_handler(handler);
+        display.say("stopping after this step; Ctrl-C again stops at once, without saving");
+        interrupter.stop(Some(match request {
+            Request::Interrupt => "Ctrl-C",
+            Request::Terminate => "the system",
+        }));
+    });
 }
 
-/// Whether burn-train's terminal view is drawn.
-fn draws(args: &TrainArgs, console: &Console) -> bool {
-    let terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
-    cfg!(feature = "tui") && terminal && !args.plain && !console.json && !args.output.quiet
+/// Where a run is shown.
+#[derive(Clone)]
+pub(super) struct Display {
+    console: Console,
+    /// burn-train's view of the whole terminal, where that is drawn.
+    view: Option<View>,
 }
 
-/// burn-train's view on a terminal, and nothing elsewhere: there the observer prints lines.
-pub(super) fn renderer(
-    args: &TrainArgs,
-    console: &Console,
-    interrupter: &Interrupter,
-) -> Box<dyn MetricsRenderer> {
-    #[cfg(feature = "tui")]
-    if draws(args, console) {
-        use burn::train::renderer::tui::TuiMetricsRendererWrapper;
-        return Box::new(TuiMetricsRendererWrapper::new(interrupter.clone(), None));
+impl Display {
+    /// burn-train's view on a terminal, unless plain lines are wanted; lines elsewhere.
+    pub(super) fn new(args: &TrainArgs, console: &Console) -> Self {
+        let terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        let wanted = terminal && !args.plain && !console.json && !args.output.quiet;
+        Self { console: *console, view: if wanted { View::new() } else { None } }
     }
-    let _ = (args, console, interrupter);
-    Box::new(NoRenderer)
-}
 
-/// Prints a line a step, unless the terminal view shows them.
-pub(super) fn observer(args: &TrainArgs, console: &Console) -> Box<dyn Observer + Send> {
-    Box::new(Lines { console: *console, silent: draws(args, console), start: None, notes: Vec::new() })
+    /// What draws the metrics: nothing where the observer prints lines.
+    pub(super) fn renderer(&self, interrupter: &Interrupter) -> Box<dyn MetricsRenderer> {
+        match &self.view {
+            Some(view) => view.renderer(interrupter),
+            None => Box::new(NoRenderer),
+        }
+    }
+
+    /// Prints a line a step, unless the terminal view shows them.
+    pub(super) fn observer(&self) -> Box<dyn Observer + Send> {
+        Box::new(Lines { console: self.console, silent: self.view.is_some(), start: None, notes: Vec::new() })
+    }
+
+    fn say(&self, text: &str) {
+        match &self.view {
+            Some(view) => view.say(text),
+            None => self.console.say(text),
+        }
+    }
+
+    fn leave(&self) {
+        if let Some(view) = &self.view {
+            view.leave();
+        }
+    }
 }
 
 struct Lines {
@@ -68,7 +88,8 @@ impl Observer for Lines {
     fn step(&mut self, record: &StepRecord, (done, total): (usize, usize)) {
         let (start, first) = *self.start.get_or_insert_with(|| (std::time::Instant::now(), done));
         let made = done - first;
-        let eta = (made > 0).then(|| start.elapsed().div_f64(made as f64).mul_f64((total - done) as f64));
+        let left = start.elapsed().as_secs_f64() / made as f64 * (total - done) as f64;
+        let eta = std::time::Duration::try_from_secs_f64(left).ok().filter(|_| made > 0);
         if self.console.json {
             // Whoever closed the output has seen enough; the run goes on.
             let _ = print_json(record, false);
@@ -102,7 +123,7 @@ impl Drop for Lines {
 }
 
 /// Shows nothing.
-struct NoRenderer;
+pub(super) struct NoRenderer;
 
 impl MetricsRendererTraining for NoRenderer {
     fn update_train(&mut self, _state: MetricState) {}

@@ -1,7 +1,9 @@
 //! LLaVA's command lines, taken apart as Python's `HfArgumentParser` does.
 
 use super::flags::{self, Meaning};
-use crate::config::{ConfigError, keys::distance};
+use strsim::levenshtein;
+
+use crate::config::ConfigError;
 
 /// The flags of a command line, each once; where one was given twice, the last one counts.
 #[derive(Debug, Default)]
@@ -188,7 +190,7 @@ fn without_launcher(args: &[String]) -> Result<&[String], ConfigError> {
 }
 
 fn unknown(flag: &str) -> ConfigError {
-    let nearest = flags::names().map(|name| (distance(flag, name), name)).min();
+    let nearest = flags::names().map(|name| (levenshtein(flag, name), name)).min();
     let message = match nearest {
         Some((apart, name)) if apart <= flag.len().div_ceil(4) => {
             format!("LLaVA's training scripts have no such flag; did you mean --{name}?")

@@ -16,6 +16,7 @@ use toml::{Table, Value};
 use super::*;
 use crate::{
     data::{OnBadSample, SampleOrder},
+    engine::LossMean,
     optim::DecayRule,
     schedule::ScheduleKind,
 };
@@ -54,6 +55,7 @@ fn full() -> TrainConfig {
         data: DataOptions {
             path: vec!["a.json".into(), "b.jsonl".into()],
             image_folder: Some("pictures".into()),
+            allow_outside: true,
             aspect_ratio: Some(AspectRatio::Square),
             order: Some(SampleOrder::Length),
             on_bad_sample: OnBadSample::Skip,
@@ -71,7 +73,6 @@ fn full() -> TrainConfig {
         },
         train: PerComponent::from_fn(|_| Some(true)),
         optim: OptimOptions {
-            loss_mean: crate::engine::LossMean::default(),
             lr: Some(3e-4),
             weight_decay: 0.1,
             decay_rule: DecayRule::Reference,
@@ -82,6 +83,7 @@ fn full() -> TrainConfig {
             schedule: ScheduleKind::Linear,
             warmup_ratio: Some(0.0),
             warmup_steps: Some(10),
+            loss_mean: LossMean::Tokens,
             on_nan: OnNan::Skip,
             loss_scale: LossScale::Fixed(1024.0),
             lr_of,
@@ -129,7 +131,7 @@ fn the_list_of_keys_is_the_struct() {
     leaves(&config.to_toml().unwrap().parse().unwrap(), "", &mut found);
     // It may be a value or a table.
     found.insert("model.bridges".into());
-    assert_eq!(found, known_keys().iter().map(|key| (*key).to_owned()).collect());
+    assert_eq!(found, known_keys().map(str::to_owned).collect());
 }
 
 #[test]

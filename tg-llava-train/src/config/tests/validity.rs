@@ -33,7 +33,7 @@ fn every_fault_is_named() {
     check("model.template", "no", &|c| c.model.template = Some("plian".into()));
     check("model.projector_type", "mlpNx_gelu", &|c| c.model.projector_type = Some("mlp0x_gelu".into()));
     check("model.dropout", "1; expected a number in [0, 1)", &|c| c.model.dropout = Some(1.0));
-    check("model.max_length", "0; expected at least 1", &|c| c.model.max_length = 0);
+    check("model.max_length", "0; expected a number from 1 to", &|c| c.model.max_length = 0);
     check("model.bridges", "empty table", &|c| {
         c.model.bridges = Some(Bridges::Files(BridgeFiles::default()));
     });

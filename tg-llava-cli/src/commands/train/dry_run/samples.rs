@@ -8,7 +8,7 @@ use serde::Serialize;
 use tg_llava_core::multimodal::IMAGE_TOKEN_INDEX;
 use tg_llava_core::nn::IGNORE_INDEX;
 use tg_llava_train::data::Example;
-use tg_llava_train::start::{Plan, TrainingData};
+use tg_llava_train::start::{ModelSetup, TrainingData};
 
 use crate::console::Console;
 use crate::progress::Progress;
@@ -38,26 +38,26 @@ pub(super) struct Checked {
 }
 
 #[derive(Default)]
-struct Found {
+struct Tally {
     lengths: Vec<usize>,
     totals: Lengths,
     problems: Vec<(usize, String)>,
 }
 
 /// Reads, decodes and encodes every sample, on all cores.
-pub(super) fn check(plan: &Plan, data: &TrainingData, console: &Console) -> Checked {
+pub(super) fn check(setup: &ModelSetup, data: &TrainingData, console: &Console) -> Checked {
     let indices = data.indices();
     let total = indices.len() as u64;
     let bar = Progress::bar(console, "checking", || Some(total));
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(Found::default()));
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Tally::default()));
     let work = || {
-        let mut own = Found::default();
+        let mut own = Tally::default();
         while let Some(&index) = indices.get(next.fetch_add(1, SeqCst)) {
             let checked = data.loader.example(index);
             let checked =
                 checked.and_then(|example| Ok((data.loader.teaches(&example, &data.model)?, example)));
             match checked {
-                Ok((teaches, example)) => own.add(&example, teaches, plan),
+                Ok((teaches, example)) => own.add(&example, teaches, setup),
                 Err(error) => own.problems.push((index, error.to_string())),
             }
             bar.advance(1);
@@ -69,11 +69,11 @@ pub(super) fn check(plan: &Plan, data: &TrainingData, console: &Console) -> Chec
     found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).finish(data)
 }
 
-impl Found {
-    fn add(&mut self, example: &Example, teaches: bool, plan: &Plan) {
-        let per_image = plan.model.multimodal.as_ref().map_or(0, |mm| mm.num_image_tokens());
+impl Tally {
+    fn add(&mut self, example: &Example, teaches: bool, setup: &ModelSetup) {
+        let per_image = setup.model.multimodal.as_ref().map_or(0, |mm| mm.num_image_tokens());
         let full = example.input_ids.len() + example.pictures.len() * per_image.saturating_sub(1);
-        let length = full.min(plan.model.max_length);
+        let length = full.min(setup.model.max_length);
         self.lengths.push(length);
         let totals = &mut self.totals;
         totals.with_pictures += usize::from(!example.pictures.is_empty());
@@ -118,7 +118,7 @@ impl Found {
 
 /// The first samples as the decoder reads them, what is learned of them marked: green on a terminal, in `[[..]]`
 /// elsewhere.
-pub(super) fn preview(plan: &Plan, data: &TrainingData) -> String {
+pub(super) fn preview(setup: &ModelSetup, data: &TrainingData) -> String {
     let colors = std::io::stdout().is_terminal();
     let mut text = String::new();
     for &index in data.indices().iter().take(PREVIEWS) {
@@ -129,12 +129,12 @@ pub(super) fn preview(plan: &Plan, data: &TrainingData) -> String {
             sample.id,
             if colors { "green" } else { "in [[..]]" }
         );
-        text += &format!("        {}\n", marked(plan, &example, colors).replace('\n', "\n        "));
+        text += &format!("        {}\n", marked(setup, &example, colors).replace('\n', "\n        "));
     }
     text
 }
 
-fn marked(plan: &Plan, example: &Example, colors: bool) -> String {
+fn marked(setup: &ModelSetup, example: &Example, colors: bool) -> String {
     let (on, off) = if colors { ("\x1b[32m", "\x1b[0m") } else { ("[[", "]]") };
     let mut text = String::new();
     let mut start = 0;
@@ -151,7 +151,7 @@ fn marked(plan: &Plan, example: &Example, colors: bool) -> String {
             false => {
                 let ids: Vec<u32> =
                     example.input_ids[start..end].iter().filter_map(|&id| u32::try_from(id).ok()).collect();
-                plan.codecs.tokenizer.decode_verbatim(&ids, false).unwrap_or_default()
+                setup.codecs.tokenizer.decode_verbatim(&ids, false).unwrap_or_default()
             }
         };
         match learned {

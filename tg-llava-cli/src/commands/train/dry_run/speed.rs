@@ -6,7 +6,7 @@ use tg_llava_train::config::TrainConfig;
 use tg_llava_train::data::Micro;
 use tg_llava_train::engine::Trainer;
 use tg_llava_train::run::{total_steps, trainer_options};
-use tg_llava_train::start::{Plan, TrainingData, load_weights};
+use tg_llava_train::start::{ModelSetup, TrainingData, load_weights};
 
 use crate::console::Console;
 use crate::device::Opened;
@@ -19,7 +19,7 @@ const STEPS: usize = 3;
 /// Median seconds of a step; `None` where there is no sample to learn from.
 pub(super) fn measure(
     config: &TrainConfig,
-    plan: &Plan,
+    setup: &ModelSetup,
     data: &TrainingData,
     opened: &Opened,
     console: &Console,
@@ -27,7 +27,7 @@ pub(super) fn measure(
     let bar = Progress::spinner(console, "measuring a few steps");
     let device = opened.device.clone().autodiff();
     let input = |e: anyhow::Error| Failure::Input(e);
-    let started = load_weights(config, plan, None, &device, opened.dtype, &mut |_| {});
+    let started = load_weights(config, setup, None, &device, opened.dtype, &mut |_| {});
     let started = started.map_err(|e| input(e.into()))?;
     let total = total_steps(config, data.len());
     let mut trainer = Trainer::new(started.model, trainer_options(config, total, opened.dtype));

@@ -10,12 +10,12 @@ use tg_llava_core::conversation::Template;
 
 pub use tg_llava_core::assistant::Codecs;
 
-use super::StartError;
+use super::{StartError, places};
 use crate::config::{Stage, TrainConfig};
 
 /// The model that a run trains, with what encodes its samples.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct ModelSetup {
     /// Sizes and switches.
     pub model: ModelConfig,
     /// Tokenizers and picture processing.
@@ -24,9 +24,11 @@ pub struct Plan {
     pub template: Template,
     /// The folder that the run starts from.
     pub start: PathBuf,
+    /// The decoder's folder, where `start` holds stage-1 files alone.
+    pub base: Option<PathBuf>,
 }
 
-impl Plan {
+impl ModelSetup {
     /// Reads the small files of the start.
     ///
     /// # Errors
@@ -41,7 +43,8 @@ impl Plan {
         }
         apply_options(config, &mut model)?;
         model.validate()?;
-        let codecs = Codecs::load(&start, base_of(&start).as_deref(), &model)?;
+        let base = base_of(&start);
+        let codecs = Codecs::load(&start, base.as_deref(), &model)?;
         let folder = start.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let template = match &config.model.template {
             Some(name) => Template::by_name(name)?.clone(),
@@ -50,11 +53,12 @@ impl Plan {
         if config.stage == Stage::Finetune {
             model.conversation = Some(template.name.to_owned());
         }
-        Ok(Self { model, codecs, template, start })
+        let setup = Self { model, codecs, template, start, base };
+        places::check(config, &setup)?;
+        Ok(setup)
     }
 }
 
-/// The decoder's folder, where `start` holds stage-1 files alone.
 pub(super) fn base_of(start: &Path) -> Option<PathBuf> {
     match tg_llava_core::weights::TensorSource::folder_has_weights(start) {
         true => None,

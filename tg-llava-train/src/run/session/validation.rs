@@ -1,0 +1,115 @@
+//! The model's checks on held-out samples.
+
+use burn::module::Module;
+
+use super::super::evaluate::{EvaluateOptions, Evaluation, evaluate};
+use super::Session;
+use super::files::RunLog;
+use crate::checkpoint::Best;
+use crate::log::{EvalRecord, NoteRecord};
+use crate::run::{Observer, RunError};
+
+impl Session {
+    /// Whether the step that was made last is one to check.
+    pub(super) fn check_is_due(&self) -> bool {
+        let every = self.config.data.validation.as_ref().map(|validation| validation.every);
+        every.is_some_and(|every| every.is_due(self.trainer.steps(), self.total_steps))
+    }
+
+    /// Checks the step that was resumed from, where the run ended between saving and checking it.
+    pub(super) fn make_up_for_check(
+        &mut self,
+        log: &mut RunLog,
+        observer: &mut dyn Observer,
+    ) -> Result<(), RunError> {
+        let step = self.trainer.steps();
+        if step > 0 && self.check_is_due() && !log.has_check(step)? {
+            self.check(log, observer)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the model on the held-out samples; the best so far is saved. What goes wrong with the samples or the
+    /// answers is told, and the run goes on.
+    pub(super) fn check(&mut self, log: &mut RunLog, observer: &mut dyn Observer) -> Result<(), RunError> {
+        let Some(options) = &self.config.data.validation else { return Ok(()) };
+        let (step, generate) = (self.trainer.steps(), options.generate);
+        let mut result = self.evaluate(generate, observer);
+        if let (Err(error), true) = (&result, generate) {
+            self.tell(&format!("step {step}: validation without answers: {error}"), log, observer)?;
+            result = self.evaluate(false, observer);
+        }
+        let result = match result {
+            Ok(Some(result)) => result,
+            Ok(None) => return Ok(()),
+            Err(error) => return self.tell(&format!("step {step}: no validation: {error}"), log, observer),
+        };
+        let record = EvalRecord {
+            step,
+            loss: result.loss.unwrap_or(f64::NAN),
+            exact_match: result.exact_match(),
+            samples: result.samples,
+            seconds: self.seconds,
+        };
+        // Scores of another kind than the run's cannot be compared.
+        if record.exact_match.is_some() == generate {
+            self.keep_if_best(&record, observer)?;
+        }
+        // Last: a resumed run takes a step with a record for checked.
+        log.write(&record.clone().into())?;
+        observer.evaluated(&record);
+        self.evaluation = Some(record);
+        Ok(())
+    }
+
+    /// Looks at the held-out samples; `None` where there are none, or `observer` wants to stop.
+    fn evaluate(&self, generate: bool, observer: &mut dyn Observer) -> Result<Option<Evaluation>, RunError> {
+        let (Some(options), Some((loader, indices))) = (&self.config.data.validation, &self.data.validation)
+        else {
+            return Ok(None);
+        };
+        let settings = EvaluateOptions {
+            batch_size: options.batch_size,
+            loss: true,
+            max_new_tokens: generate.then_some(options.max_new_tokens),
+        };
+        let model = self.trainer.model().clone().valid();
+        let mut stopped = false;
+        let result = evaluate(&model, loader, indices, &settings, &mut |_| {
+            stopped = observer.should_stop();
+            !stopped
+        })?;
+        Ok((!stopped).then_some(result))
+    }
+
+    /// Marks the step that `record` is of as the best so far, if it is, and saves it.
+    fn keep_if_best(&mut self, record: &EvalRecord, observer: &mut dyn Observer) -> Result<(), RunError> {
+        let (metric, value, better): (_, _, fn(f64, f64) -> bool) = match record.exact_match {
+            Some(share) => ("exact_match", share, |new, old| new > old),
+            None => ("loss", record.loss, |new, old| new < old),
+        };
+        let improved =
+            self.best.as_ref().is_none_or(|best| best.metric != metric || better(value, best.value));
+        if improved && value.is_finite() {
+            let best = Best { step: record.step, metric: metric.to_owned(), value };
+            self.best = Some(best.clone());
+            self.save(observer)?;
+            let rotation = self.store.mark_best(&best)?;
+            rotation.problems.iter().for_each(|problem| observer.note(&problem.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Notes something in words, in the log and to `observer`.
+    pub(super) fn tell(
+        &self,
+        text: &str,
+        log: &mut RunLog,
+        observer: &mut dyn Observer,
+    ) -> Result<(), RunError> {
+        let record = NoteRecord { step: self.trainer.steps(), text: text.to_owned(), seconds: self.seconds };
+        log.write(&record.into())?;
+        observer.note(text);
+        Ok(())
+    }
+}
