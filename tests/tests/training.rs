@@ -257,7 +257,7 @@ fn an_answer_behind_the_longest_length_is_named_or_skipped() {
     samples.truncate(6);
     let behind = |sample: &mut serde_json::Value, id: &str| {
         sample["id"] = id.into();
-        sample["conversations"][0]["value"] = format!("<image>\n{}", "is ".repeat(60)).into();
+        sample["conversations"][0]["value"] = format!("<image>\n{}", "is ".repeat(105)).into();
     };
     behind(&mut samples[1], "behind-1");
     behind(&mut samples[4], "behind-4");
