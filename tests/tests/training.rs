@@ -257,7 +257,7 @@ fn an_answer_behind_the_longest_length_is_named_or_skipped() {
     samples.truncate(6);
     let behind = |sample: &mut serde_json::Value, id: &str| {
         sample["id"] = id.into();
-        sample["conversations"][0]["value"] = format!("<image>\n{}", "is ".repeat(60)).into();
+        sample["conversations"][0]["value"] = format!("<image>\n{}", "is ".repeat(105)).into();
     };
     behind(&mut samples[1], "behind-1");
     behind(&mut samples[4], "behind-4");
@@ -345,6 +345,13 @@ fn changed_data_or_another_tokenizer_are_not_resumed() {
     assert!(error.contains("tokenizer.json of the start: not the same"), "{error}");
     let error = change(&model.join("clip-tower/preprocessor_config.json"), "{", "{ ");
     assert!(error.contains("preprocessor_config.json of the vision tower"), "{error}");
+    std::fs::write(model.join("added_tokens.json"), "{}").unwrap();
+    let error = open(&config).err().unwrap().to_string();
+    assert!(
+        error.contains("tokenizer files of the start: `tokenizer.json") && error.contains("added_tokens"),
+        "{error}"
+    );
+    std::fs::remove_file(model.join("added_tokens.json")).unwrap();
     // The same contents elsewhere are the same run.
     let moved = dir.path().join("moved.json");
     std::fs::rename(&data, &moved).unwrap();

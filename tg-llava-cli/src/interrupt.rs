@@ -27,13 +27,26 @@ impl Request {
     }
 }
 
+/// Whether whoever started the program had it ignore a signal, as `nohup` does with SIGHUP. Where the system does not
+/// tell, SIGHUP is left alone.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    match mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) {
+        Some(mask) => mask & (1 << (signal - 1)) != 0,
+        None => signal == signal_hook::consts::SIGHUP,
+    }
+}
+
 /// Calls `hear` on a thread of its own for each of the `wanted` requests, which then no longer end the program. Where
 /// the system refuses, they do as usual.
 pub fn listen(wanted: &[Request], mut hear: impl FnMut(Request) + Send + 'static) {
     #[cfg(unix)]
     {
         let wanted = wanted.to_vec();
-        let numbers = wanted.iter().flat_map(|request| request.signals());
+        let numbers: Vec<i32> = wanted.iter().flat_map(|request| request.signals()).copied().collect();
+        let numbers = numbers.into_iter().filter(|&number| !is_ignored(number));
         let Ok(mut signals) = signal_hook::iterator::Signals::new(numbers) else { return };
         std::thread::spawn(move || {
             for signal in signals.forever() {

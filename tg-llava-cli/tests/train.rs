@@ -102,13 +102,34 @@ fn a_run_that_is_terminated_saves() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tg-llava-cli"));
     let mut child = command.args(endless(&out)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_for_steps(&out, 2);
-    for _ in 0..2 {
-        let pid = child.id().to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    }
+    send("-TERM", &child);
+    send("-TERM", &child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(checkpoints(&out).len(), 1);
     assert!(!out.join("model.safetensors").exists());
+}
+
+/// Sends a signal, by its name, to a process.
+#[cfg(unix)]
+fn send(signal: &str, child: &std::process::Child) {
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_under_nohup_outlives_its_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tg-llava-cli")]);
+    let mut child = command.args(endless(&out)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for_steps(&out, 2);
+    send("-HUP", &child);
+    let before = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap().lines().count();
+    wait_for_steps(&out, before + 5);
+    send("-TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
 /// burn-train's view puts the terminal into raw mode, in which Ctrl-C is no signal of its own accord.

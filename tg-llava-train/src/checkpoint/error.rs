@@ -149,7 +149,7 @@ fn disk_is_full(error: &(dyn Error + 'static)) -> bool {
 
 fn free_space(needed: Option<u64>) -> String {
     let amount = needed.map_or(String::new(), |bytes| format!("a checkpoint takes {}; ", human_bytes(bytes)));
-    format!("{amount}make room or lower save_total_limit, and resume; those saved before are untouched")
+    format!("{amount}make room or lower run.save_total_limit, and resume; those saved before are untouched")
 }
 
 fn human_bytes(bytes: u64) -> String {

@@ -55,7 +55,9 @@ pub enum DataError {
         first: Box<DataError>,
     },
     /// The folder of the pictures is not there.
-    #[error("{folder}: no such folder, but {path} has samples with pictures; set the image folder")]
+    #[error(
+        "{folder}: no such folder, but {path} has samples with pictures; name the image folder as data.image_folder (--image-folder in eval)"
+    )]
     ImageFolder {
         /// The folder.
         folder: PathBuf,

@@ -221,11 +221,12 @@ mod tests {
         Loader::new(dataset, encoder(max_length), on_bad_sample).unwrap()
     }
 
-    /// A small model over the tokenizers' vocabularies, with eight decoder tokens a picture.
+    /// A small model over the tokenizers' vocabularies; a picture has more tokens than an answer.
     fn model(max_length: usize) -> ModelConfig {
         let mut model = ModelConfig { max_length, ..tiny(32_100) };
-        let text = model.multimodal.as_mut().unwrap().text.as_mut().unwrap();
-        text.vocab_size = 49_408;
+        let mm = model.multimodal.as_mut().unwrap();
+        mm.text.as_mut().unwrap().vocab_size = 49_408;
+        mm.detail.as_mut().unwrap().num_latents = 16;
         model
     }
 

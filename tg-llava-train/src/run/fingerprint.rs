@@ -61,12 +61,12 @@ pub fn fingerprint(
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
     for (owner, folder) in codec_folders(setup) {
-        for name in CODEC_FILES {
-            let file = folder.join(name);
-            if file.is_file() {
-                fingerprint.insert(format!("{name} of the {owner}"), hash_file(&file)?);
-            }
+        let names: Vec<&str> = CODEC_FILES.into_iter().filter(|name| folder.join(name).is_file()).collect();
+        for name in &names {
+            fingerprint.insert(format!("{name} of the {owner}"), hash_file(&folder.join(name))?);
         }
+        // One more of them may be read instead of another.
+        fingerprint.insert(format!("tokenizer files of the {owner}"), names.join(" "));
     }
     Ok(fingerprint)
 }

@@ -35,7 +35,7 @@ pub struct EvalArgs {
     /// Folder that the samples' pictures are named from
     #[arg(long, value_name = "DIR")]
     pub image_folder: Option<PathBuf>,
-    /// Take pictures outside of it too: absolute names, `..`, links to elsewhere
+    /// Take pictures from elsewhere too: absolute names, `..`, links
     #[arg(long)]
     pub allow_outside: bool,
     /// Samples at once

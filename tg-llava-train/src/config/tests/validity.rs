@@ -44,8 +44,12 @@ fn every_fault_is_named() {
     });
     check("data.path", "is not set: the LLaVA file", &|c| c.data.path.clear());
     check("data.path", "is not set: the LLaVA file", &|c| c.data.path = vec![empty()]);
-    check("data.workers", "at least 1", &|c| c.data.workers = 0);
-    check("data.prefetch", "at least 1", &|c| c.data.prefetch = 0);
+    check("data.workers", "from 1 to", &|c| c.data.workers = 0);
+    check("data.prefetch", "from 1 to", &|c| c.data.prefetch = 0);
+    // More than any machine has, or than can be counted with.
+    check("data.workers", "from 1 to 1024", &|c| c.data.workers = 1_000_000);
+    check("run.accumulation", "from 1 to 65536", &|c| c.run.accumulation = usize::MAX);
+    check("run.epochs", "(0, 1000000]", &|c| c.run.epochs = 1e300);
     let validation = |c: &mut TrainConfig, spoil: fn(&mut ValidationOptions)| {
         spoil(c.data.validation.as_mut().unwrap());
     };
@@ -57,8 +61,8 @@ fn every_fault_is_named() {
         });
     }
     check("data.validation.every", "(0, 1)", &|c| validation(c, |v| v.every = Steps::Share(1.0)));
-    check("data.validation.max_new_tokens", "at least 1", &|c| validation(c, |v| v.max_new_tokens = 0));
-    check("data.validation.batch_size", "at least 1", &|c| validation(c, |v| v.batch_size = 0));
+    check("data.validation.max_new_tokens", "from 1 to", &|c| validation(c, |v| v.max_new_tokens = 0));
+    check("data.validation.batch_size", "from 1 to", &|c| validation(c, |v| v.batch_size = 0));
     check("train.feature_guide", "true, but model.feature_guide = false", &|c| {
         (c.model.feature_guide, c.train.feature_guide) = (false, Some(true));
     });
@@ -85,14 +89,14 @@ fn every_fault_is_named() {
         (c.optim.warmup_ratio, c.optim.warmup_steps) = (Some(0.1), Some(10));
     });
     check("optim.loss_scale", "(0, inf)", &|c| c.optim.loss_scale = LossScale::Fixed(0.0));
-    check("run.batch_size", "at least 1", &|c| c.run.batch_size = 0);
-    check("run.accumulation", "at least 1", &|c| c.run.accumulation = 0);
-    check("run.epochs", "(0, inf)", &|c| c.run.epochs = 0.0);
-    check("run.max_steps", "at least 1", &|c| c.run.max_steps = Some(0));
-    check("run.loss_chunk", "at least 1", &|c| c.run.loss_chunk = 0);
+    check("run.batch_size", "from 1 to", &|c| c.run.batch_size = 0);
+    check("run.accumulation", "from 1 to", &|c| c.run.accumulation = 0);
+    check("run.epochs", "(0, 1000000]", &|c| c.run.epochs = 0.0);
+    check("run.max_steps", "from 1 to", &|c| c.run.max_steps = Some(0));
+    check("run.loss_chunk", "from 1 to", &|c| c.run.loss_chunk = 0);
     check("run.save_steps", "(0, 1)", &|c| c.run.save_steps = Steps::Share(f64::NAN));
-    check("run.save_steps", "at least 1", &|c| c.run.save_steps = Steps::Count(0));
-    check("run.save_total_limit", "at least 1", &|c| c.run.save_total_limit = Some(0));
-    check("run.log_every", "at least 1", &|c| c.run.log_every = 0);
+    check("run.save_steps", "from 1 to", &|c| c.run.save_steps = Steps::Count(0));
+    check("run.save_total_limit", "from 1 to", &|c| c.run.save_total_limit = Some(0));
+    check("run.log_every", "from 1 to", &|c| c.run.log_every = 0);
     check("run.max_shard_bytes", "at least 1", &|c| c.run.max_shard_bytes = 0);
 }
