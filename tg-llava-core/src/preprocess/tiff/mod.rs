@@ -1,14 +1,16 @@
 //! TIFF: the kinds of pixels that the `image` crate refuses or rounds in another way than Pillow.
 //!
-//! Palettes, grey with alpha, grey of 2, 4 or 32 bits and CMYK are handled here, all others by the common
+//! Palettes, grey with alpha, grey of 2, 4 or 32 bits, CMYK and JPEG inside are handled here, all others by the common
 //! path.
+
+mod jpeg;
 
 use std::io::Cursor;
 
 use image::{ImageFormat, RgbImage, metadata::Orientation};
 use tiff::{
     ColorType, TiffError,
-    decoder::{Decoder, DecodingResult, Limits},
+    decoder::{ChunkType, Decoder, DecodingResult, Limits},
     tags::{ByteOrder, Tag},
 };
 
@@ -19,22 +21,55 @@ use super::{
 };
 
 /// Values of the tag `PhotometricInterpretation`.
-const BLACK_IS_ZERO: u16 = 1;
-const PALETTE: u16 = 3;
+mod colours {
+    pub const WHITE_IS_ZERO: u16 = 0;
+    pub const BLACK_IS_ZERO: u16 = 1;
+    pub const RGB: u16 = 2;
+    pub const PALETTE: u16 = 3;
+    pub const CMYK: u16 = 5;
+    pub const YCBCR: u16 = 6;
+}
+
+/// Value of the tag `PlanarConfiguration` for one colour after the other.
+const PLANAR: u16 = 2;
+
+/// Values of the tag `Compression` that are read.
+mod compression {
+    pub const NONE: u16 = 1;
+    pub const GROUP_4: u16 = 4;
+    pub const LZW: u16 = 5;
+    pub const JPEG: u16 = 7;
+    pub const DEFLATE: [u16; 2] = [8, 32_946];
+    pub const PACK_BITS: u16 = 32_773;
+}
 
 pub(super) fn decode(source: &Source<'_>) -> Result<RgbImage, ImageError> {
     let mut reader = open(source, source.bytes)?;
-    let colours = match reader.find_tag_unsigned::<u16>(Tag::PhotometricInterpretation) {
-        Ok(Some(PALETTE)) => return decode_palette(source, reader),
-        _ => reader.colortype().map_err(|error| convert(source, error))?,
+    let failed = |error| convert(source, error);
+    let photometric = reader.find_tag_unsigned::<u16>(Tag::PhotometricInterpretation).map_err(failed)?;
+    match reader.find_tag_unsigned::<u16>(Tag::Compression).map_err(failed)? {
+        Some(compression::JPEG) => return jpeg::decode(source, reader),
+        Some(number) if !is_read(number) => return Err(source.unsupported(compression_name(number))),
+        _ => {}
+    }
+    if reader.get_chunk_type() == ChunkType::Tile
+        && reader.find_tag_unsigned(Tag::PlanarConfiguration).map_err(failed)? == Some(PLANAR)
+    {
+        // The `tiff` crate fails where the last ones reach beyond the picture.
+        return Err(source.unsupported("tiles that hold one colour each"));
+    }
+    let kind = match photometric {
+        Some(colours::PALETTE) => return decode_palette(source, reader),
+        Some(number) if number > colours::CMYK => return Err(source.unsupported(colours_name(number))),
+        _ => reader.colortype().map_err(failed)?,
     };
-    match colours {
+    match kind {
         ColorType::Gray(2 | 4 | 32 | 64) | ColorType::CMYK(8) | ColorType::CMYKA(8) => {}
         ColorType::Multiband { num_samples: 2, bit_depth: 8 | 16 } => {}
         _ => return decode_general(source, ImageFormat::Tiff),
     }
     let samples = Samples::read(source, &mut reader)?;
-    let data = match colours {
+    let data = match kind {
         ColorType::Gray(bits @ (2 | 4)) => {
             let scale = u8::MAX / ((1 << bits) - 1);
             samples.unpack(source, bits)?.into_iter().flat_map(|value| [value * scale; 3]).collect()
@@ -49,7 +84,38 @@ pub(super) fn decode(source: &Source<'_>) -> Result<RgbImage, ImageError> {
         // As Pillow does: clipped, fractions cut off.
         _ => samples.pixels::<1>(source)?.flat_map(|[grey]| [grey.clamp(0.0, 255.0) as u8; 3]).collect(),
     };
-    finish(source, &mut reader, &samples, data)
+    finish(source, &mut reader, data)
+}
+
+fn is_read(number: u16) -> bool {
+    use compression::{DEFLATE, GROUP_4, LZW, NONE, PACK_BITS};
+    [NONE, GROUP_4, LZW, PACK_BITS].contains(&number) || DEFLATE.contains(&number)
+}
+
+fn compression_name(number: u16) -> String {
+    let name = match number {
+        2 => "CCITT Huffman",
+        3 => "CCITT Group 3",
+        6 => "old-style JPEG",
+        32_809 => "ThunderScan",
+        34_676 | 34_677 => "SGI LogLuv",
+        34_712 => "JPEG 2000",
+        34_887 => "LERC",
+        34_925 => "LZMA",
+        50_000 => "Zstandard",
+        50_001 => "WebP",
+        50_002 => "JPEG XL",
+        _ => return format!("compression {number}"),
+    };
+    format!("{name} compression")
+}
+
+fn colours_name(number: u16) -> String {
+    match number {
+        colours::YCBCR => "YCbCr colours that are not compressed as JPEG".into(),
+        8..=10 => "L*a*b* colours".into(),
+        _ => format!("colour model {number}"),
+    }
 }
 
 /// The `tiff` crate refuses palettes. The indices are laid out as grey is, so a copy that says grey gives
@@ -57,10 +123,12 @@ pub(super) fn decode(source: &Source<'_>) -> Result<RgbImage, ImageError> {
 fn decode_palette(source: &Source<'_>, mut reader: TiffReader<'_>) -> Result<RgbImage, ImageError> {
     let failed = |error| convert(source, error);
     let map = reader.get_tag_u16_vec(Tag::ColorMap).map_err(failed)?;
-    let bits = reader.find_tag_unsigned::<u8>(Tag::BitsPerSample).map_err(failed)?.unwrap_or(1);
-    if !matches!(bits, 1 | 2 | 4 | 8) {
-        return Err(source.unsupported(format!("a palette of {bits}-bit indices")));
-    }
+    let bits = reader.find_tag_unsigned_vec::<u8>(Tag::BitsPerSample).map_err(failed)?.unwrap_or(vec![1]);
+    // More than one sample is an index and its alpha.
+    let bits = match bits[..] {
+        [bits @ (1 | 2 | 4 | 8)] | [bits @ 8, ..] => bits,
+        _ => return Err(source.unsupported(format!("a palette of {bits:?}-bit indices"))),
+    };
     let as_grey = relabel_as_grey(source, &mut reader)?;
     let mut reader = open(source, &as_grey)?;
     let samples = Samples::read(source, &mut reader)?;
@@ -73,13 +141,14 @@ fn decode_palette(source: &Source<'_>, mut reader: TiffReader<'_>) -> Result<Rgb
     let data = indices.into_iter().flat_map(|index| {
         [0, 1, 2].map(|channel| map.get(channel * entries + usize::from(index)).copied().map_or(0, high_byte))
     });
-    finish(source, &mut reader, &samples, data.collect())
+    finish(source, &mut reader, data.collect())
 }
 
 fn relabel_as_grey(source: &Source<'_>, reader: &mut TiffReader<'_>) -> Result<Vec<u8>, ImageError> {
-    /// A classic TIFF directory: a count of two bytes, then entries of tag, type, count and value.
-    const ENTRY: usize = 12;
-    const VALUE: usize = 8;
+    // A directory is a count, then entries of tag, type, count and value: counts of two and four bytes and a value of
+    // four, or eight each in a BigTIFF.
+    let big = source.bytes[2..4].contains(&b'+');
+    let (counted, entry_bytes, value_at) = if big { (8, 20, 12) } else { (2, 12, 8) };
     let order = reader.byte_order();
     let number = |bytes: [u8; 2]| match order {
         ByteOrder::LittleEndian => u16::from_le_bytes(bytes),
@@ -87,19 +156,19 @@ fn relabel_as_grey(source: &Source<'_>, reader: &mut TiffReader<'_>) -> Result<V
     };
     let mut bytes = source.bytes.to_vec();
     let directory = reader.ifd_pointer().and_then(|pointer| usize::try_from(pointer.0).ok());
-    let entry = directory.map(|start| start.saturating_add(2)).and_then(|start| {
-        let entries = bytes.get(start..)?.chunks_exact(ENTRY);
+    let entry = directory.map(|start| start.saturating_add(counted)).and_then(|start| {
+        let entries = bytes.get(start..)?.chunks_exact(entry_bytes);
         let wanted = |entry: &[u8]| number([entry[0], entry[1]]) == Tag::PhotometricInterpretation.to_u16();
-        Some(start + ENTRY * entries.into_iter().position(wanted)?)
+        Some(start + entry_bytes * entries.into_iter().position(wanted)?)
     });
     let Some(entry) = entry else {
         return Err(source.corrupt("the directory names no PhotometricInterpretation"));
     };
     let value = match order {
-        ByteOrder::LittleEndian => BLACK_IS_ZERO.to_le_bytes(),
-        ByteOrder::BigEndian => BLACK_IS_ZERO.to_be_bytes(),
+        ByteOrder::LittleEndian => colours::BLACK_IS_ZERO.to_le_bytes(),
+        ByteOrder::BigEndian => colours::BLACK_IS_ZERO.to_be_bytes(),
     };
-    bytes[entry + VALUE..entry + VALUE + 2].copy_from_slice(&value);
+    bytes[entry + value_at..entry + value_at + 2].copy_from_slice(&value);
     Ok(bytes)
 }
 
@@ -116,15 +185,11 @@ fn open<'a>(source: &Source<'_>, bytes: &'a [u8]) -> Result<TiffReader<'a>, Imag
     Ok(reader.with_limits(limits))
 }
 
-fn finish(
-    source: &Source<'_>,
-    reader: &mut TiffReader<'_>,
-    samples: &Samples,
-    data: Vec<u8>,
-) -> Result<RgbImage, ImageError> {
+fn finish(source: &Source<'_>, reader: &mut TiffReader<'_>, data: Vec<u8>) -> Result<RgbImage, ImageError> {
+    let (width, height) = reader.dimensions().map_err(|error| convert(source, error))?;
     let turn =
         reader.find_tag_unsigned::<u8>(Tag::Orientation).ok().flatten().and_then(Orientation::from_exif);
-    let picture = source.rgb(samples.width, samples.height, data)?;
+    let picture = source.rgb(width, height, data)?;
     Ok(orient(picture, turn.unwrap_or(Orientation::NoTransforms)))
 }
 
