@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tg_llava_core::config::GuidePadding;
@@ -84,7 +84,8 @@ pub struct ChatArgs {
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// Picture to show, a file or an http(s) address; may be repeated
-    #[arg(long = "image", value_name = "PATH|URL", value_parser = PictureSource::parse)]
+    #[arg(long = "image", value_name = "PATH|URL",
+        value_parser = OsStringValueParser::new().try_map(PictureSource::parse))]
     pub images: Vec<PictureSource>,
     /// Folder of the plain decoder, where --model holds stage-1 files alone
     #[arg(long, value_name = "DIR")]

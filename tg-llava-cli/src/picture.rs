@@ -1,5 +1,6 @@
 //! Pictures from files and from the web.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,11 +28,13 @@ pub enum PictureSource {
 }
 
 impl PictureSource {
-    /// What the user typed: an address where it begins with `http://` or `https://`, else a path.
+    /// What the user typed: an address where it begins with `http://` or `https://`, else a path, which need not be
+    /// UTF-8.
     ///
     /// # Errors
     /// For an address of another kind.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(typed: impl AsRef<OsStr>) -> Result<Self, String> {
+        let Some(text) = typed.as_ref().to_str() else { return Ok(Self::File(typed.as_ref().into())) };
         match text.split_once("://") {
             Some((scheme, _)) if ["http", "https"].iter().any(|s| scheme.eq_ignore_ascii_case(s)) => {
                 Ok(Self::Web(text.into()))
