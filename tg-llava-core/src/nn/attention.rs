@@ -46,8 +46,7 @@ pub fn attention(
 
 /// `softmax(scores + bias)` over the keys.
 fn biased_softmax(scores: Tensor<4>, bias: Option<&Tensor<4>>) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    let scores = match super::cpu::softmax(scores, bias) {
+    let scores = match super::kernels::softmax(scores, bias) {
         Ok(weights) => return weights,
         Err(scores) => scores,
     };

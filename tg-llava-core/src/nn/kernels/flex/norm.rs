@@ -1,21 +1,21 @@
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 
-use super::{Home, PARALLEL, each_chunk, in_rows, reduce::dot, rows_of};
+use super::{PARALLEL, Wrapper, each_chunk, in_rows, reduce::dot, rows_of};
 
 /// Rows that one task computes.
 const ROWS: usize = 16;
 
 /// `x / sqrt(mean(x^2) + epsilon) * gamma` over the last axis.
 pub(crate) fn rms_norm<const D: usize>(x: &Tensor<D>, gamma: &Tensor<1>, epsilon: f32) -> Option<Tensor<D>> {
-    let home = Home::of(x)?;
+    let wrapper = Wrapper::of(x)?;
     let width = gamma.dims()[0];
     if width == 0 || x.dims()[D - 1] != width {
         return None;
     }
     let gamma = rows_of(gamma)?;
     let gamma: &[f32] = gamma.storage();
-    let source = in_rows(home.open(x.clone())?);
+    let source = in_rows(wrapper.strip(x.clone())?);
     let source_values: &[f32] = source.storage();
     let mut values = vec![0.0f32; source_values.len()];
     let arch = pulp::Arch::new();
@@ -28,7 +28,7 @@ pub(crate) fn rms_norm<const D: usize>(x: &Tensor<D>, gamma: &Tensor<1>, epsilon
     };
     let worth_it = values.len() > PARALLEL;
     each_chunk(&mut values, ROWS * width, worth_it, task);
-    Some(home.close(super::tensor(values, x.dims())))
+    Some(wrapper.wrap(super::tensor(values, x.dims())))
 }
 
 struct NormRow<'a> {

@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 
-use super::{Home, PARALLEL, each_chunk, in_rows, reduce::dot, rows_of};
+use super::{PARALLEL, Wrapper, each_chunk, in_rows, reduce::dot, rows_of};
 
 /// Most rows of `x` for which reading the matrix is the work. Beyond, a product in blocks is better.
 const MOST_ROWS: usize = 4;
@@ -23,8 +23,8 @@ pub(crate) fn matvec<const D: usize>(
     if rows == 0 || rows > MOST_ROWS || d_input == 0 || d_output == 0 || shape[D - 1] != d_input {
         return None;
     }
-    let home = Home::of(x)?;
-    let weight = Home::of(weight)?.open(weight.clone())?;
+    let wrapper = Wrapper::of(x)?;
+    let weight = Wrapper::of(weight)?.strip(weight.clone())?;
     let strides = weight.layout().strides();
     if strides[0] != 1 || strides[1] != d_input as isize {
         return None;
@@ -36,7 +36,7 @@ pub(crate) fn matvec<const D: usize>(
         None => None,
     };
     let bias: Option<&[f32]> = bias.as_ref().map(|bias| bias.storage());
-    let x = in_rows(home.open(x.clone())?);
+    let x = in_rows(wrapper.strip(x.clone())?);
     let x: &[f32] = x.storage();
 
     // One column of the output after the other, so that each task owns a stretch of it.
@@ -53,7 +53,7 @@ pub(crate) fn matvec<const D: usize>(
         _ => (0..rows * d_output).map(|i| columns[i % d_output * rows + i / d_output]).collect(),
     };
     shape[D - 1] = d_output;
-    Some(home.close(super::tensor(values, shape)))
+    Some(wrapper.wrap(super::tensor(values, shape)))
 }
 
 /// Columns `first..` of the output, one after the other.

@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 
-use super::{Home, PARALLEL, each_chunk, exp::exp, in_rows, rows_of};
+use super::{PARALLEL, Wrapper, each_chunk, exp::exp, in_rows, rows_of};
 
 /// Values that one task computes.
 const CHUNK: usize = 1 << 14;
@@ -23,12 +23,12 @@ pub(crate) fn silu_gate<const D: usize>(x: &Tensor<D>, up: &Tensor<D>) -> Option
 
 /// `x * sigmoid(steepness x) [* factor]`.
 fn gate<const D: usize>(x: &Tensor<D>, factor: Option<&Tensor<D>>, steepness: f32) -> Option<Tensor<D>> {
-    let home = Home::of(x)?;
+    let wrapper = Wrapper::of(x)?;
     let factor = match factor {
         Some(factor) => Some(rows_of(factor)?),
         None => None,
     };
-    let source = in_rows(home.open(x.clone())?);
+    let source = in_rows(wrapper.strip(x.clone())?);
     let source_values: &[f32] = source.storage();
     let factors: Option<&[f32]> = factor.as_ref().map(|factor| factor.storage());
     let mut values = vec![0.0f32; source_values.len()];
@@ -41,7 +41,7 @@ fn gate<const D: usize>(x: &Tensor<D>, factor: Option<&Tensor<D>>, steepness: f3
     };
     let worth_it = values.len() > PARALLEL;
     each_chunk(&mut values, CHUNK, worth_it, task);
-    Some(home.close(super::tensor(values, x.dims())))
+    Some(wrapper.wrap(super::tensor(values, x.dims())))
 }
 
 struct Gate<'a> {

@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 
-use super::{Home, PARALLEL, each_chunk, in_rows, rows_of};
+use super::{PARALLEL, Wrapper, each_chunk, in_rows, rows_of};
 
 /// `x * cos + rotate_half(x) * sin`, read from any view of rows and written in order.
 ///
@@ -8,12 +8,12 @@ use super::{Home, PARALLEL, each_chunk, in_rows, rows_of};
 /// - x: `[batch, num_heads, len, head_dim]`, output the same
 /// - cos, sin: `[batch or 1, 1, len, head_dim]`
 pub(crate) fn rotate(x: &Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Option<Tensor<4>> {
-    let home = Home::of(x)?;
+    let wrapper = Wrapper::of(x)?;
     let [batch, heads, len, width] = x.dims();
     let tables_per_sample = cos.dims()[0] > 1;
     let [cos, sin] = [rows_of(cos)?, rows_of(sin)?];
     let (cos, sin): (&[f32], &[f32]) = (cos.storage(), sin.storage());
-    let mut source = home.open(x.clone())?;
+    let mut source = wrapper.strip(x.clone())?;
     if source.layout().strides()[3] != 1 || source.layout().strides().iter().any(|&stride| stride < 0) {
         source = in_rows(source);
     }
@@ -36,7 +36,7 @@ pub(crate) fn rotate(x: &Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Option<
     };
     let worth_it = values.len() > PARALLEL;
     each_chunk(&mut values, len * width, worth_it, task);
-    Some(home.close(super::tensor(values, [batch, heads, len, width])))
+    Some(wrapper.wrap(super::tensor(values, [batch, heads, len, width])))
 }
 
 fn rotate_row(out: &mut [f32], row: &[f32], cos: &[f32], sin: &[f32]) {

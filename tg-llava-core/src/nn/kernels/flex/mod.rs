@@ -1,7 +1,4 @@
-//! What the CPU backend (flex) computes in one pass over memory instead of several.
-//!
-//! Each function answers `None` where it does not apply: another backend, another dtype, or a tensor that gradients
-//! are recorded for. The caller then writes the same out in Burn's operations, which is also what defines it.
+//! Kernels of the CPU backend (flex), for f32.
 
 mod activation;
 mod exp;
@@ -16,50 +13,50 @@ use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-pub(super) use activation::{quick_gelu, silu, silu_gate};
-pub(super) use matvec::matvec;
-pub(super) use norm::rms_norm;
-pub(super) use rotary::rotate;
-pub(super) use softmax::softmax;
+pub(in crate::nn) use activation::{quick_gelu, silu, silu_gate};
+pub(in crate::nn) use matvec::matvec;
+pub(in crate::nn) use norm::rms_norm;
+pub(in crate::nn) use rotary::rotate;
+pub(in crate::nn) use softmax::softmax;
 
 /// Values below which a second thread costs more than it brings.
 const PARALLEL: usize = 1 << 15;
 
-/// How a tensor came, which is how the result goes back.
+/// What is around a tensor of the backend, and goes around the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Home {
-    /// A device that records no gradients.
+enum Wrapper {
+    /// Nothing: the device records no gradients.
     Plain,
-    /// A device that records gradients, though none for this tensor.
-    Recording,
+    /// That of a device that records gradients, though none for this tensor.
+    Autodiff,
 }
 
-impl Home {
-    /// Where `tensor` lives; `None` where these functions do not apply to it.
+impl Wrapper {
+    /// What is around `tensor`; `None` where these functions do not apply to it.
     fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
         if tensor.dtype() != DType::F32 {
             return None;
         }
         if tensor.device().is_autodiff() {
             let inner = tensor.clone().try_into_primitive::<Autodiff<Flex>>().ok()?;
-            (!inner.is_tracked()).then_some(Self::Recording)
+            (!inner.is_tracked()).then_some(Self::Autodiff)
         } else {
             tensor.clone().try_into_primitive::<Flex>().ok().map(|_| Self::Plain)
         }
     }
 
     /// The backend's own tensor, whatever its layout.
-    fn open<const D: usize>(self, tensor: Tensor<D>) -> Option<FlexTensor> {
+    fn strip<const D: usize>(self, tensor: Tensor<D>) -> Option<FlexTensor> {
         match self {
             Self::Plain => tensor.try_into_primitive::<Flex>().ok(),
-            Self::Recording => Some(tensor.try_into_primitive::<Autodiff<Flex>>().ok()?.into_primitive()),
+            Self::Autodiff => Some(tensor.try_into_primitive::<Autodiff<Flex>>().ok()?.into_primitive()),
         }
     }
 
-    fn close<const D: usize>(self, tensor: FlexTensor) -> Tensor<D> {
+    fn wrap<const D: usize>(self, tensor: FlexTensor) -> Tensor<D> {
         match self {
             Self::Plain => Tensor::from_primitive::<Flex>(tensor),
-            Self::Recording => {
+            Self::Autodiff => {
                 Tensor::from_primitive::<Autodiff<Flex>>(FloatTensor::<Autodiff<Flex>>::new(tensor))
             }
         }
@@ -68,7 +65,7 @@ impl Home {
 
 /// The values of `tensor` in a row; `None` where these functions do not apply to it.
 fn rows_of<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
-    Some(in_rows(Home::of(tensor)?.open(tensor.clone())?))
+    Some(in_rows(Wrapper::of(tensor)?.strip(tensor.clone())?))
 }
 
 /// Runs `task` on the number and the values of each chunk, in all threads where `worth_it`.

@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 
-use super::{Home, PARALLEL, each_chunk, exp::exp, in_rows, reduce, rows_of};
+use super::{PARALLEL, Wrapper, each_chunk, exp::exp, in_rows, reduce, rows_of};
 
 /// Rows that one task computes.
 const ROWS: usize = 16;
@@ -19,8 +19,8 @@ const HIDDEN: f32 = -1e29;
 pub(crate) fn softmax(scores: Tensor<4>, bias: Option<&Tensor<4>>) -> Result<Tensor<4>, Tensor<4>> {
     let [_, heads, query_len, key_len] = scores.dims();
     let opened_bias = bias.map(rows_of);
-    let (Some(home), false, false) =
-        (Home::of(&scores), matches!(opened_bias, Some(None)), scores.shape().num_elements() == 0)
+    let (Some(wrapper), false, false) =
+        (Wrapper::of(&scores), matches!(opened_bias, Some(None)), scores.shape().num_elements() == 0)
     else {
         return Err(scores);
     };
@@ -36,7 +36,7 @@ pub(crate) fn softmax(scores: Tensor<4>, bias: Option<&Tensor<4>>) -> Result<Ten
         Some(&tensor.storage::<f32>()[start..start + key_len])
     };
     // The scores are nobody else's, so they are overwritten.
-    let Some(mut opened) = home.open(scores.clone()).map(in_rows) else { return Err(scores) };
+    let Some(mut opened) = wrapper.strip(scores.clone()).map(in_rows) else { return Err(scores) };
     drop(scores);
     let values: &mut [f32] = opened.storage_mut();
     let arch = pulp::Arch::new();
@@ -48,7 +48,7 @@ pub(crate) fn softmax(scores: Tensor<4>, bias: Option<&Tensor<4>>) -> Result<Ten
     };
     let worth_it = values.len() > PARALLEL;
     each_chunk(values, ROWS * key_len, worth_it, task);
-    Ok(home.close(opened))
+    Ok(wrapper.wrap(opened))
 }
 
 struct SoftmaxRow<'a> {
