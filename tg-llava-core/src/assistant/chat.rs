@@ -4,8 +4,9 @@ use super::Assistant;
 use crate::conversation::{Conversation, Template, Turn, guide_text};
 use crate::error::{Error, Result};
 use crate::generate::{Answer, Decoding, GenerateOptions};
+use crate::llm::splice;
 use crate::model::{GuideTexts, ImageBatch, VisionFeatures};
-use crate::multimodal::{MultimodalError, SplicePlan, SpliceRow, SpliceSettings, splice};
+use crate::multimodal::{MultimodalError, SplicePlan, SpliceRow, SpliceSettings};
 use crate::preprocess::RgbImage;
 use crate::tokenizer::{GuideCut, IMAGE_TAG};
 

@@ -3,7 +3,9 @@
 mod attention;
 mod block;
 mod decoder;
+mod splice;
 
 pub use attention::DecoderAttention;
 pub use block::DecoderLayer;
 pub use decoder::{DecoderContext, Llm, TokenBatch};
+pub use splice::splice;

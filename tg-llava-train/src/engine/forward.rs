@@ -2,9 +2,9 @@
 
 use burn::tensor::Tensor;
 use tg_llava_core::Result;
-use tg_llava_core::llm::TokenBatch;
+use tg_llava_core::llm::{TokenBatch, splice};
 use tg_llava_core::model::{GuideTexts, ImageBatch, ModelBatch, TgLlava};
-use tg_llava_core::multimodal::{SplicePlan, splice};
+use tg_llava_core::multimodal::SplicePlan;
 
 use super::parts::TrainedParts;
 use super::tape::{Tape, Var};

@@ -2,9 +2,9 @@
 
 use anyhow::Context;
 use tg_llava_core::config::PaddingSide;
-use tg_llava_core::llm::TokenBatch;
+use tg_llava_core::llm::{TokenBatch, splice};
 use tg_llava_core::model::TgLlava;
-use tg_llava_core::multimodal::{SplicePlan, SpliceSettings, splice};
+use tg_llava_core::multimodal::{SplicePlan, SpliceSettings};
 use tg_llava_core::nn::{LossTargets, cross_entropy};
 
 use super::inputs::Inputs;

@@ -1,7 +1,7 @@
 use burn::tensor::{Tensor, TensorData};
 
-use super::{SplicePlan, TokenSource};
-use crate::llm::Llm;
+use super::Llm;
+use crate::multimodal::{SplicePlan, TokenSource};
 
 /// The decoder's inputs that `plan` describes: one gather from a table of text vectors, picture tokens and
 /// a zero vector.
