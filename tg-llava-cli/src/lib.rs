@@ -14,6 +14,7 @@ pub mod interrupt;
 pub mod memory;
 pub mod parity;
 pub mod picture;
+pub mod prepare;
 pub mod progress;
 
 use std::process::ExitCode;

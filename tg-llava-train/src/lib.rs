@@ -8,7 +8,6 @@ pub mod data;
 pub mod engine;
 pub mod log;
 pub mod optim;
-pub mod prepare;
 pub mod run;
 pub mod schedule;
 pub mod start;

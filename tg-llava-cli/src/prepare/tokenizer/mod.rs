@@ -14,8 +14,8 @@ use tg_llava_core::conversation::Template;
 
 use super::output::OutputFolder;
 use super::{Existing, PrepareError};
-use crate::data::{LlavaDataset, OnBadSample};
 use corpus::Corpus;
+use tg_llava_train::data::{LlavaDataset, OnBadSample};
 
 pub use decoder::least_vocabulary as least_decoder_vocabulary;
 pub use guide::least_vocabulary as least_guide_vocabulary;

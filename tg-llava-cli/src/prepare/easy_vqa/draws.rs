@@ -7,7 +7,7 @@ const WARM_UP: usize = 64;
 
 /// A stream of random numbers, a function of what it is for.
 ///
-/// xoshiro256++ with a fixed use of its output, as in [`Permutations`](crate::data::Permutations): what is
+/// xoshiro256++ with a fixed use of its output, as in [`Permutations`](tg_llava_train::data::Permutations): what is
 /// written may not change with a version of a library.
 #[derive(Debug)]
 pub(super) struct Draws {

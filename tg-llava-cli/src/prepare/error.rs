@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tg_llava_core::conversation::ConversationError;
 
-use crate::data::DataError;
+use tg_llava_train::data::DataError;
 
 /// Why data could not be prepared.
 #[derive(Debug, thiserror::Error)]

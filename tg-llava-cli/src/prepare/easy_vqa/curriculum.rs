@@ -6,8 +6,8 @@ use super::draws::Draws;
 use super::options::Copies;
 use super::questions::{Picture, Question, conversation};
 use super::variants::variant_name;
-use crate::data::Permutations;
 use crate::prepare::llava::LlavaSample;
+use tg_llava_train::data::Permutations;
 
 /// The most questions of a sample in the last stage.
 const MOST_QUESTIONS: usize = 4;

@@ -10,8 +10,8 @@ use tg_llava_core::conversation::Turn;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 use super::*;
-use crate::data::{LlavaDataset, OnBadSample};
 use crate::prepare::Existing;
+use tg_llava_train::data::{LlavaDataset, OnBadSample};
 
 const TRAIN: &str = r#"[["what shape?", "circle", 12], ["is it red?", "no", 12], ["is it blue?", "yes", 12],
     ["what color?", "red", 3]]"#;

@@ -5,8 +5,8 @@ use tg_llava_core::conversation::{
 };
 
 use super::Texts;
-use crate::data::{LlavaDataset, Sample};
 use crate::prepare::PrepareError;
+use tg_llava_train::data::{LlavaDataset, Sample};
 
 /// Training data and the layout of their conversations.
 pub(super) struct Corpus<'a> {
@@ -86,7 +86,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::data::OnBadSample;
+    use tg_llava_train::data::OnBadSample;
 
     const GOOD: &str = r#"{"id": "a", "image": "a.png", "conversations": [
         {"from": "human", "value": "What? <image>"}, {"from": "gpt", "value": "red"},
