@@ -1,6 +1,6 @@
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, assert_shape};
 
 use super::Perceiver;
 use crate::config::DetailPerceiverConfig;
@@ -86,6 +86,7 @@ impl DetailPerceiver {
     /// - output: `[batch, num_latents, llm_hidden]`
     pub fn forward(&self, crops: Tensor<3>, text: Tensor<3>, text_mask: &[Vec<bool>]) -> Tensor<3> {
         let batch = crops.dims()[0];
+        assert_shape!(text, [batch, _, _]);
         let crops = self.embed_crops(crops);
         let text = self.resize_linear.forward(text);
         let bias = self.text_bias(text_mask);

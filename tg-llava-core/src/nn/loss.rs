@@ -1,4 +1,4 @@
-use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax, assert_shape};
 
 use super::cast_to;
 
@@ -84,6 +84,7 @@ impl LossTargets {
 pub fn cross_entropy(logits: Tensor<2>, targets: &LossTargets) -> Tensor<1> {
     let device = logits.device();
     let count = targets.tokens.len();
+    assert_shape!(logits, [count, _]);
     let tokens = int_tensor(targets.tokens.clone(), &device).reshape([count, 1]);
     log_softmax(cast_to(logits, DType::F32), 1).gather(1, tokens).mean().neg()
 }

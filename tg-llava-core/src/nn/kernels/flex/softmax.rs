@@ -1,3 +1,5 @@
+use std::ops::ControlFlow;
+
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 
@@ -9,20 +11,19 @@ const ROWS: usize = 16;
 /// A bias at or below this hides its key whatever the score.
 const HIDDEN: f32 = -1e29;
 
-/// `softmax(scores + bias)` over the keys, or the scores back. Keys that a row does not see at its end, as with a causal bias,
+/// `softmax(scores + bias)` over the keys, or the scores back to go on with. Keys that a row does not see at its end, as with a causal bias,
 /// cost nothing.
 ///
 /// # Shapes
 /// - scores: `[batch, num_heads, query_len, key_len]`, output the same
 /// - bias: `[batch or 1, 1, query_len or 1, key_len]`
-#[expect(clippy::result_large_err, reason = "an error here is the scores, handed back unharmed")]
-pub(crate) fn softmax(scores: Tensor<4>, bias: Option<&Tensor<4>>) -> Result<Tensor<4>, Tensor<4>> {
+pub(crate) fn softmax(scores: Tensor<4>, bias: Option<&Tensor<4>>) -> ControlFlow<Tensor<4>, Tensor<4>> {
     let [_, heads, query_len, key_len] = scores.dims();
     let opened_bias = bias.map(rows_of);
     let (Some(wrapper), false, false) =
         (Wrapper::of(&scores), matches!(opened_bias, Some(None)), scores.shape().num_elements() == 0)
     else {
-        return Err(scores);
+        return ControlFlow::Continue(scores);
     };
     let bias = opened_bias.flatten().zip(bias.map(Tensor::dims)).map(|(opened, dims)| {
         let [samples, _, queries, _]: [usize; 4] = dims;
@@ -36,7 +37,9 @@ pub(crate) fn softmax(scores: Tensor<4>, bias: Option<&Tensor<4>>) -> Result<Ten
         Some(&tensor.storage::<f32>()[start..start + key_len])
     };
     // The scores are nobody else's, so they are overwritten.
-    let Some(mut opened) = wrapper.strip(scores.clone()).map(in_rows) else { return Err(scores) };
+    let Some(mut opened) = wrapper.strip(scores.clone()).map(in_rows) else {
+        return ControlFlow::Continue(scores);
+    };
     drop(scores);
     let values: &mut [f32] = opened.storage_mut();
     let arch = pulp::Arch::new();
@@ -48,7 +51,7 @@ pub(crate) fn softmax(scores: Tensor<4>, bias: Option<&Tensor<4>>) -> Result<Ten
     };
     let worth_it = values.len() > PARALLEL;
     each_chunk(values, ROWS * key_len, worth_it, task);
-    Ok(wrapper.wrap(opened))
+    ControlFlow::Break(wrapper.wrap(opened))
 }
 
 struct SoftmaxRow<'a> {
@@ -104,7 +107,7 @@ mod tests {
             let padded = key_padding_bias(&mask, &device);
             for bias in [None, Some(causal.clone()), Some(padded.clone()), Some(causal + padded)] {
                 let biased = bias.clone().map_or(scores.clone(), |bias| scores.clone() + bias);
-                let fused = softmax(scores.clone(), bias.as_ref()).expect("flex in f32");
+                let fused = softmax(scores.clone(), bias.as_ref()).break_value().expect("flex in f32");
                 close(&fused, &activation::softmax(biased, 3));
             }
         }
@@ -114,7 +117,7 @@ mod tests {
     fn a_row_that_sees_nothing_stays_finite() {
         let scores = random([1, 1, 1, 4], 1);
         let bias = key_padding_bias(&[vec![false; 4]], &scores.device());
-        let fused = softmax(scores, Some(&bias)).expect("flex in f32");
+        let fused = softmax(scores, Some(&bias)).break_value().expect("flex in f32");
         assert_eq!(fused.into_data().try_to_vec::<f32>().expect("f32"), [0.25; 4]);
     }
 }
