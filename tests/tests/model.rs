@@ -6,7 +6,8 @@ use tg_llava_core::config::{GuidePadding, tiny};
 use tg_llava_core::conversation::GuideTurn;
 use tg_llava_core::generate::{GenerateOptions, Sampling};
 use tg_llava_core::model::{GuideTexts, ImageBatch, ModelBatch, TgLlava};
-use tg_llava_core::multimodal::{IMAGE_TOKEN_INDEX, MultimodalError, SpliceRow};
+use tg_llava_core::multimodal::{IMAGE_TOKEN_INDEX, SpliceRow};
+use tg_llava_core::nn::LossError;
 use tg_llava_core::pass::{Site, Trace};
 use tg_llava_core::preprocess::{DecodeOptions, DetailSource, PreparedImage, decode_file};
 use tg_llava_core::weights::{LoadOptions, load_model};
@@ -182,7 +183,7 @@ fn a_batch_without_labels_is_an_error() {
     let mut input = batch(vec![row(&[1, 2], &[])], 0, &device);
     input.rows[0].labels = Some(vec![-100, -100]);
     let error = model.loss(&input).unwrap_err();
-    assert!(matches!(error, tg_llava_core::Error::Multimodal(MultimodalError::NoLabels { rows: 1 })));
+    assert!(matches!(error, tg_llava_core::Error::Loss(LossError::NoLabels { rows: 1 })));
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod interrupt;
 pub mod memory;
 pub mod parity;
 pub mod picture;
+pub mod prepare;
 pub mod progress;
 
 use std::process::ExitCode;

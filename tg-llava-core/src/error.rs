@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    conversation::ConversationError, multimodal::MultimodalError, preprocess::ImageError,
+    conversation::ConversationError, multimodal::MultimodalError, nn::LossError, preprocess::ImageError,
     tokenizer::TokenizerError, weights::WeightsError,
 };
 
@@ -51,6 +51,9 @@ pub enum Error {
     /// A batch whose text and pictures do not fit together.
     #[error(transparent)]
     Multimodal(#[from] MultimodalError),
+    /// Labels that give no loss.
+    #[error(transparent)]
+    Loss(#[from] LossError),
 }
 
 impl Error {

@@ -41,3 +41,39 @@ impl Projector {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+
+    fn features(device: &Device) -> Tensor<3> {
+        device.seed(1);
+        Tensor::random([2, 5, 8], Distribution::Normal(0.0, 1.0), device)
+    }
+
+    #[test]
+    fn no_layers_are_the_identity() {
+        let device = Device::flex();
+        let projector = ProjectorConfig::Identity.init(8, 8, &device);
+        let x = features(&device);
+        projector.forward(x.clone()).into_data().assert_eq(&x.into_data(), true);
+    }
+
+    #[test]
+    fn the_width_changes_and_one_layer_is_linear() {
+        let device = Device::flex();
+        let x = features(&device);
+        let curved = |config: ProjectorConfig| {
+            let projector = config.init(8, 12, &device);
+            let y = projector.forward(x.clone());
+            assert_eq!(y.dims(), [2, 5, 12]);
+            let doubled = projector.forward(x.clone() * 2.0);
+            (doubled - y * 2.0).abs().max().into_scalar::<f32>()
+        };
+        assert!(curved(ProjectorConfig::Linear) < 1e-6);
+        assert!(curved(ProjectorConfig::MlpGelu(2)) > 1e-6);
+        assert_eq!(ProjectorConfig::MlpGelu(3).init(8, 12, &device).layers.len(), 3);
+    }
+}

@@ -9,7 +9,6 @@ pub mod engine;
 pub mod learner;
 pub mod log;
 pub mod optim;
-pub mod prepare;
 pub mod run;
 pub mod schedule;
 pub mod start;

@@ -1,6 +1,6 @@
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, assert_shape};
 
 use super::Perceiver;
 use crate::config::DetailPerceiverConfig;
@@ -86,6 +86,7 @@ impl DetailPerceiver {
     /// - text: `[batch, text_len, text_hidden]`, hidden where `text_mask` is false
     /// - output: `[batch, num_latents, llm_hidden]`
     pub fn forward(&self, crops: Tensor<3>, text: Tensor<3>, text_mask: &[Vec<bool>]) -> Tensor<3> {
+        assert_shape!(text, [crops.dims()[0], _, _]);
         self.walk(&mut Eager, crops, text, text_mask)
     }
 
@@ -113,5 +114,58 @@ impl DetailPerceiver {
         let norm = &self.perceiver.norm;
         let latents = pass.run_one(Site::DetailNorm, &[latents], |x| rms_norm(norm, x[0].clone()));
         pass.run_one(Site::DetailTokens, &[latents], |x| self.proj.forward(x[0].clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Distribution, Tolerance};
+
+    use super::*;
+    use crate::config::tiny;
+
+    fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+        Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+    }
+
+    fn perceiver() -> DetailPerceiver {
+        let config = tiny(64).multimodal.and_then(|mm| mm.detail).expect("has a perceiver");
+        assert_eq!((config.num_positions, config.hidden_size, config.text_hidden_size), (16, 16, 16));
+        Device::flex().seed(1);
+        config.init(&Device::flex())
+    }
+
+    #[test]
+    fn a_picture_becomes_as_many_tokens_as_there_are_latents() {
+        let tokens =
+            perceiver().forward(random([2, 16, 16]), random([2, 3, 16]), &[vec![true; 3], vec![true; 3]]);
+        assert_eq!(tokens.dims(), [2, 4, 32]);
+    }
+
+    #[test]
+    fn hidden_text_does_not_matter_and_seen_text_does() {
+        let perceiver = perceiver();
+        let (crops, text) = (random([1, 16, 16]), random([1, 3, 16]));
+        let other_end = Tensor::cat(vec![text.clone().narrow(1, 0, 2), random([1, 1, 16])], 1);
+        let tokens = |text: &Tensor<3>, mask: [bool; 3]| {
+            perceiver.forward(crops.clone(), text.clone(), &[mask.to_vec()])
+        };
+        let masked = [true, true, false];
+        let hidden = tokens(&text, masked);
+        hidden.clone().into_data().assert_eq(&tokens(&other_end, masked).into_data(), true);
+        let cut = perceiver.forward(crops.clone(), text.clone().narrow(1, 0, 2), &[vec![true; 2]]);
+        hidden.into_data().assert_approx_eq::<f32>(&cut.into_data(), Tolerance::absolute(1e-6));
+        let difference = tokens(&text, [true; 3]) - tokens(&other_end, [true; 3]);
+        assert!(difference.abs().max().into_scalar::<f32>() > 0.0);
+    }
+
+    #[test]
+    fn crops_and_their_order_matter() {
+        let perceiver = perceiver();
+        let (crops, text) = (random([1, 16, 16]), random([1, 2, 16]));
+        let tokens = |crops: Tensor<3>| perceiver.forward(crops, text.clone(), &[vec![true; 2]]);
+        let turned = Tensor::cat(vec![crops.clone().narrow(1, 4, 12), crops.clone().narrow(1, 0, 4)], 1);
+        let difference = (tokens(crops) - tokens(turned)).abs().max();
+        assert!(difference.into_scalar::<f32>() > 0.0);
     }
 }

@@ -79,3 +79,41 @@ impl FeatureGuide {
         queries.expand([batch, count, width])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::config::tiny;
+
+    fn guide() -> (FeatureGuide, Tensor<2>) {
+        let config = tiny(64).multimodal.and_then(|mm| mm.guide).expect("has a guide");
+        let device = Device::flex();
+        device.seed(1);
+        let pooled = Tensor::random([2, config.text_hidden_size], Distribution::Normal(0.0, 1.0), &device);
+        (config.init(&device), pooled)
+    }
+
+    #[test]
+    fn an_untrained_guide_changes_nothing() {
+        let (guide, pooled) = guide();
+        let mask = guide.forward(pooled);
+        // One vector for each of the four vision tokens.
+        assert_eq!(mask.dims(), [2, 4, 16]);
+        mask.clone().into_data().assert_eq(&mask.zeros_like().into_data(), true);
+    }
+
+    #[test]
+    fn the_text_reaches_the_mask_once_the_last_layer_is_not_zero() {
+        let (mut guide, pooled) = guide();
+        guide.zero_layer = LinearConfig::new(16, 16).init(&pooled.device());
+        let mask = guide.forward(pooled.clone());
+        let other = guide.forward(pooled.clone() * -1.0);
+        assert!((mask.clone() - other).abs().max().into_scalar::<f32>() > 1e-6);
+        // Each text guides its own sample alone.
+        let alone = guide.forward(pooled.narrow(0, 1, 1));
+        let tolerance = burn::tensor::Tolerance::absolute(1e-5);
+        mask.narrow(0, 1, 1).into_data().assert_approx_eq::<f32>(&alone.into_data(), tolerance);
+    }
+}

@@ -5,9 +5,11 @@ mod block;
 #[cfg(test)]
 mod cache_tests;
 mod decoder;
+mod splice;
 mod vocab;
 mod walk;
 
 pub use attention::DecoderAttention;
 pub use block::DecoderLayer;
 pub use decoder::{DecoderContext, Llm, TokenBatch};
+pub use splice::splice;

@@ -5,8 +5,8 @@ use super::{ForwardOutput, ModelBatch};
 use crate::config::{ModelConfig, MultimodalConfig};
 use crate::error::Result;
 use crate::guide::{DetailPerceiver, FeatureGuide};
-use crate::llm::{Llm, TokenBatch};
-use crate::multimodal::{MultimodalError, SplicePlan, SpliceSettings, splice};
+use crate::llm::{Llm, TokenBatch, splice};
+use crate::multimodal::{MultimodalError, SplicePlan, SpliceSettings};
 use crate::nn::{LossTargets, cross_entropy, rms_norm};
 use crate::pass::{Eager, Pass, Site};
 use crate::projector::Projector;
@@ -164,7 +164,7 @@ impl TgLlava {
     /// Mean cross-entropy over the supervised tokens of a batch, `[1]` in f32.
     ///
     /// # Errors
-    /// As [`TgLlava::forward`], and [`MultimodalError::NoLabels`] where nothing is supervised.
+    /// As [`TgLlava::forward`], and [`LossError::NoLabels`](crate::nn::LossError::NoLabels) where nothing is supervised.
     pub fn loss(&self, batch: &ModelBatch) -> Result<Tensor<1>> {
         let output = self.forward(batch)?;
         let targets = LossTargets::new(&output.plan.labels, self.config.llm.vocab_size)?;

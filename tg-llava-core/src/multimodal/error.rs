@@ -36,22 +36,6 @@ pub enum MultimodalError {
         /// Size of the vocabulary.
         vocab_size: usize,
     },
-    /// A label that the decoder cannot predict.
-    #[error("row {row}: label {label} is outside the vocabulary of {vocab_size}")]
-    LabelOutOfRange {
-        /// Row of the batch.
-        row: usize,
-        /// The label.
-        label: i64,
-        /// Size of the vocabulary.
-        vocab_size: usize,
-    },
-    /// Nothing to learn from: the mean over no label is not a number.
-    #[error("none of the {rows} row(s) has a supervised label, so there is no loss; was the answer cut off?")]
-    NoLabels {
-        /// Rows of the batch.
-        rows: usize,
-    },
     /// A row without any token.
     #[error("row {row} is empty; a prompt needs at least one token")]
     EmptyRow {

@@ -3,6 +3,7 @@ use burn::tensor::{
     activation::{gelu, gelu_approximate, relu, sigmoid, silu},
 };
 
+use super::kernels;
 use crate::error::{Error, Result};
 
 /// Activation functions that the supported checkpoints name in `hidden_act`.
@@ -51,8 +52,12 @@ impl Activation {
 
     /// Applies the function to every element.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        #[cfg(feature = "flex")]
-        if let Some(y) = self.fused(&x) {
+        let fused = match self {
+            Self::QuickGelu => kernels::quick_gelu(&x),
+            Self::Silu => kernels::silu(&x),
+            _ => None,
+        };
+        if let Some(y) = fused {
             return y;
         }
         match self {
@@ -61,15 +66,6 @@ impl Activation {
             Self::GeluTanh => gelu_approximate(x),
             Self::Silu => silu(x),
             Self::Relu => relu(x),
-        }
-    }
-
-    #[cfg(feature = "flex")]
-    fn fused<const D: usize>(self, x: &Tensor<D>) -> Option<Tensor<D>> {
-        match self {
-            Self::QuickGelu => super::cpu::quick_gelu(x),
-            Self::Silu => super::cpu::silu(x),
-            _ => None,
         }
     }
 }

@@ -1,5 +1,7 @@
+use std::ops::ControlFlow;
+
 use burn::nn::Dropout;
-use burn::tensor::{DType, Tensor, activation::softmax};
+use burn::tensor::{DType, Tensor, activation::softmax, assert_shape};
 
 use super::cast_to;
 
@@ -15,7 +17,8 @@ use super::cast_to;
 /// - output: `[batch, num_heads, query_len, head_dim]`
 ///
 /// # Panics
-/// Where `num_heads` is no multiple of `num_kv_heads`: a programmer's error (configs are checked).
+/// Where `num_heads` is no multiple of `num_kv_heads` or shapes differ from these: a programmer's error (configs are
+/// checked).
 pub fn attention(
     query: Tensor<4>,
     key: Tensor<4>,
@@ -25,6 +28,8 @@ pub fn attention(
 ) -> Tensor<4> {
     let [batch, num_heads, query_len, head_dim] = query.dims();
     let [_, num_kv_heads, key_len, _] = key.dims();
+    assert_shape!(key, [batch, _, _, head_dim]);
+    assert_shape!(value, [batch, num_kv_heads, key_len, head_dim]);
     assert_eq!(num_heads % num_kv_heads, 0, "query heads must be a multiple of key heads");
     let folded = num_heads / num_kv_heads * query_len;
     let dtype = query.dtype();
@@ -46,10 +51,9 @@ pub fn attention(
 
 /// `softmax(scores + bias)` over the keys.
 fn biased_softmax(scores: Tensor<4>, bias: Option<&Tensor<4>>) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    let scores = match super::cpu::softmax(scores, bias) {
-        Ok(weights) => return weights,
-        Err(scores) => scores,
+    let scores = match super::kernels::softmax(scores, bias) {
+        ControlFlow::Break(weights) => return weights,
+        ControlFlow::Continue(scores) => scores,
     };
     match bias {
         Some(bias) => softmax(scores + bias.clone(), 3),

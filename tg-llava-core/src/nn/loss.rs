@@ -1,10 +1,31 @@
-use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax, assert_shape};
 
 use super::cast_to;
-use crate::multimodal::MultimodalError;
 
 /// Label of a position that takes no part in the loss.
 pub const IGNORE_INDEX: i64 = -100;
+
+/// Labels that give no loss.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LossError {
+    /// A label that the decoder cannot predict.
+    #[error("row {row}: label {label} is outside the vocabulary of {vocab_size}")]
+    LabelOutOfRange {
+        /// Row of the batch.
+        row: usize,
+        /// The label.
+        label: i64,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// Nothing to learn from: the mean over no label is not a number.
+    #[error("none of the {rows} row(s) has a supervised label, so there is no loss; was the answer cut off?")]
+    NoLabels {
+        /// Rows of the batch.
+        rows: usize,
+    },
+}
 
 /// Which positions of a batch predict which token: labels shifted by one, ignored ones left out.
 ///
@@ -21,9 +42,9 @@ impl LossTargets {
     /// Targets of `labels`: one row a sample, rows of equal length, [`IGNORE_INDEX`] = no loss.
     ///
     /// # Errors
-    /// [`MultimodalError::NoLabels`] where nothing is supervised (the mean over nothing would be NaN), and
-    /// [`MultimodalError::LabelOutOfRange`] for a label outside the vocabulary.
-    pub fn new(labels: &[Vec<i64>], vocab_size: usize) -> Result<Self, MultimodalError> {
+    /// [`LossError::NoLabels`] where nothing is supervised (the mean over nothing would be NaN), and
+    /// [`LossError::LabelOutOfRange`] for a label outside the vocabulary.
+    pub fn new(labels: &[Vec<i64>], vocab_size: usize) -> Result<Self, LossError> {
         let (mut positions, mut tokens) = (Vec::new(), Vec::new());
         for (row, labels_row) in labels.iter().enumerate() {
             for (column, &label) in labels_row.iter().enumerate().skip(1) {
@@ -31,14 +52,14 @@ impl LossTargets {
                     continue;
                 }
                 if !usize::try_from(label).is_ok_and(|id| id < vocab_size) {
-                    return Err(MultimodalError::LabelOutOfRange { row, label, vocab_size });
+                    return Err(LossError::LabelOutOfRange { row, label, vocab_size });
                 }
                 positions.push(row * labels_row.len() + column - 1);
                 tokens.push(label);
             }
         }
         if tokens.is_empty() {
-            return Err(MultimodalError::NoLabels { rows: labels.len() });
+            return Err(LossError::NoLabels { rows: labels.len() });
         }
         Ok(Self { positions, tokens })
     }
@@ -63,6 +84,7 @@ impl LossTargets {
 pub fn cross_entropy(logits: Tensor<2>, targets: &LossTargets) -> Tensor<1> {
     let device = logits.device();
     let count = targets.tokens.len();
+    assert_shape!(logits, [count, _]);
     let tokens = int_tensor(targets.tokens.clone(), &device).reshape([count, 1]);
     log_softmax(cast_to(logits, DType::F32), 1).gather(1, tokens).mean().neg()
 }
@@ -90,7 +112,7 @@ mod tests {
     #[test]
     fn nothing_supervised_is_an_error_not_nan() {
         let error = LossTargets::new(&[vec![IGNORE_INDEX; 3]], 4).unwrap_err();
-        assert!(matches!(error, MultimodalError::NoLabels { rows: 1 }), "{error}");
+        assert!(matches!(error, LossError::NoLabels { rows: 1 }), "{error}");
         let error = LossTargets::new(&[vec![0, 9]], 4).unwrap_err();
         assert!(error.to_string().contains('9'), "{error}");
     }

@@ -97,9 +97,8 @@ impl GatedMlp {
     }
 
     fn gated(&self, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
-        #[cfg(feature = "flex")]
         if self.activation == Activation::Silu
-            && let Some(gated) = super::cpu::silu_gate(&gate, &up)
+            && let Some(gated) = super::kernels::silu_gate(&gate, &up)
         {
             return gated;
         }

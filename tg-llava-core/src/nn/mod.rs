@@ -6,9 +6,8 @@
 mod activation;
 mod attention;
 mod cast;
-#[cfg(feature = "flex")]
-mod cpu;
 mod encoder;
+mod kernels;
 mod kv_cache;
 mod loss;
 mod mask;
@@ -21,7 +20,7 @@ pub use attention::{attention, merge_heads, split_heads};
 pub use cast::cast_to;
 pub use encoder::{EncoderAttention, EncoderLayer, EncoderLayerConfig};
 pub use kv_cache::{CachedRows, KvCache, LayerRows};
-pub use loss::{IGNORE_INDEX, LossTargets, cross_entropy};
+pub use loss::{IGNORE_INDEX, LossError, LossTargets, cross_entropy};
 pub use mask::{causal_bias, combine_bias, key_padding_bias};
 pub use mlp::{GatedMlp, GatedMlpConfig, Mlp, MlpConfig};
 pub use norm::{layer_norm, rms_norm};
@@ -41,23 +40,14 @@ pub fn linear(d_input: usize, d_output: usize, bias: bool, std: f64, device: &De
 
 /// Rows of a product with `weight` that are computed to the bit as each alone would be; no limit where the backend
 /// sums in an order that is its own affair.
-#[cfg_attr(
-    not(feature = "flex"),
-    expect(unused_variables, reason = "the CPU's kernels alone make this promise")
-)]
 pub fn rows_alike(weight: &Tensor<2>) -> usize {
-    #[cfg(feature = "flex")]
-    if cpu::reads_by_row(weight) {
-        return cpu::MOST_ROWS;
-    }
-    usize::MAX
+    kernels::rows_alike(weight).unwrap_or(usize::MAX)
 }
 
 /// `x W + bias`.
 pub fn apply_linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
-    #[cfg(feature = "flex")]
-    if let Some(y) = cpu::matvec(&x, &layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()).as_ref())
-    {
+    let bias = layer.bias.as_ref().map(|bias| bias.val());
+    if let Some(y) = kernels::matvec(&x, &layer.weight.val(), bias.as_ref()) {
         return y;
     }
     layer.forward(x)
@@ -66,8 +56,7 @@ pub fn apply_linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
 /// `x tableᵗ`, as an output head that is the embedding matrix does.
 pub fn apply_tied(table: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
     let weight = table.transpose();
-    #[cfg(feature = "flex")]
-    if let Some(y) = cpu::matvec(&x, &weight, None) {
+    if let Some(y) = kernels::matvec(&x, &weight, None) {
         return y;
     }
     x.matmul(weight)

@@ -9,8 +9,7 @@ use super::cast_to;
 /// # Shapes
 /// - x: `[..., d_model]`, output the same shape and dtype
 pub fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
-    #[cfg(feature = "flex")]
-    if let Some(y) = super::cpu::rms_norm(&x, &norm.gamma.val(), norm.epsilon as f32) {
+    if let Some(y) = super::kernels::rms_norm(&x, &norm.gamma.val(), norm.epsilon as f32) {
         return y;
     }
     let dtype = x.dtype();

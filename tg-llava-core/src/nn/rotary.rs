@@ -124,8 +124,7 @@ impl RotaryConfig {
 /// # Shapes
 /// - x: `[batch, num_heads, len, head_dim]`, output the same shape and dtype
 pub fn apply_rotary(x: Tensor<4>, tables: &RotaryTables) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    if let Some(y) = super::cpu::rotate(&x, &tables.cos, &tables.sin) {
+    if let Some(y) = super::kernels::rotate(&x, &tables.cos, &tables.sin) {
         return y;
     }
     let dtype = x.dtype();

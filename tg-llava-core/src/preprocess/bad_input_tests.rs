@@ -171,6 +171,27 @@ fn a_file_over_the_byte_limit_is_not_read_to_its_end() {
 }
 
 #[test]
+fn what_is_no_file_is_not_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let error = decode_file(folder.path(), &DecodeOptions::default()).expect_err("must fail");
+    assert!(matches!(&error, ImageError::NotAFile { path } if path == folder.path()), "{error}");
+}
+
+/// Profiles and texts can grow a thousandfold when they are unpacked. That they are not even read shows in what is
+/// taken: a reader of profiles refuses a second one, and knows no compression 7.
+#[test]
+fn colour_profiles_and_texts_of_a_png_are_not_unpacked() {
+    let mut bytes = encoded(ImageFormat::Png);
+    for name in [b"iCCP", b"iCCP", b"zTXt"] {
+        let body = [&name[..], b"k\0\x07", &[0; 40]].concat();
+        let chunk = [&43_u32.to_be_bytes()[..], &body, &crc32(&body).to_be_bytes()].concat();
+        // Behind the header.
+        bytes.splice(33..33, chunk);
+    }
+    assert!(decode_bytes(&bytes, "picture", &DecodeOptions::default()).is_ok());
+}
+
+#[test]
 fn strips_of_one_pixel_are_pictures() {
     for (width, height) in [(37, 1), (1, 37), (1, 1), (20_000, 1), (3, 1), (37, 3)] {
         let strip = RgbImage::from_pixel(width, height, Rgb([200, 100, 50]));

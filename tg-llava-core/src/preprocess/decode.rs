@@ -16,7 +16,7 @@ use image::{
     metadata::Orientation,
 };
 
-use super::{error::ImageError, gif, jpeg, tiff};
+use super::{error::ImageError, gif, jpeg, png, tiff};
 
 /// What 16-bit grey pixels become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,10 +59,14 @@ impl Default for DecodeOptions {
 /// Reads the picture at `path`.
 ///
 /// # Errors
-/// [`ImageError::Read`] where the file cannot be read, and everything of [`decode_bytes`].
+/// [`ImageError::Read`] where the file cannot be read, [`ImageError::NotAFile`] for folders, pipes and devices, and everything of [`decode_bytes`].
 pub fn decode_file(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<RgbImage, ImageError> {
     let path = path.as_ref();
     let read_error = |source| ImageError::Read { path: path.to_path_buf(), source };
+    // Opening a pipe waits for its writer, and a device may never end.
+    if !std::fs::metadata(path).map_err(read_error)?.is_file() {
+        return Err(ImageError::NotAFile { path: path.to_path_buf() });
+    }
     let file = File::open(path).map_err(read_error)?;
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that is too long from one that just fits, whatever its metadata
@@ -84,7 +88,7 @@ pub fn decode_bytes(bytes: &[u8], name: &str, options: &DecodeOptions) -> Result
     if length > options.max_bytes {
         return Err(ImageError::TooManyBytes { name: name.into(), bytes: length, limit: options.max_bytes });
     }
-    let Ok(format) = image::guess_format(bytes) else {
+    let Some(format) = guess_format(bytes) else {
         return Err(ImageError::NotAnImage { name: name.into() });
     };
     let source = Source { bytes, name, format: format_name(format), options };
@@ -92,7 +96,8 @@ pub fn decode_bytes(bytes: &[u8], name: &str, options: &DecodeOptions) -> Result
         ImageFormat::Jpeg => jpeg::decode(&source),
         ImageFormat::Gif => gif::decode(&source),
         ImageFormat::Tiff => tiff::decode(&source),
-        ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp => decode_general(&source, format),
+        ImageFormat::Png => png::decode(&source),
+        ImageFormat::WebP | ImageFormat::Bmp => decode_general(&source, format),
         _ => Err(source.unsupported("this kind of file")),
     };
     // Hostile bytes can trip a decoder's bounds checks, and a picture must not end the program.
@@ -154,21 +159,20 @@ impl Source<'_> {
 /// What the `image` crate reads as Pillow does, or nearly (16-bit BMP: one grey level at most).
 pub(super) fn decode_general(source: &Source<'_>, format: ImageFormat) -> Result<RgbImage, ImageError> {
     let failed = |error| source.convert_error(error);
+    let mut limits = image::Limits::no_limits();
+    limits.max_alloc = Some(source.options.max_alloc);
     let mut reader = ImageReader::with_format(Cursor::new(source.bytes), format);
-    reader.no_limits();
+    reader.limits(limits.clone());
     let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
     source.check_size(width, height)?;
-    let mut limits = image::Limits::no_limits();
-    limits.max_alloc = Some(source.options.max_alloc);
     limits.reserve(decoder.total_bytes()).map_err(failed)?;
     decoder.set_limits(limits).map_err(failed)?;
 
     let turn = format == ImageFormat::Tiff || source.options.apply_exif;
     let orientation = if turn { decoder.orientation().map_err(failed)? } else { Orientation::NoTransforms };
     let picture = DynamicImage::from_decoder(decoder).map_err(failed)?;
-    let grey16 = format == ImageFormat::Png && is_grey16_png(source.bytes);
-    Ok(orient(to_rgb(picture, grey16, source.options.sixteen_bit_grey), orientation))
+    Ok(orient(to_rgb(picture, source.options.sixteen_bit_grey), orientation))
 }
 
 /// `picture` turned and mirrored as `orientation` says.
@@ -194,16 +198,11 @@ pub(super) fn high_byte(value: u16) -> u8 {
     (value >> 8) as u8
 }
 
-fn to_rgb(picture: DynamicImage, grey16: bool, rule: SixteenBitGrey) -> RgbImage {
+fn to_rgb(picture: DynamicImage, rule: SixteenBitGrey) -> RgbImage {
     let (width, height) = (picture.width(), picture.height());
     let data: Vec<u8> = match picture {
         DynamicImage::ImageLuma16(grey) => {
             grey.as_raw().iter().flat_map(|&value| [grey16_to_8(value, rule); 3]).collect()
-        }
-        // A 16-bit grey PNG with a transparent colour arrives with an alpha channel that the file does not
-        // have.
-        DynamicImage::ImageLumaA16(grey) if grey16 => {
-            grey.pixels().flat_map(|pixel| [grey16_to_8(pixel.0[0], rule); 3]).collect()
         }
         DynamicImage::ImageLumaA16(grey) => {
             grey.pixels().flat_map(|pixel| [high_byte(pixel.0[0]); 3]).collect()
@@ -217,9 +216,10 @@ fn to_rgb(picture: DynamicImage, grey16: bool, rule: SixteenBitGrey) -> RgbImage
     RgbImage::from_raw(width, height, data).expect("three bytes were written for each pixel")
 }
 
-/// Whether the header of a PNG says grey, 16 bits, no alpha.
-fn is_grey16_png(bytes: &[u8]) -> bool {
-    bytes.get(24..26) == Some(&[16, 0])
+fn guess_format(bytes: &[u8]) -> Option<ImageFormat> {
+    // BigTIFF, which the `image` crate reads and does not recognise.
+    let big = [b"II+\0", b"MM\0+"].iter().any(|start| bytes.starts_with(*start));
+    if big { Some(ImageFormat::Tiff) } else { image::guess_format(bytes).ok() }
 }
 
 fn format_name(format: ImageFormat) -> &'static str {

@@ -4,9 +4,56 @@ use std::io::Cursor;
 
 use image::{DynamicImage, ImageBuffer, ImageEncoder, ImageFormat, Luma, LumaA, Rgb, Rgba};
 
-use super::{DecodeOptions, RgbImage, SixteenBitGrey, decode_bytes, decode_file};
+use super::{DecodeOptions, ImageError, RgbImage, SixteenBitGrey, decode_bytes, decode_file};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/preprocess/images");
+
+/// FNV-1a of what Pillow 13.0.0 (libjpeg-turbo 3.2.0, libtiff 4.7.2) decodes of files in `tests/pictures`.
+const PILLOW: [(&str, u64); 10] = [
+    ("big-palette.tif", 0xbc21_eb10_afaa_1316),
+    ("cmyk-420.jpg", 0x3578_7d26_7986_326d),
+    ("cmyk-422-progressive.jpg", 0x2b89_8613_cc91_c5a8),
+    ("cmyk-440.jpg", 0x6cff_538f_01a4_9107),
+    ("la-jpeg.tif", 0xf011_0742_95c1_6e5f),
+    ("palette-alpha.tif", 0xbc21_eb10_afaa_1316),
+    ("ycbcr-420-jpeg-tiles.tif", 0x1acf_66a3_bb81_9caa),
+    ("ycbcr-jpeg.tif", 0x4974_6f76_3e4c_4d67),
+    ("ycck-411.jpg", 0xe149_f1f5_b545_8f55),
+    ("ycck-420.jpg", 0x4acd_1a72_f55b_1b23),
+];
+
+/// A number that stands for `bytes`, to compare with what another program computed.
+pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+#[test]
+fn unusual_jpegs_and_tiffs_equal_pillow() {
+    for (name, hash) in PILLOW {
+        let path = format!("{}/tests/pictures/{name}", env!("CARGO_MANIFEST_DIR"));
+        let picture = decode_file(path, &DecodeOptions::default()).expect(name);
+        assert_eq!(fnv1a(picture.as_raw()), hash, "{name}");
+    }
+}
+
+#[test]
+fn tiffs_that_are_not_read_say_why() {
+    for (compression, photometric, named) in [
+        (3, 1, "CCITT Group 3 compression"),
+        (6, 6, "old-style JPEG compression"),
+        (34_925, 1, "LZMA compression"),
+        (50_000, 1, "Zstandard compression"),
+        (1, 6, "YCbCr colours"),
+        (1, 8, "L*a*b* colours"),
+    ] {
+        let bytes = tiff(2, 2, &[(258, 8), (259, compression), (262, photometric), (277, 1)], &[], &[0; 4]);
+        let error = decode_bytes(&bytes, "test", &DecodeOptions::default()).expect_err(named);
+        assert!(matches!(error, ImageError::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("TIFF with {named}")), "{error}");
+    }
+}
 
 fn encode(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());

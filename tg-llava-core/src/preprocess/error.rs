@@ -14,6 +14,12 @@ pub enum ImageError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The path leads to something else than a file: nothing is opened, since a pipe may never end.
+    #[error("{path}: a folder, pipe or device, not a file; save the picture to a file", path = path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
     /// There are no bytes at all.
     #[error("{name}: the picture is empty (0 bytes); save or download it again")]
     Empty {

@@ -12,6 +12,7 @@ pub mod geometry;
 mod gif;
 mod jpeg;
 mod kernel;
+mod png;
 mod processor;
 mod processor_config;
 pub mod resize;

@@ -204,6 +204,19 @@ mod tests {
         assert_eq!(fitted.get_pixel(7, 5), &Rgb([122, 116, 104]));
     }
 
+    /// The square around such a strip has 40,000 million pixels.
+    #[test]
+    fn an_extreme_strip_costs_no_more_than_its_pixels() {
+        for (width, height) in [(200_000, 1), (1, 200_000)] {
+            let strip = RgbImage::from_pixel(width, height, Rgb([255, 0, 9]));
+            for processor in [ImageProcessor::clip(8), ImageProcessor::siglip(8)] {
+                let ground = processor.mean.map(|mean| (mean * 255.0) as u8);
+                let fitted = processor.fit_picture(&strip, AspectRatio::Pad);
+                assert!(fitted.pixels().all(|pixel| pixel.0 == ground), "{width}x{height}");
+            }
+        }
+    }
+
     #[test]
     fn native_crops_show_what_enlarging_cannot() {
         let checks = RgbImage::from_fn(16, 16, |x, y| Rgb([((x + y) % 2 * 255) as u8; 3]));

@@ -2,16 +2,25 @@
 //!
 //! Pillow (`src/libImaging/Resample.c`) weighs eight-bit samples with coefficients in fixed point of 22 bits,
 //! along rows and along columns, and rounds to eight bits after each. A shrinking filter widens with the
-//! ratio, so it does not alias. Here only the wanted window of the result is computed, and the border of a
-//! padded picture is never stored: an extreme strip costs no more than its pixels.
+//! ratio, so it does not alias. Here only the wanted window of the result is computed. The border of a padded
+//! picture is neither stored nor walked: sums of integers do not depend on their order, so its colour enters as one
+//! product. An extreme strip costs no more than its pixels.
+
+use std::{
+    borrow::{Borrow, Cow},
+    ops::Range,
+};
 
 use image::{Rgb, RgbImage};
 
 pub use super::filter::Filter;
 use super::{
     geometry::{Size, Window},
-    kernel::{Kernel, Sums},
+    kernel::{Pass, Sums, Taps, ground_alone},
 };
+
+/// How many weights of a pass along rows are held at a time (512 MiB).
+const MAX_WEIGHTS: usize = 1 << 27;
 
 /// A picture on a larger ground of one colour, which is not stored.
 #[derive(Debug, Clone, Copy)]
@@ -47,21 +56,21 @@ impl<'a> Canvas<'a> {
         self.size
     }
 
-    /// One row of nothing but ground.
-    fn ground_row(&self) -> Vec<u8> {
-        self.ground.0.repeat(self.size.width)
+    /// The passes along rows and along columns that give `size`.
+    fn passes(&self, size: Size, filter: Filter) -> (Pass, Pass) {
+        let (own, (left, top)) = (Size::of(self.picture), self.offset);
+        let pass =
+            |from, to, offset: usize, length| Pass { filter, from, to, stored: offset..offset + length };
+        (
+            pass(self.size.width, size.width, left, own.width),
+            pass(self.size.height, size.height, top, own.height),
+        )
     }
 
-    /// The picture's part of row `y` of the canvas, if it has one there.
-    fn picture_row(&self, y: usize) -> Option<&'a [u8]> {
-        let row_bytes = self.picture.width() as usize * 3;
-        self.picture.as_raw().chunks_exact(row_bytes).nth(y.checked_sub(self.offset.1)?)
-    }
-
-    /// Lays a picture's row over a row of ground.
-    fn overlay(&self, picture_row: &[u8], ground_row: &mut [u8]) {
-        let start = self.offset.0 * 3;
-        ground_row[start..start + picture_row.len()].copy_from_slice(picture_row);
+    /// Row `y` of the picture.
+    fn row(&self, y: usize) -> &'a [u8] {
+        let length = self.picture.width() as usize * 3;
+        &self.picture.as_raw()[y * length..][..length]
     }
 }
 
@@ -90,17 +99,44 @@ pub fn resize_window(canvas: &Canvas<'_>, size: Size, window: Window, filter: Fi
     if columns.is_empty() || rows.is_empty() {
         return result;
     }
-    let vertical = Kernel::new(filter, from.height, size.height, rows);
-    let horizontal = Kernel::new(filter, from.width, size.width, columns);
-    let row_bytes = horizontal.outputs() * 3;
-    let results = result.as_mut().chunks_exact_mut(window.size.width * 3).skip(top);
-    let results = results.map(|row| &mut row[left * 3..left * 3 + row_bytes]);
-    if columns_first(from, size) {
-        columns_then_rows(canvas, &horizontal, &vertical, results);
-    } else {
-        rows_then_columns(canvas, &horizontal, &vertical, results);
+    let (horizontal, vertical) = canvas.passes(size, filter);
+    let mut columns = horizontal.taps(columns);
+    // Where a picture is low, few weights go down its columns, and rows may need several blocks; where it is high,
+    // there is one block.
+    let kept: Option<Vec<_>> =
+        (canvas.picture.height() <= canvas.picture.width()).then(|| vertical.taps(rows.clone()).collect());
+    let mut done = left;
+    loop {
+        let block = next_block(&mut columns);
+        if block.is_empty() {
+            return result;
+        }
+        let vertical: Box<dyn Iterator<Item = Cow<'_, Taps>>> = match &kept {
+            Some(taps) => Box::new(taps.iter().map(Cow::Borrowed)),
+            None => Box::new(vertical.taps(rows.clone()).map(Cow::Owned)),
+        };
+        let place = done * 3..(done + block.len()) * 3;
+        let lines = result.as_mut().chunks_exact_mut(window.size.width * 3).skip(top);
+        let outputs = vertical.zip(lines.map(|line| &mut line[place.clone()]));
+        if columns_first(from, size) {
+            columns_then_rows(canvas, &block, outputs);
+        } else {
+            rows_then_columns(canvas, &block, outputs);
+        }
+        done += block.len();
     }
-    result
+}
+
+/// The next outputs whose weights may be held together.
+fn next_block(columns: &mut impl Iterator<Item = Taps>) -> Vec<Taps> {
+    let (mut block, mut weights) = (Vec::new(), 0);
+    while weights < MAX_WEIGHTS
+        && let Some(taps) = columns.next()
+    {
+        weights += taps.weights.len();
+        block.push(taps);
+    }
+    block
 }
 
 /// Whether Pillow shrinks along columns before it does so along rows. The order shows, since each pass
@@ -112,7 +148,7 @@ fn columns_first(from: Size, to: Size) -> bool {
 }
 
 /// The part of `start..start + length` inside `0..limit`, and where in the window it begins.
-fn visible(start: i64, length: usize, limit: usize) -> (std::ops::Range<usize>, usize) {
+fn visible(start: i64, length: usize, limit: usize) -> (Range<usize>, usize) {
     let clip = |position: i64| usize::try_from(position.max(0)).map_or(limit, |position| position.min(limit));
     let range = clip(start)..clip(start.saturating_add_unsigned(length as u64));
     (range, usize::try_from(start.saturating_neg().max(0)).unwrap_or(usize::MAX))
@@ -120,53 +156,66 @@ fn visible(start: i64, length: usize, limit: usize) -> (std::ops::Range<usize>, 
 
 fn rows_then_columns<'r>(
     canvas: &Canvas<'_>,
-    horizontal: &Kernel,
-    vertical: &Kernel,
-    results: impl Iterator<Item = &'r mut [u8]>,
+    columns: &[Taps],
+    outputs: impl Iterator<Item = (impl Borrow<Taps>, &'r mut [u8])>,
 ) {
-    let row_bytes = horizontal.outputs() * 3;
-    let needed = vertical.source_range();
-    let mut narrowed = vec![0; needed.len() * row_bytes];
-    let mut full_row = canvas.ground_row();
-    let mut ground = vec![0; row_bytes];
-    horizontal.apply(&full_row, &mut ground);
-    for (y, row) in needed.clone().zip(narrowed.chunks_exact_mut(row_bytes)) {
-        if let Some(pixels) = canvas.picture_row(y) {
-            canvas.overlay(pixels, &mut full_row);
-            horizontal.apply(&full_row, row);
-        } else {
-            row.copy_from_slice(&ground);
+    let colours = |taps: &Taps| canvas.ground.0.map(|value| ground_alone(value, taps.total()));
+    let ground: Vec<u8> = columns.iter().flat_map(colours).collect();
+    // Columns beside the picture show ground in every row.
+    let touched = touched(columns);
+    let bytes = touched.start * 3..touched.end * 3;
+    let mut sums = Sums::new(bytes.len());
+    // The picture's rows that are in use, as wide as the result.
+    let (mut narrowed, mut rows) = (Vec::new(), 0..0);
+    for (taps, result) in outputs {
+        let (taps, total) = (taps.borrow(), taps.borrow().total());
+        for (value, &ground) in result.iter_mut().zip(&ground) {
+            *value = ground_alone(ground, total);
         }
+        if touched.is_empty() {
+            continue;
+        }
+        let wanted = taps.samples();
+        narrowed.drain(..(wanted.start - rows.start).min(rows.len()) * bytes.len());
+        rows = wanted.start..rows.end.max(wanted.start);
+        while rows.end < wanted.end {
+            let row = canvas.row(rows.end);
+            narrowed
+                .extend(columns[touched.clone()].iter().flat_map(|taps| taps.apply(row, canvas.ground.0)));
+            rows.end += 1;
+        }
+        sums.start(&ground[bytes.clone()], taps.ground);
+        narrowed
+            .chunks_exact(bytes.len())
+            .zip(&taps.weights)
+            .for_each(|(row, &weight)| sums.add(row, weight));
+        sums.write(&mut result[bytes.clone()]);
     }
-    let mut sums = Sums::new(row_bytes);
-    for (taps, result) in vertical.taps().zip(results) {
-        let rows = narrowed.chunks_exact(row_bytes).skip(taps.first - needed.start);
-        rows.zip(taps.weights).for_each(|(row, &weight)| sums.add(row, weight));
-        sums.take(result);
-    }
+}
+
+/// The outputs that weigh any stored sample.
+fn touched(outputs: &[Taps]) -> Range<usize> {
+    let weighs = |taps: &Taps| !taps.weights.is_empty();
+    let first = outputs.iter().position(weighs).unwrap_or(0);
+    first..outputs.iter().rposition(weighs).map_or(first, |last| last + 1)
 }
 
 fn columns_then_rows<'r>(
     canvas: &Canvas<'_>,
-    horizontal: &Kernel,
-    vertical: &Kernel,
-    results: impl Iterator<Item = &'r mut [u8]>,
+    columns: &[Taps],
+    outputs: impl Iterator<Item = (impl Borrow<Taps>, &'r mut [u8])>,
 ) {
-    let ground = canvas.ground_row();
-    let mut full_row = ground.clone();
-    let mut sums = Sums::new(ground.len());
-    let mut shortened = vec![0; ground.len()];
-    for (taps, result) in vertical.taps().zip(results) {
-        for (y, &weight) in (taps.first..).zip(taps.weights) {
-            if let Some(pixels) = canvas.picture_row(y) {
-                canvas.overlay(pixels, &mut full_row);
-                sums.add(&full_row, weight);
-            } else {
-                sums.add(&ground, weight);
-            }
+    let mut shortened = vec![0; canvas.picture.width() as usize * 3];
+    let mut sums = Sums::new(shortened.len());
+    for (taps, result) in outputs {
+        let taps = taps.borrow();
+        sums.start(&canvas.ground.0, taps.ground);
+        taps.samples().zip(&taps.weights).for_each(|(y, &weight)| sums.add(canvas.row(y), weight));
+        sums.write(&mut shortened);
+        let ground = canvas.ground.0.map(|value| ground_alone(value, taps.total()));
+        for (taps, pixel) in columns.iter().zip(result.chunks_exact_mut(3)) {
+            pixel.copy_from_slice(&taps.apply(&shortened, ground));
         }
-        sums.take(&mut shortened);
-        horizontal.apply(&shortened, result);
     }
 }
 
@@ -174,17 +223,11 @@ fn columns_then_rows<'r>(
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::decode_tests::fnv1a, *};
 
     fn pattern(width: u32, height: u32) -> RgbImage {
         let value = |x: u32, y: u32, channel: u32| (x * 37 + y * 91 + channel * 53 + x * y * 7) as u8;
         RgbImage::from_fn(width, height, |x, y| Rgb([0, 1, 2].map(|channel| value(x, y, channel))))
-    }
-
-    fn fnv1a(bytes: &[u8]) -> u64 {
-        bytes
-            .iter()
-            .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
     }
 
     struct Case {

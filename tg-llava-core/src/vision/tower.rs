@@ -88,3 +88,60 @@ impl VisionTower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::config::tiny;
+
+    fn tower(family: TowerFamily) -> (VisionTower, Tensor<4>) {
+        let config = VisionTowerConfig { family, ..tiny(64).multimodal.expect("has a tower").vision };
+        let device = Device::flex();
+        device.seed(1);
+        let side = config.image_size;
+        (config.init(&device), Tensor::random([2, 3, side, side], Distribution::Normal(0.0, 1.0), &device))
+    }
+
+    #[test]
+    fn patch_leaves_the_class_token_out() {
+        let (tower, pixels) = tower(TowerFamily::Clip);
+        let all = tower.select(tower.hidden_state(pixels.clone(), 2), SelectFeature::ClsPatch);
+        assert_eq!(all.dims(), [2, 5, 16]);
+        let patches = tower.select(tower.hidden_state(pixels, 2), SelectFeature::Patch);
+        patches.into_data().assert_eq(&all.narrow(1, 1, 4).into_data(), true);
+    }
+
+    #[test]
+    fn siglip_has_no_class_token_to_leave_out() {
+        let (tower, pixels) = tower(TowerFamily::Siglip);
+        for select in [SelectFeature::Patch, SelectFeature::ClsPatch] {
+            assert_eq!(tower.select(tower.hidden_state(pixels.clone(), 3), select).dims(), [2, 4, 16]);
+        }
+    }
+
+    #[test]
+    fn a_hidden_state_is_that_behind_as_many_blocks() {
+        let (tower, pixels) = tower(TowerFamily::Clip);
+        let mut hidden = tower.embed(pixels.clone());
+        for index in 0..=tower.layers.len() {
+            tower
+                .hidden_state(pixels.clone(), index)
+                .into_data()
+                .assert_eq(&hidden.clone().into_data(), true);
+            if let Some(layer) = tower.layers.get(index) {
+                hidden = layer.forward(hidden, None);
+            }
+        }
+    }
+
+    /// Each picture of a batch is seen alone.
+    #[test]
+    fn a_row_equals_the_single_picture() {
+        let (tower, pixels) = tower(TowerFamily::Clip);
+        let both = tower.hidden_state(pixels.clone(), 3).narrow(0, 1, 1);
+        let alone = tower.hidden_state(pixels.narrow(0, 1, 1), 3);
+        both.into_data().assert_approx_eq::<f32>(&alone.into_data(), burn::tensor::Tolerance::absolute(1e-5));
+    }
+}

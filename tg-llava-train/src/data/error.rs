@@ -66,7 +66,7 @@ pub enum DataError {
     },
     /// Samples that fit the model one by one do not fit it together.
     #[error(transparent)]
-    Together(#[from] tg_llava_core::multimodal::MultimodalError),
+    Together(#[from] tg_llava_core::Error),
     /// A sample number that the data set does not have.
     #[error("{path}: there is no sample {index}; the file has {count}")]
     OutOfRange {

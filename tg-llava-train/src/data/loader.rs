@@ -98,7 +98,7 @@ impl Loader {
     }
 
     fn fits(&self, example: &Example, model: &ModelConfig) -> Result<bool, SampleProblem> {
-        let (plan, targets) = micro::plan(&[example.row(0)], model).map_err(tg_llava_core::Error::from)?;
+        let (plan, targets) = micro::plan(&[example.row(0)], model)?;
         if targets.tokens.is_empty() {
             let cut_text = example.notes.iter().map(|note| match note {
                 LabelNote::Cut { ids } => *ids,

@@ -1,9 +1,10 @@
 //! What goes through the model at once: samples, where each of their tokens stands, and what is learned of them.
 
 use tg_llava_core::{
+    Result,
     config::ModelConfig,
-    multimodal::{MultimodalError, SplicePlan, SpliceRow, SpliceSettings},
-    nn::LossTargets,
+    multimodal::{SplicePlan, SpliceRow, SpliceSettings},
+    nn::{LossError, LossTargets},
 };
 
 use super::{collate::Batch, example::Example};
@@ -30,7 +31,7 @@ impl Micro {
     ///
     /// # Errors
     /// Where an example does not fit the model. [`Loader::micro`](super::Loader::micro) passes none that does not.
-    pub fn new(examples: Vec<Example>, guide_pad: i64, model: &ModelConfig) -> Result<Self, MultimodalError> {
+    pub fn new(examples: Vec<Example>, guide_pad: i64, model: &ModelConfig) -> Result<Self> {
         let samples = examples.iter().map(|example| example.id.clone()).collect();
         let batch = Batch { examples, guide_pad };
         let (plan, targets) = plan(&batch.rows(), model)?;
@@ -56,13 +57,10 @@ impl<B> Micro<B> {
 }
 
 /// Where the tokens of `rows` stand, and what is learned of them; nothing where there is nothing to learn.
-pub(crate) fn plan(
-    rows: &[SpliceRow],
-    model: &ModelConfig,
-) -> Result<(SplicePlan, LossTargets), MultimodalError> {
+pub(crate) fn plan(rows: &[SpliceRow], model: &ModelConfig) -> Result<(SplicePlan, LossTargets)> {
     let plan = SplicePlan::new(rows, SpliceSettings::of(model))?;
     let targets = match LossTargets::new(&plan.labels, model.llm.vocab_size) {
-        Err(MultimodalError::NoLabels { .. }) => LossTargets { positions: Vec::new(), tokens: Vec::new() },
+        Err(LossError::NoLabels { .. }) => LossTargets { positions: Vec::new(), tokens: Vec::new() },
         targets => targets?,
     };
     Ok((plan, targets))

@@ -15,7 +15,7 @@ pub use error::LogError;
 pub use jsonl::{MetricsLog, read_metrics};
 pub use line::progress_line;
 pub use memory::memory_bytes;
-pub use plot::{plot_run, plot_runs};
+pub use plot::plot_run;
 pub use record::{EvalRecord, NoteRecord, Record, StepRecord};
 pub use tensorboard::EventWriter;
 pub use throughput::{StepWork, Throughput};

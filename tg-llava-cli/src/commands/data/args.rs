@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::prepare::{Copies, Existing, QuestionsPerSample};
 use clap::{Args, Subcommand};
 use tg_llava_core::conversation::Template;
-use tg_llava_train::prepare::{Copies, Existing, QuestionsPerSample};
 
 use crate::args::OutputArgs;
 
@@ -131,8 +131,8 @@ fn template(name: &str) -> Result<&'static Template, String> {
 
 #[cfg(test)]
 mod tests {
+    use crate::prepare::{least_decoder_vocabulary, least_guide_vocabulary};
     use clap::Parser;
-    use tg_llava_train::prepare::{least_decoder_vocabulary, least_guide_vocabulary};
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use tg_llava_train::prepare::{EasyVqaOptions, EasyVqaSummary, SplitSummary, prepare_easy_vqa};
+use crate::prepare::{EasyVqaOptions, EasyVqaSummary, SplitSummary, prepare_easy_vqa};
 
 use super::args::{EASY_VQA_HELP, EasyVqaArgs, existing};
 use super::failure;

@@ -6,7 +6,7 @@ mod tokenizers;
 
 pub use args::{DataArgs, DataCommand, EasyVqaArgs, QuestionsArg, TokenizersArgs};
 
-use tg_llava_train::prepare::PrepareError;
+use crate::prepare::PrepareError;
 
 use crate::failure::Failure;
 

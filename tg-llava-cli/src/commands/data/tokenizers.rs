@@ -1,8 +1,6 @@
 //! `data tokenizers`: small tokenizers from the texts of training data.
 
-use tg_llava_train::prepare::{
-    DECODER_FOLDER, GUIDE_FOLDER, TokenizerOptions, TokenizerSummary, prepare_tokenizers,
-};
+use crate::prepare::{DECODER_FOLDER, GUIDE_FOLDER, TokenizerOptions, TokenizerSummary, prepare_tokenizers};
 
 use super::args::{TokenizersArgs, existing};
 use super::failure;

@@ -1,0 +1,121 @@
+use burn::tensor::Tensor;
+use burn_flex::FlexTensor;
+use pulp::{Simd, WithSimd};
+
+use super::{PARALLEL, Wrapper, each_chunk, in_rows, reduce::dot, rows_of};
+
+/// Most rows of `x` for which reading the matrix is the work. Beyond, a product in blocks is better.
+const MOST_ROWS: usize = 4;
+
+/// `x W + bias` for a few rows, as in decoding: the matrix is read once, front to back, by all threads.
+///
+/// # Shapes
+/// - x: `[.., d_input]` of at most 4 rows, output `[.., d_output]`
+/// - weight: `[d_input, d_output]`, a transposed view of rows of `d_input` as files hold them
+/// - bias: `[d_output]`
+pub(crate) fn matvec<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+) -> Option<Tensor<D>> {
+    let mut shape = x.dims();
+    let [d_input, d_output] = weight.dims();
+    let rows = shape[..D - 1].iter().product::<usize>();
+    if rows == 0 || rows > MOST_ROWS || d_input == 0 || d_output == 0 || shape[D - 1] != d_input {
+        return None;
+    }
+    let wrapper = Wrapper::of(x)?;
+    let weight = columns_of(weight)?;
+    let start = weight.layout().start_offset();
+    let matrix: &[f32] = &weight.storage::<f32>()[start..start + d_input * d_output];
+    let bias = match bias {
+        Some(bias) => Some(rows_of(bias)?),
+        None => None,
+    };
+    let bias: Option<&[f32]> = bias.as_ref().map(|bias| bias.storage());
+    let x = in_rows(wrapper.strip(x.clone())?);
+    let x: &[f32] = x.storage();
+
+    // One column of the output after the other, so that each task owns a stretch of it.
+    let mut columns = vec![0.0f32; rows * d_output];
+    let arch = pulp::Arch::new();
+    let stretch = d_output.div_ceil(4 * rayon::current_num_threads()).max(16);
+    let task = |(index, out): (usize, &mut [f32])| {
+        arch.dispatch(Columns { out, rows, first: index * stretch, d_input, x, matrix, bias });
+    };
+    let worth_it = d_input * d_output > PARALLEL;
+    each_chunk(&mut columns, stretch * rows, worth_it, task);
+    let values = match rows {
+        1 => columns,
+        _ => (0..rows * d_output).map(|i| columns[i % d_output * rows + i / d_output]).collect(),
+    };
+    shape[D - 1] = d_output;
+    Some(wrapper.wrap(super::tensor(values, shape)))
+}
+
+/// Rows of a product with `weight` that [`matvec`] computes to the bit as each alone would be.
+pub(crate) fn rows_alike(weight: &Tensor<2>) -> Option<usize> {
+    columns_of(weight).map(|_| MOST_ROWS)
+}
+
+/// The matrix, where it is a transposed view of rows.
+fn columns_of(weight: &Tensor<2>) -> Option<FlexTensor> {
+    let d_input = weight.dims()[0];
+    let weight = Wrapper::of(weight)?.strip(weight.clone())?;
+    let strides = weight.layout().strides();
+    (strides[0] == 1 && strides[1] == d_input as isize).then_some(weight)
+}
+
+/// Columns `first..` of the output, one after the other.
+struct Columns<'a> {
+    out: &'a mut [f32],
+    rows: usize,
+    first: usize,
+    d_input: usize,
+    x: &'a [f32],
+    matrix: &'a [f32],
+    bias: Option<&'a [f32]>,
+}
+
+impl WithSimd for Columns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { out, rows, first, d_input, x, matrix, bias } = self;
+        for (column, out) in (first..).zip(out.chunks_exact_mut(rows)) {
+            let weights = &matrix[column * d_input..(column + 1) * d_input];
+            for (out, x) in out.iter_mut().zip(x.chunks_exact(d_input)) {
+                *out = dot(simd, x, weights) + bias.map_or(0.0, |bias| bias[column]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::random;
+    use super::*;
+
+    #[test]
+    fn equals_the_product() {
+        for (rows, d_input, d_output) in [(1, 1, 1), (1, 576, 1536), (3, 67, 5), (4, 100, 1000)] {
+            let (x, weight) = (random([1, rows, d_input], 1), random([d_output, d_input], 2).transpose());
+            let bias = random([d_output], 3);
+            let product = x.clone().matmul(weight.clone().unsqueeze());
+            let tolerance = burn::tensor::Tolerance::rel_abs(1e-5, 1e-3);
+            let fast = matvec(&x, &weight, None).expect("flex");
+            fast.into_data().assert_approx_eq::<f32>(&product.clone().into_data(), tolerance);
+            let fast = matvec(&x, &weight, Some(&bias)).expect("flex");
+            let product = product + bias.unsqueeze();
+            fast.into_data().assert_approx_eq::<f32>(&product.into_data(), tolerance);
+        }
+    }
+
+    #[test]
+    fn leaves_to_others_what_they_do_better() {
+        let weight = random([8, 8], 1);
+        assert!(matvec(&random([1, 8], 2), &weight, None).is_none(), "rows of d_output");
+        assert!(matvec(&random([5, 8], 2), &weight.transpose(), None).is_none(), "many rows");
+    }
+}

@@ -1,0 +1,15 @@
+//! What some backend computes in one pass over memory instead of several.
+//!
+//! Each function says where it does not apply (another backend, another dtype, a tensor that gradients are recorded
+//! for, a build without the kernels). The caller then writes the same out in Burn's operations, which is also what
+//! defines it.
+
+#[cfg(feature = "flex")]
+mod flex;
+#[cfg(not(feature = "flex"))]
+mod none;
+
+#[cfg(feature = "flex")]
+pub(super) use flex::{matvec, quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax};
+#[cfg(not(feature = "flex"))]
+pub(super) use none::{matvec, quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax};

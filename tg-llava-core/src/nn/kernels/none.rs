@@ -1,0 +1,41 @@
+//! A build without kernels: none applies.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::Tensor;
+
+pub(crate) fn matvec<const D: usize>(
+    _: &Tensor<D>,
+    _: &Tensor<2>,
+    _: Option<&Tensor<1>>,
+) -> Option<Tensor<D>> {
+    None
+}
+
+pub(crate) fn rows_alike(_: &Tensor<2>) -> Option<usize> {
+    None
+}
+
+pub(crate) fn quick_gelu<const D: usize>(_: &Tensor<D>) -> Option<Tensor<D>> {
+    None
+}
+
+pub(crate) fn silu<const D: usize>(_: &Tensor<D>) -> Option<Tensor<D>> {
+    None
+}
+
+pub(crate) fn silu_gate<const D: usize>(_: &Tensor<D>, _: &Tensor<D>) -> Option<Tensor<D>> {
+    None
+}
+
+pub(crate) fn rms_norm<const D: usize>(_: &Tensor<D>, _: &Tensor<1>, _: f32) -> Option<Tensor<D>> {
+    None
+}
+
+pub(crate) fn rotate(_: &Tensor<4>, _: &Tensor<4>, _: &Tensor<4>) -> Option<Tensor<4>> {
+    None
+}
+
+pub(crate) fn softmax(scores: Tensor<4>, _: Option<&Tensor<4>>) -> ControlFlow<Tensor<4>, Tensor<4>> {
+    ControlFlow::Continue(scores)
+}
