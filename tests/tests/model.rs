@@ -1,12 +1,13 @@
 //! What the model does beyond the recorded cases.
 
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor};
 use tg_llava_core::assistant::{Assistant, AssistantOptions, Chat};
 use tg_llava_core::config::{GuidePadding, tiny};
 use tg_llava_core::conversation::GuideTurn;
 use tg_llava_core::generate::{GenerateOptions, Sampling};
 use tg_llava_core::model::{GuideTexts, ImageBatch, ModelBatch, TgLlava};
 use tg_llava_core::multimodal::{IMAGE_TOKEN_INDEX, MultimodalError, SpliceRow};
+use tg_llava_core::pass::{Site, Trace};
 use tg_llava_core::preprocess::{DecodeOptions, DetailSource, PreparedImage, decode_file};
 use tg_llava_core::weights::{LoadOptions, load_model};
 use tg_llava_tests::fixture;
@@ -130,6 +131,45 @@ fn an_untrained_guide_changes_nothing() {
     let mut without = model.clone();
     without.feature_guide = None;
     assert_eq!(hidden(&model, &input), hidden(&without, &input));
+}
+
+/// Six pictures with four crops each are more than go through the tower at once.
+#[test]
+fn an_observer_sees_every_step_in_order_and_changes_nothing() {
+    let device = Device::flex();
+    device.seed(5);
+    let model = tiny(50).init(&device).unwrap();
+    let input = batch(vec![row(&[1, IMG, IMG, IMG, IMG, IMG, IMG, 7], &[0, 1, 2, 3, 4, 5])], 6, &device);
+    let expected = hidden(&model, &input);
+    let mut seen: Vec<(Site, usize)> = Vec::new();
+    let mut trace = Trace::new(|at, outputs: &[Tensor<3>]| seen.push((at, outputs[0].dims()[0])));
+    let states = model.walk(&mut trace, &input, &model.plan(&input).unwrap()).unwrap();
+    assert_eq!(states.into_data().try_to_vec::<f32>().unwrap(), expected);
+    let embedded: Vec<usize> =
+        seen.iter().filter(|(at, _)| *at == Site::VisionEmbed).map(|(_, rows)| *rows).collect();
+    assert_eq!(embedded, [20, 10]);
+    let sites: Vec<Site> = seen.iter().map(|(at, _)| *at).skip_while(|at| *at != Site::VisionFeatures).collect();
+    let llm = model.llm.layers.len();
+    assert_eq!(sites[sites.len() - llm - 2], Site::Splice);
+    assert_eq!(sites.last(), Some(&Site::DecoderNorm));
+    for once in [Site::TextFeatures, Site::GuideMask, Site::GuidedFeatures, Site::DetailTokens, Site::ImageTokens] {
+        assert_eq!(sites.iter().filter(|at| **at == once).count(), 1, "{once:?}");
+    }
+}
+
+/// What a text tower hides of a text does not depend on how padding is treated.
+#[test]
+fn a_guide_with_id_0_alone_is_the_references_single_run() {
+    let device = Device::flex();
+    device.seed(6);
+    let mut model = tiny(50).init(&device).unwrap();
+    let mut input = batch(vec![row(&[1, IMG, 7], &[0])], 1, &device);
+    input.guides.ids[0] = vec![598, 0, 7, 0, 599];
+    let mut with = |padding| {
+        model.configure(|c| c.multimodal.as_mut().unwrap().guide_padding = padding).unwrap();
+        hidden(&model, &input)
+    };
+    assert_eq!(with(GuidePadding::Masked), with(GuidePadding::Visible));
 }
 
 #[test]

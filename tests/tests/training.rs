@@ -9,7 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn::tensor::{DType, Device};
 use tg_llava_core::weights::reference_tensors;
 use tg_llava_train::config::{Component, Init, PerComponent, Stage, Steps, TrainConfig, ValidationOptions};
-use tg_llava_train::engine::Trainer;
+use tg_llava_train::data::OnBadSample;
+use tg_llava_train::engine::{LossMean, Trainer};
 use tg_llava_train::log::{EvalRecord, Record, StepRecord, read_metrics};
 use tg_llava_train::run::{Observer, Quiet, RunError, Session, SessionOptions, Summary};
 use tg_llava_train::start::{Plan, open_data};
@@ -185,31 +186,104 @@ fn recompute_equals_plain() {
     }
 }
 
+/// The samples of easy-VQA's training file whose answers `keep` takes, as a file in `dir`.
+fn data_file(dir: &Path, keep: impl Fn(&str) -> bool) -> PathBuf {
+    let path = dir.join("data.json");
+    let text = std::fs::read_to_string(examples().join("data/easy-vqa/train.json")).unwrap();
+    let mut samples: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    samples.retain(|sample| keep(sample["conversations"][1]["value"].as_str().unwrap()));
+    std::fs::write(&path, serde_json::to_string(&samples).unwrap()).unwrap();
+    path
+}
+
+/// Losses of three steps over four samples each, as one batch and as four.
+fn one_batch_and_four(data: &Path, mean: LossMean) -> [Vec<(usize, f64)>; 2] {
+    [(4, 1), (1, 4)].map(|(batch_size, accumulation)| {
+        let out = tempfile::tempdir().unwrap();
+        let mut config = everything(config(Stage::Finetune, out.path(), 3));
+        config.data.path = vec![data.to_path_buf()];
+        config.data.order = Some(tg_llava_train::data::SampleOrder::Shuffled);
+        config.model.dropout = Some(0.0);
+        config.optim.loss_mean = mean;
+        (config.run.batch_size, config.run.accumulation) = (batch_size, accumulation);
+        run(&config);
+        losses(out.path())
+    })
+}
+
+fn farthest(losses: &[Vec<(usize, f64)>; 2]) -> f64 {
+    losses[0].iter().zip(&losses[1]).map(|((_, a), (_, b))| (a - b).abs()).fold(0.0, f64::max)
+}
+
 /// With as many supervised tokens in each micro-batch, the mean of means is the mean.
 #[test]
 fn accumulation_equals_the_large_batch() {
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("colours.json");
-    let text = std::fs::read_to_string(examples().join("data/easy-vqa/train.json")).unwrap();
-    let samples: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
-    let yes_no: Vec<_> = samples
-        .into_iter()
-        .filter(|sample| ["yes", "no"].contains(&sample["conversations"][1]["value"].as_str().unwrap()))
-        .collect();
-    std::fs::write(&data, serde_json::to_string(&yes_no).unwrap()).unwrap();
-    let losses = [(4, 1), (1, 4)].map(|(batch_size, accumulation)| {
-        let out = dir.path().join(format!("out{accumulation}"));
-        let mut config = everything(config(Stage::Finetune, &out, 3));
-        config.data.path = vec![data.clone()];
-        config.data.order = Some(tg_llava_train::data::SampleOrder::Shuffled);
-        config.model.dropout = Some(0.0);
-        (config.run.batch_size, config.run.accumulation) = (batch_size, accumulation);
-        run(&config);
-        losses(&out)
-    });
-    for ((_, a), (_, b)) in losses[0].iter().zip(&losses[1]) {
-        assert!((a - b).abs() < 2e-5, "{a} {b}");
+    let data = data_file(dir.path(), |answer| ["yes", "no"].contains(&answer));
+    let losses = one_batch_and_four(&data, LossMean::MicroBatches);
+    assert!(farthest(&losses) < 2e-5, "{losses:?}");
+}
+
+/// Where answers differ in length, the mean over tokens alone is that of the large batch.
+#[test]
+fn the_mean_over_tokens_is_that_of_the_large_batch() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lengths.json");
+    let text = std::fs::read_to_string(data_file(dir.path(), |_| true)).unwrap();
+    let mut samples: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    for (at, sample) in samples.iter_mut().enumerate() {
+        let answer = sample["conversations"][1]["value"].as_str().unwrap();
+        sample["conversations"][1]["value"] = [answer].repeat(1 + 3 * (at % 3)).join(" ").into();
+    }
+    std::fs::write(&path, serde_json::to_string(&samples).unwrap()).unwrap();
+    let by_tokens = one_batch_and_four(&path, LossMean::Tokens);
+    assert!(farthest(&by_tokens) < 2e-5, "{by_tokens:?}");
+    let by_batches = one_batch_and_four(&path, LossMean::MicroBatches);
+    assert!(farthest(&by_batches) > 1e-3, "{by_batches:?}");
+}
+
+/// The text fits; with the picture's tokens the answer does not. Such a sample is bad like any other.
+#[test]
+fn an_answer_behind_the_longest_length_is_named_or_skipped() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let path = data_file(dir.path(), |_| true);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut samples: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    samples.truncate(6);
+    let behind = |sample: &mut serde_json::Value, id: &str| {
+        sample["id"] = id.into();
+        sample["conversations"][0]["value"] = format!("<image>\n{}", "is ".repeat(60)).into();
+    };
+    behind(&mut samples[1], "behind-1");
+    behind(&mut samples[4], "behind-4");
+    std::fs::write(&path, serde_json::to_string(&samples).unwrap()).unwrap();
+    for batch_size in [1, 2] {
+        for generate in [false, true] {
+            let out = dir.path().join(format!("out{batch_size}{generate}"));
+            let mut config = everything(config(Stage::Finetune, &out, 6));
+            config.data.path = vec![path.clone()];
+            config.run.batch_size = batch_size;
+            config.data.validation = Some(ValidationOptions {
+                path: Some(path.clone()),
+                every: Steps::Count(3),
+                generate,
+                max_new_tokens: 2,
+                ..ValidationOptions::default()
+            });
+            let error = open(&config).unwrap().run(&mut Quiet).unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, RunError::Data(_)), "{text}");
+            assert!(text.contains("sample behind-") && text.contains("model.max_length"), "{text}");
+            config.data.on_bad_sample = OnBadSample::Skip;
+            let summary = run(&config);
+            assert_eq!(summary.steps, 6);
+            for id in ["behind-1", "behind-4"] {
+                assert!(summary.notices.iter().any(|notice| notice.message.contains(id)), "{id}");
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod llm;
 pub mod model;
 pub mod multimodal;
 pub mod nn;
+pub mod pass;
 pub mod preprocess;
 pub mod projector;
 pub mod text;

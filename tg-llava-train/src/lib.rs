@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod engine;
+pub mod learner;
 pub mod log;
 pub mod optim;
 pub mod prepare;

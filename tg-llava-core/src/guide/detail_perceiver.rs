@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use super::Perceiver;
 use crate::config::DetailPerceiverConfig;
 use crate::nn::{Activation, Mlp, MlpConfig, key_padding_bias, rms_norm};
+use crate::pass::{Eager, Pass, Site};
 
 /// Pulls question-related detail out of four crops (`mm_patch_encoder`; the paper's TG-DP, section 3.3).
 ///
@@ -85,26 +86,32 @@ impl DetailPerceiver {
     /// - text: `[batch, text_len, text_hidden]`, hidden where `text_mask` is false
     /// - output: `[batch, num_latents, llm_hidden]`
     pub fn forward(&self, crops: Tensor<3>, text: Tensor<3>, text_mask: &[Vec<bool>]) -> Tensor<3> {
-        let batch = crops.dims()[0];
-        let crops = self.embed_crops(crops);
-        let text = self.resize_linear.forward(text);
-        let bias = self.text_bias(text_mask);
-        let mut latents = self.perceiver.queries(batch);
-        for (index, layer) in self.perceiver.layers.iter().enumerate() {
-            latents = match index {
-                0 => layer.forward(latents, text.clone(), bias.as_ref()),
-                _ => layer.forward(latents, crops.clone(), None),
-            };
-        }
-        self.finish(latents)
+        self.walk(&mut Eager, crops, text, text_mask)
     }
 
-    /// Final norm and projection to the decoder's width.
-    ///
-    /// # Shapes
-    /// - latents: `[batch, num_latents, hidden]`
-    /// - output: `[batch, num_latents, llm_hidden]`
-    pub fn finish(&self, latents: Tensor<3>) -> Tensor<3> {
-        self.proj.forward(rms_norm(&self.perceiver.norm, latents))
+    /// [`Self::forward`], step by step.
+    pub fn walk<'m, P: Pass<'m>>(
+        &'m self,
+        pass: &mut P,
+        crops: P::Var,
+        text: P::Var,
+        text_mask: &[Vec<bool>],
+    ) -> P::Var {
+        let bias = self.text_bias(text_mask);
+        let start = pass.run(Site::DetailEmbed, &[crops, text], |x| {
+            let batch = x[0].dims()[0];
+            let text = self.resize_linear.forward(x[1].clone());
+            vec![self.embed_crops(x[0].clone()), text, self.perceiver.queries(batch)]
+        });
+        let [crops, text, mut latents] = [start[0].clone(), start[1].clone(), start[2].clone()];
+        for (index, layer) in self.perceiver.layers.iter().enumerate() {
+            latents = match index {
+                0 => layer.walk(pass, index, latents, text.clone(), bias.clone()),
+                _ => layer.walk(pass, index, latents, crops.clone(), None),
+            };
+        }
+        let norm = &self.perceiver.norm;
+        let latents = pass.run_one(Site::DetailNorm, &[latents], |x| rms_norm(norm, x[0].clone()));
+        pass.run_one(Site::DetailTokens, &[latents], |x| self.proj.forward(x[0].clone()))
     }
 }

@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::QFormer;
 use crate::config::FeatureGuideConfig;
+use crate::pass::{Eager, Pass, Site};
 
 /// Turns the question into a mask on the vision features (`mm_cross_attn`; the paper's TG-FOM, section 3.2).
 ///
@@ -42,9 +43,24 @@ impl FeatureGuide {
     /// - pooled: `[batch, text_hidden]`
     /// - output: `[batch, num_vision_tokens, hidden]`
     pub fn forward(&self, pooled: Tensor<2>) -> Tensor<3> {
-        let text = self.text(pooled);
-        let queries = self.queries(text.dims()[0]);
-        self.zero_layer.forward(self.qformer.forward(queries, &text))
+        self.walk(&mut Eager, pooled.unsqueeze_dim(1))
+    }
+
+    /// [`Self::forward`], step by step.
+    ///
+    /// # Shapes
+    /// - pooled: `[batch, 1, text_hidden]`
+    pub fn walk<'m, P: Pass<'m>>(&'m self, pass: &mut P, pooled: P::Var) -> P::Var {
+        let start = pass.run(Site::GuideEmbed, &[pooled], |x| {
+            let text = self.text(x[0].clone().squeeze_dim(1));
+            let queries = self.queries(text.dims()[0]);
+            vec![self.qformer.embed(queries), text]
+        });
+        let [mut latents, text] = [start[0].clone(), start[1].clone()];
+        for (index, layer) in self.qformer.layers.iter().enumerate() {
+            latents = layer.walk(pass, index, latents, &text);
+        }
+        pass.run_one(Site::GuideMask, &[latents], |x| self.zero_layer.forward(x[0].clone()))
     }
 
     /// The one key that the latents read.

@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::config::DetailPerceiverConfig;
 use crate::nn::{Activation, GatedMlp, GatedMlpConfig, attention, merge_heads, rms_norm, split_heads};
+use crate::pass::{Pass, Site};
 
 /// An Idefics2-style resampler: latents read a context layer by layer.
 #[derive(Module, Debug)]
@@ -91,15 +92,30 @@ impl PerceiverLayer {
         }
     }
 
+    /// `x + attention(norm(x), norm(context))`, then `x + mlp(norm(x))`. `index` is the layer's number.
+    ///
     /// # Shapes
     /// - latents: `[batch, num_latents, hidden]`, output the same
     /// - context: `[batch, context_len, hidden]`
     /// - bias: `[batch, 1, 1, context_len + num_latents]`
-    pub fn forward(&self, latents: Tensor<3>, context: Tensor<3>, bias: Option<&Tensor<4>>) -> Tensor<3> {
-        let normed = rms_norm(&self.input_latents_norm, latents.clone());
-        let context = rms_norm(&self.input_context_norm, context);
-        let latents = latents + self.self_attn.forward(normed, context, bias);
-        latents.clone() + self.mlp.forward(rms_norm(&self.post_attention_layernorm, latents))
+    pub fn walk<'m, P: Pass<'m>>(
+        &'m self,
+        pass: &mut P,
+        index: usize,
+        latents: P::Var,
+        context: P::Var,
+        bias: Option<Tensor<4>>,
+    ) -> P::Var {
+        let inputs = [latents.clone(), context];
+        let attended = pass.run_one(Site::DetailAttention(index), &inputs, move |x| {
+            let latents = rms_norm(&self.input_latents_norm, x[0].clone());
+            let context = rms_norm(&self.input_context_norm, x[1].clone());
+            self.self_attn.forward(latents, context, bias.as_ref())
+        });
+        pass.run_one(Site::DetailBlock(index), &[latents, attended], |x| {
+            let latents = x[0].clone() + x[1].clone();
+            latents.clone() + self.mlp.forward(rms_norm(&self.post_attention_layernorm, latents))
+        })
     }
 }
 

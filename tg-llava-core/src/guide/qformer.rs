@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::config::FeatureGuideConfig;
 use crate::nn::{Activation, attention, layer_norm, linear, merge_heads, split_heads};
+use crate::pass::{Pass, Site};
 
 /// BERT's initial standard deviation.
 const INITIALIZER_RANGE: f64 = 0.02;
@@ -82,26 +83,30 @@ impl QFormer {
     pub fn embed(&self, queries: Tensor<3>) -> Tensor<3> {
         self.dropout.forward(layer_norm(&self.embed_norm, self.epsilon, queries))
     }
-
-    /// # Shapes
-    /// - queries: `[batch, num_queries, hidden]`, output the same
-    /// - text: `[batch, text_len, encoder_width]`
-    pub fn forward(&self, queries: Tensor<3>, text: &Tensor<3>) -> Tensor<3> {
-        self.layers.iter().fold(self.embed(queries), |hidden, layer| layer.forward(hidden, text))
-    }
 }
 
 impl QFormerLayer {
+    /// Self-attention, attention to the text where there is one, feed-forward. `index` is the layer's number.
+    ///
     /// # Shapes
-    /// - hidden: `[batch, num_queries, hidden]`, output the same
+    /// - latents: `[batch, num_queries, hidden]`, output the same
     /// - text: `[batch, text_len, encoder_width]`
-    pub fn forward(&self, hidden: Tensor<3>, text: &Tensor<3>) -> Tensor<3> {
-        let hidden = self.attention.forward(hidden.clone(), &hidden);
-        let hidden = match &self.cross_attention {
-            Some(cross) => cross.forward(hidden, text),
-            None => hidden,
-        };
-        self.ffn.forward(hidden)
+    pub fn walk<'m, P: Pass<'m>>(
+        &'m self,
+        pass: &mut P,
+        index: usize,
+        latents: P::Var,
+        text: &P::Var,
+    ) -> P::Var {
+        let mut latents = pass.run_one(Site::GuideSelfAttention(index), &[latents], |x| {
+            self.attention.forward(x[0].clone(), &x[0])
+        });
+        if let Some(cross) = &self.cross_attention {
+            let inputs = [latents, text.clone()];
+            latents = pass
+                .run_one(Site::GuideCrossAttention(index), &inputs, |x| cross.forward(x[0].clone(), &x[1]));
+        }
+        pass.run_one(Site::GuideBlock(index), &[latents], |x| self.ffn.forward(x[0].clone()))
     }
 }
 

@@ -4,6 +4,7 @@ mod attention;
 mod block;
 mod decoder;
 mod vocab;
+mod walk;
 
 pub use attention::DecoderAttention;
 pub use block::DecoderLayer;

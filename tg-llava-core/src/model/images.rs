@@ -1,12 +1,13 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::TgLlava;
-use crate::config::{GuidePadding, MultimodalConfig};
+use crate::config::GuidePadding;
 use crate::error::Result;
 use crate::multimodal::MultimodalError;
 use crate::nn::cast_to;
+use crate::pass::{Eager, Pass, Site};
 use crate::preprocess::PreparedImage;
-use crate::text::{GuideInput, TextFeatures};
+use crate::text::GuideInput;
 
 /// Pictures that go through the vision tower at once; the frozen tower's memory is bounded by it.
 const TOWER_CHUNK: usize = 20;
@@ -20,13 +21,14 @@ pub struct ImageBatch {
     pub crops: Option<Tensor<5>>,
 }
 
-/// What the vision tower sees in a batch's pictures, before any question is known.
+/// What the vision tower sees in a batch's pictures, before any question is known: tensors, or what stands for them in a
+/// [`Pass`].
 #[derive(Debug, Clone)]
-pub struct VisionFeatures {
+pub struct VisionFeatures<V = Tensor<3>> {
     /// `[num_images, num_vision_tokens, vision_width]`.
-    pub images: Tensor<3>,
+    pub images: V,
     /// The four crops' features in a row, `[num_images, 4 * num_vision_tokens, vision_width]`.
-    pub crops: Option<Tensor<3>>,
+    pub crops: Option<V>,
 }
 
 /// The questions that guide a batch's pictures.
@@ -64,27 +66,41 @@ impl TgLlava {
     /// # Errors
     /// [`MultimodalError::NoVisionTower`] for a plain decoder.
     pub fn vision_features(&self, batch: &ImageBatch) -> Result<VisionFeatures> {
-        let mm = self.multimodal()?;
-        let pixels = batch.pixels.clone();
-        let (Some(_), Some(crops)) = (&self.detail_perceiver, &batch.crops) else {
-            return Ok(VisionFeatures { images: self.tower_features(mm, pixels)?, crops: None });
-        };
-        // Pictures and crops in one pass.
-        let [count, four, ..] = crops.dims();
-        let all = Tensor::cat(vec![pixels, crops.clone().flatten::<4>(0, 1)], 0);
-        let features = self.tower_features(mm, all)?;
-        let [_, tokens, hidden] = features.dims();
-        let images = features.clone().narrow(0, 0, count);
-        let crops = features.narrow(0, count, count * four).reshape([count, four * tokens, hidden]);
-        Ok(VisionFeatures { images, crops: Some(crops) })
+        self.walk_vision(&mut Eager, batch)
     }
 
-    fn tower_features(&self, mm: &MultimodalConfig, pixels: Tensor<4>) -> Result<Tensor<3>> {
+    /// [`Self::vision_features`], step by step.
+    ///
+    /// # Errors
+    /// [`MultimodalError::NoVisionTower`] for a plain decoder.
+    pub fn walk_vision<'m, P: Pass<'m>>(
+        &'m self,
+        pass: &mut P,
+        batch: &ImageBatch,
+    ) -> Result<VisionFeatures<P::Var>> {
+        let mm = self.multimodal()?;
         let tower = self.vision_tower.as_ref().ok_or(MultimodalError::NoVisionTower)?;
-        let index = mm.vision.hidden_state_index(mm.select_layer)?;
+        let (index, select) = (mm.vision.hidden_state_index(mm.select_layer)?, mm.select_feature);
+        let count = batch.pixels.dims()[0];
+        // Pictures and crops in one pass.
+        let pixels = match batch.crops.clone().filter(|_| self.detail_perceiver.is_some()) {
+            Some(crops) => Tensor::cat(vec![batch.pixels.clone(), crops.flatten::<4>(0, 1)], 0),
+            None => batch.pixels.clone(),
+        };
         let pixels = cast_to(pixels, tower.post_layernorm.gamma.dtype());
         let chunks = pixels.split(TOWER_CHUNK, 0).into_iter();
-        Ok(Tensor::cat(chunks.map(|chunk| tower.features(chunk, index, mm.select_feature)).collect(), 0))
+        let hidden: Vec<P::Var> = chunks.map(|chunk| tower.walk(pass, chunk, index)).collect();
+        let mut outputs = pass.run(Site::VisionFeatures, &hidden, move |x| {
+            let features = Tensor::cat(x.iter().map(|x| tower.select(x.clone(), select)).collect(), 0);
+            let [rows, tokens, width] = features.dims();
+            if rows == count {
+                return vec![features];
+            }
+            let crops = features.clone().narrow(0, count, rows - count);
+            vec![features.narrow(0, 0, count), crops.reshape([count, 4 * tokens, width])]
+        });
+        let crops = (outputs.len() > 1).then(|| outputs.remove(1));
+        Ok(VisionFeatures { images: outputs.remove(0), crops })
     }
 
     /// Decoder tokens of each picture, guided by its sample's text: projected vision tokens, then detail
@@ -96,28 +112,47 @@ impl TgLlava {
     /// # Errors
     /// Where a guide text does not fit the text tower, or the model has no vision tower.
     pub fn image_tokens(&self, features: &VisionFeatures, guides: &GuideTexts) -> Result<Tensor<3>> {
-        let projector = self.projector.as_ref().ok_or(MultimodalError::NoVisionTower)?;
-        let text = self.guide_features(guides)?;
-        let mut guided = features.images.clone();
-        if let (Some(guide), Some((text, _))) = (&self.feature_guide, &text) {
-            guided = guided + guide.forward(text.pooled.clone());
-        }
-        let projected = projector.forward(guided);
-        match (&self.detail_perceiver, &features.crops, text) {
-            (Some(detail), Some(crops), Some((text, mask))) => {
-                let tokens = detail.forward(crops.clone(), text.last_hidden_state, &mask);
-                Ok(Tensor::cat(vec![projected, tokens], 1))
-            }
-            _ => Ok(projected),
-        }
+        self.walk_image_tokens(&mut Eager, features.clone(), guides)
     }
 
-    /// The text tower's view of every picture's guide, and which positions are real.
-    fn guide_features(&self, guides: &GuideTexts) -> Result<Option<(TextFeatures, Vec<Vec<bool>>)>> {
+    /// [`Self::image_tokens`], step by step.
+    ///
+    /// # Errors
+    /// Where a guide text does not fit the text tower, or the model has no vision tower.
+    pub fn walk_image_tokens<'m, P: Pass<'m>>(
+        &'m self,
+        pass: &mut P,
+        features: VisionFeatures<P::Var>,
+        guides: &GuideTexts,
+    ) -> Result<P::Var> {
+        let projector = self.projector.as_ref().ok_or(MultimodalError::NoVisionTower)?;
+        let text = self.walk_guides(pass, guides)?;
+        let mut guided = features.images;
+        if let (Some(guide), Some(text)) = (&self.feature_guide, &text) {
+            let mask = guide.walk(pass, text.pooled.clone());
+            guided = pass.run_one(Site::GuidedFeatures, &[guided, mask], |x| x[0].clone() + x[1].clone());
+        }
+        let mut tokens = vec![pass.run_one(Site::Projector, &[guided], |x| projector.forward(x[0].clone()))];
+        if let (Some(detail), Some(crops), Some(text)) = (&self.detail_perceiver, features.crops, text) {
+            tokens.push(detail.walk(pass, crops, text.last_hidden_state, &text.masks));
+        }
+        Ok(pass.run_one(Site::ImageTokens, &tokens, |x| Tensor::cat(x.to_vec(), 1)))
+    }
+
+    /// The text tower's view of every picture's guide; `None` without a text tower.
+    fn walk_guides<'m, P: Pass<'m>>(
+        &'m self,
+        pass: &mut P,
+        guides: &GuideTexts,
+    ) -> Result<Option<Guides<P::Var>>> {
         let Some(tower) = &self.text_tower else { return Ok(None) };
         let Some(plan) = self.plan_guides(guides)? else { return Ok(None) };
-        let text = tower.forward(&plan.input);
-        Ok(Some((plan.per_image(text.last_hidden_state, text.pooled), plan.masks())))
+        let states = tower.walk(pass, &plan.input);
+        let masks = plan.masks();
+        let rows =
+            pass.run(Site::Guides, &states, move |x| x.iter().map(|x| plan.per_image(x.clone())).collect());
+        let [last_hidden_state, pooled] = [rows[0].clone(), rows[1].clone()];
+        Ok(Some(Guides { last_hidden_state, pooled, masks }))
     }
 
     /// Which guide texts the text tower reads, and which picture takes which; `None` without a text tower.
@@ -143,6 +178,15 @@ impl TgLlava {
     }
 }
 
+/// What the bridges read of the guide texts, a row a picture.
+struct Guides<V> {
+    /// `[num_images, len, text_hidden]`.
+    last_hidden_state: V,
+    /// `[num_images, 1, text_hidden]`.
+    pooled: V,
+    masks: Vec<Vec<bool>>,
+}
+
 /// Guide texts ready for the text tower, and the row that guides each picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuidePlan {
@@ -154,18 +198,11 @@ pub struct GuidePlan {
 
 impl GuidePlan {
     /// One row a picture, from one row a text.
-    ///
-    /// # Shapes
-    /// - last_hidden_state: `[texts, len, hidden]`, output `[num_images, len, hidden]`
-    /// - pooled: `[texts, hidden]`, output `[num_images, hidden]`
-    pub fn per_image(&self, last_hidden_state: Tensor<3>, pooled: Tensor<2>) -> TextFeatures {
+    fn per_image(&self, of_texts: Tensor<3>) -> Tensor<3> {
         let rows: Vec<i64> = self.row_of_image.iter().map(|&row| row as i64).collect();
         let count = rows.len();
-        let rows: Tensor<1, Int> = Tensor::from_data(TensorData::new(rows, [count]), &pooled.device());
-        TextFeatures {
-            last_hidden_state: last_hidden_state.select(0, rows.clone()),
-            pooled: pooled.select(0, rows),
-        }
+        let rows: Tensor<1, Int> = Tensor::from_data(TensorData::new(rows, [count]), &of_texts.device());
+        of_texts.select(0, rows)
     }
 
     /// For each picture, which positions of its guide are real.

@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::guide::{DetailPerceiver, FeatureGuide};
 use crate::llm::{Llm, TokenBatch};
 use crate::multimodal::{MultimodalError, SplicePlan, SpliceSettings, splice};
-use crate::nn::{LossTargets, cross_entropy};
+use crate::nn::{LossTargets, cross_entropy, rms_norm};
+use crate::pass::{Eager, Pass, Site};
 use crate::projector::Projector;
 use crate::text::TextTower;
 use crate::vision::VisionTower;
@@ -85,13 +86,7 @@ impl TgLlava {
     /// # Errors
     /// [`MultimodalError`] where they do not fit together.
     pub fn plan(&self, batch: &ModelBatch) -> Result<SplicePlan> {
-        let settings = SpliceSettings {
-            image_tokens: self.config.multimodal.as_ref().map_or(0, MultimodalConfig::num_image_tokens),
-            max_length: self.config.max_length,
-            padding_side: self.config.padding_side,
-            vocab_size: self.config.llm.vocab_size,
-        };
-        Ok(SplicePlan::new(&batch.rows, settings)?)
+        Ok(SplicePlan::new(&batch.rows, SpliceSettings::of(&self.config))?)
     }
 
     /// Decoder inputs of a batch: towers, bridges, projector, splice.
@@ -103,11 +98,7 @@ impl TgLlava {
     /// Where text, pictures and model do not fit together.
     pub fn embed(&self, batch: &ModelBatch) -> Result<(SplicePlan, Tensor<3>)> {
         let plan = self.plan(batch)?;
-        let image_tokens = match &batch.images {
-            Some(images) => Some(self.image_tokens(&self.vision_features(images)?, &batch.guides)?),
-            None => None,
-        };
-        let inputs_embeds = splice(&plan, &self.llm, image_tokens);
+        let inputs_embeds = self.walk_inputs(&mut Eager, batch, &plan)?;
         Ok((plan, inputs_embeds))
     }
 
@@ -116,10 +107,58 @@ impl TgLlava {
     /// # Errors
     /// Where text, pictures and model do not fit together.
     pub fn forward(&self, batch: &ModelBatch) -> Result<ForwardOutput> {
-        let (plan, inputs_embeds) = self.embed(batch)?;
-        let tokens = TokenBatch { positions: plan.positions.clone(), mask: plan.mask.clone() };
-        let hidden_states = self.llm.forward(inputs_embeds, &tokens, None);
+        let plan = self.plan(batch)?;
+        let hidden_states = self.walk(&mut Eager, batch, &plan)?;
         Ok(ForwardOutput { plan, hidden_states })
+    }
+
+    /// The forward pass step by step, to the hidden states behind the decoder's final norm.
+    ///
+    /// # Shapes
+    /// - output: `[batch, len, llm_hidden]`
+    ///
+    /// # Errors
+    /// Where text, pictures and model do not fit together.
+    pub fn walk<'m, P: Pass<'m>>(
+        &'m self,
+        pass: &mut P,
+        batch: &ModelBatch,
+        plan: &SplicePlan,
+    ) -> Result<P::Var> {
+        let hidden = self.walk_decoder(pass, batch, plan)?;
+        let norm = &self.llm.norm;
+        Ok(pass.run_one(Site::DecoderNorm, &[hidden], |x| rms_norm(norm, x[0].clone())))
+    }
+
+    /// [`Self::walk`] without the final norm, for whoever goes through norm and head in pieces.
+    ///
+    /// # Errors
+    /// Where text, pictures and model do not fit together.
+    pub fn walk_decoder<'m, P: Pass<'m>>(
+        &'m self,
+        pass: &mut P,
+        batch: &ModelBatch,
+        plan: &SplicePlan,
+    ) -> Result<P::Var> {
+        let inputs_embeds = self.walk_inputs(pass, batch, plan)?;
+        let tokens = TokenBatch { positions: plan.positions.clone(), mask: plan.mask.clone() };
+        Ok(self.llm.walk(pass, inputs_embeds, &tokens))
+    }
+
+    fn walk_inputs<'m, P: Pass<'m>>(
+        &'m self,
+        pass: &mut P,
+        batch: &ModelBatch,
+        plan: &SplicePlan,
+    ) -> Result<P::Var> {
+        let mut image_tokens = Vec::new();
+        if let Some(images) = &batch.images {
+            let features = self.walk_vision(pass, images)?;
+            image_tokens.push(self.walk_image_tokens(pass, features, &batch.guides)?);
+        }
+        let plan = plan.clone();
+        let step = move |x: &[Tensor<3>]| splice(&plan, &self.llm, x.first().cloned());
+        Ok(pass.run_one(Site::Splice, &image_tokens, step))
     }
 
     /// Mean cross-entropy over the supervised tokens of a batch, `[1]` in f32.

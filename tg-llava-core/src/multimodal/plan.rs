@@ -1,5 +1,5 @@
 use super::{IMAGE_TOKEN_INDEX, MultimodalError};
-use crate::config::PaddingSide;
+use crate::config::{ModelConfig, MultimodalConfig, PaddingSide};
 use crate::nn::IGNORE_INDEX;
 
 /// One sample before splicing, without padding.
@@ -24,6 +24,18 @@ pub struct SpliceSettings {
     pub padding_side: PaddingSide,
     /// Tokens that the decoder knows.
     pub vocab_size: usize,
+}
+
+impl SpliceSettings {
+    /// As the model `config` has them.
+    pub fn of(config: &ModelConfig) -> Self {
+        Self {
+            image_tokens: config.multimodal.as_ref().map_or(0, MultimodalConfig::num_image_tokens),
+            max_length: config.max_length,
+            padding_side: config.padding_side,
+            vocab_size: config.llm.vocab_size,
+        }
+    }
 }
 
 /// Where one decoder input comes from.

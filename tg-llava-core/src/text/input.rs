@@ -19,8 +19,8 @@ pub struct GuideInput {
 impl GuideInput {
     /// Pads `texts` (ids without padding) for the tower.
     ///
-    /// With [`GuidePadding::Visible`] the rows behave as in the reference: CLIP hides id 0 wherever it
-    /// stands and nothing else, and the perceiver sees every position.
+    /// CLIP hides id 0 wherever it stands, as the reference does, and the perceiver sees it. With
+    /// [`GuidePadding::Visible`] nothing else is hidden: CLIP's padding is another id.
     ///
     /// # Errors
     /// [`Error::Request`] for an empty text, one longer than the tower's positions, or an unknown id.
@@ -46,13 +46,13 @@ impl GuideInput {
             check(text, config)?;
             let mut ids = text.clone();
             ids.resize(len, pad_id);
-            let real: Vec<bool> = (0..len).map(|i| i < text.len()).collect();
-            let all = vec![true; len];
-            let (tower, context) = match (config.family, padding) {
-                (TowerFamily::Clip, GuidePadding::Masked) => (real.clone(), real),
-                (TowerFamily::Clip, GuidePadding::Visible) => (ids.iter().map(|&id| id != 0).collect(), all),
-                (TowerFamily::Siglip, GuidePadding::Masked) => (all, real),
-                (TowerFamily::Siglip, GuidePadding::Visible) => (all.clone(), all),
+            let context: Vec<bool> = match padding {
+                GuidePadding::Masked => (0..len).map(|i| i < text.len()).collect(),
+                GuidePadding::Visible => vec![true; len],
+            };
+            let tower = match config.family {
+                TowerFamily::Clip => ids.iter().zip(&context).map(|(&id, &seen)| seen && id != 0).collect(),
+                TowerFamily::Siglip => vec![true; len],
             };
             input.pooled_positions.push(match padding {
                 GuidePadding::Masked => pooled_position(text, config),
@@ -126,8 +126,8 @@ mod tests {
         let texts = [vec![8, 0, 9], vec![8, 9]];
         let masked = GuideInput::new(&texts, 9, GuidePadding::Masked, &config).unwrap();
         assert_eq!(masked.ids, [[8, 0, 9], [8, 9, 9]]);
-        assert_eq!(masked.tower_mask, [[true, true, true], [true, true, false]]);
-        assert_eq!(masked.context_mask, masked.tower_mask);
+        assert_eq!(masked.tower_mask, [[true, false, true], [true, true, false]]);
+        assert_eq!(masked.context_mask, [[true, true, true], [true, true, false]]);
         let visible = GuideInput::new(&texts, 9, GuidePadding::Visible, &config).unwrap();
         assert_eq!(visible.tower_mask, [[true, false, true], [true, true, true]]);
         assert_eq!(visible.context_mask, [[true; 3]; 2]);

@@ -7,6 +7,7 @@ use crate::config::{TextTowerConfig, TowerFamily};
 use crate::nn::{
     EncoderLayer, EncoderLayerConfig, causal_bias, combine_bias, key_padding_bias, layer_norm, linear,
 };
+use crate::pass::{Eager, Pass, Site};
 
 /// A CLIP or SigLIP text transformer (`text_tower`).
 #[derive(Module, Debug)]
@@ -87,22 +88,27 @@ impl TextTower {
 
     /// Reads a batch of guide texts.
     pub fn forward(&self, input: &GuideInput) -> TextFeatures {
-        let bias = self.attention_bias(input);
-        let mut hidden = self.embed(&input.ids);
-        for layer in &self.layers {
-            hidden = layer.forward(hidden, bias.as_ref());
-        }
-        self.finish(hidden, &input.pooled_positions)
+        let [last_hidden_state, pooled] = self.walk(&mut Eager, input);
+        TextFeatures { last_hidden_state, pooled: pooled.squeeze_dim(1) }
     }
 
-    /// Final norm and pooling of what the last block gave.
-    ///
-    /// # Shapes
-    /// - hidden: `[batch, len, hidden]`; `pooled_positions` holds one position a row
-    pub fn finish(&self, hidden: Tensor<3>, pooled_positions: &[usize]) -> TextFeatures {
-        let last_hidden_state = layer_norm(&self.final_layer_norm, self.epsilon, hidden);
-        let pooled = self.pool(&last_hidden_state, pooled_positions);
-        TextFeatures { last_hidden_state, pooled }
+    /// [`Self::forward`], step by step: hidden states, and the pooled ones with an axis of length 1 before the last.
+    pub fn walk<'m, P: Pass<'m>>(&'m self, pass: &mut P, input: &GuideInput) -> [P::Var; 2] {
+        let bias = self.attention_bias(input);
+        let ids = input.ids.clone();
+        let mut hidden = pass.run_one(Site::TextEmbed, &[], move |_| self.embed(&ids));
+        for (block, layer) in self.layers.iter().enumerate() {
+            let bias = bias.clone();
+            let step = move |x: &[Tensor<3>]| layer.forward(x[0].clone(), bias.as_ref());
+            hidden = pass.run_one(Site::TextBlock(block), &[hidden], step);
+        }
+        let positions = input.pooled_positions.clone();
+        let outputs = pass.run(Site::TextFeatures, &[hidden], move |x| {
+            let last_hidden_state = layer_norm(&self.final_layer_norm, self.epsilon, x[0].clone());
+            let pooled = self.pool(&last_hidden_state, &positions);
+            vec![last_hidden_state, pooled.unsqueeze_dim(1)]
+        });
+        [outputs[0].clone(), outputs[1].clone()]
     }
 
     fn pool(&self, hidden: &Tensor<3>, positions: &[usize]) -> Tensor<2> {

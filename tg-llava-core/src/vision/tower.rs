@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use super::VisionEmbeddings;
 use crate::config::{SelectFeature, TowerFamily, VisionTowerConfig};
 use crate::nn::{EncoderLayer, EncoderLayerConfig, layer_norm};
+use crate::pass::{Eager, Pass, Site};
 
 /// A CLIP or SigLIP vision transformer (`vision_tower`).
 #[derive(Module, Debug)]
@@ -49,20 +50,16 @@ impl VisionTower {
     /// - pixels: `[batch, channels, image_size, image_size]`
     /// - output: `[batch, num_positions, hidden]`
     pub fn hidden_state(&self, pixels: Tensor<4>, index: usize) -> Tensor<3> {
-        let mut hidden = self.embed(pixels);
-        for layer in &self.layers[..index] {
-            hidden = layer.forward(hidden, None);
-        }
-        hidden
+        self.walk(&mut Eager, pixels, index)
     }
 
-    /// Hidden state `index` without the class token unless `select` wants it.
-    ///
-    /// # Shapes
-    /// - pixels: `[batch, channels, image_size, image_size]`
-    /// - output: `[batch, num_vision_tokens, hidden]`
-    pub fn features(&self, pixels: Tensor<4>, index: usize, select: SelectFeature) -> Tensor<3> {
-        self.select(self.hidden_state(pixels, index), select)
+    /// [`Self::hidden_state`], step by step.
+    pub fn walk<'m, P: Pass<'m>>(&'m self, pass: &mut P, pixels: Tensor<4>, index: usize) -> P::Var {
+        let mut hidden = pass.run_one(Site::VisionEmbed, &[], move |_| self.embed(pixels.clone()));
+        for (block, layer) in self.layers[..index].iter().enumerate() {
+            hidden = pass.run_one(Site::VisionBlock(block), &[hidden], |x| layer.forward(x[0].clone(), None));
+        }
+        hidden
     }
 
     /// What the first block reads: hidden state 0.

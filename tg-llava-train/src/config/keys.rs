@@ -3,7 +3,7 @@
 use super::llava_flags::flag_keys;
 
 /// All keys that hold values, with their tables. `model.bridges` may be a value or a table.
-const KEYS: [&str; 73] = [
+const KEYS: [&str; 74] = [
     "stage",
     "seed",
     "output_dir",
@@ -58,6 +58,7 @@ const KEYS: [&str; 73] = [
     "optim.schedule",
     "optim.warmup_ratio",
     "optim.warmup_steps",
+    "optim.loss_mean",
     "optim.on_nan",
     "optim.loss_scale",
     "optim.lr_of.vision_tower",

@@ -9,6 +9,7 @@ use serde::{
 
 use super::PerComponent;
 use crate::{
+    engine::LossMean,
     optim::DecayRule,
     schedule::{ScheduleKind, Warmup},
 };
@@ -39,6 +40,9 @@ pub struct OptimOptions {
     pub warmup_ratio: Option<f64>,
     /// Warm-up in optimizer steps, instead of `warmup_ratio`. Default: none.
     pub warmup_steps: Option<usize>,
+    /// What the loss of a step is the mean over: `micro_batches`, each with the mean of its own tokens, or `tokens`,
+    /// all supervised ones of the step. Default `micro_batches`.
+    pub loss_mean: LossMean,
     /// What to do about a loss or gradient that is not a number: `stop` or `skip` the step. Default `stop`.
     pub on_nan: OnNan,
     /// Factor on the loss so that f16 gradients stay above zero: `dynamic` or a number; plays no part in other
@@ -61,6 +65,7 @@ impl Default for OptimOptions {
             schedule: ScheduleKind::default(),
             warmup_ratio: None,
             warmup_steps: None,
+            loss_mean: LossMean::default(),
             on_nan: OnNan::default(),
             loss_scale: LossScale::default(),
             lr_of: PerComponent::default(),

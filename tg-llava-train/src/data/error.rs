@@ -62,6 +62,9 @@ pub enum DataError {
         /// The data file.
         path: PathBuf,
     },
+    /// Samples that fit the model one by one do not fit it together.
+    #[error(transparent)]
+    Together(#[from] tg_llava_core::multimodal::MultimodalError),
     /// A sample number that the data set does not have.
     #[error("{path}: there is no sample {index}; the file has {count}")]
     OutOfRange {
@@ -119,6 +122,20 @@ pub enum SampleProblem {
         /// Pictures of the sample.
         images: usize,
     },
+    /// Nothing to learn is left once the sample is cut to the model's length.
+    #[error(
+        "all that is to be learned lies behind the {max_length} tokens that are kept of its {tokens}, pictures \
+         included; raise model.max_length or shorten the sample"
+    )]
+    Behind {
+        /// Decoder tokens of the sample, its pictures' included.
+        tokens: usize,
+        /// Tokens that are kept.
+        max_length: usize,
+    },
+    /// Text, pictures or guide do not fit the model.
+    #[error(transparent)]
+    Model(#[from] tg_llava_core::Error),
     /// A picture cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),

@@ -8,7 +8,7 @@ use tg_llava_core::{
         GuideTurn, ImageMarks, LabelNote, LabelOptions, SingleLabels, Template, guide_text,
         label_conversation,
     },
-    multimodal::IMAGE_TOKEN_INDEX,
+    multimodal::{IMAGE_TOKEN_INDEX, SpliceRow},
     nn::IGNORE_INDEX,
     preprocess::{AspectRatio, DecodeOptions, DetailSource, ImageProcessor, PreparedImage, decode_file},
     tokenizer::{GuideCut, GuideTokenizer, TextTokenizer},
@@ -96,6 +96,15 @@ impl Example {
     /// Whether any id is learned. Without one the sample adds nothing to the loss.
     pub fn has_target(&self) -> bool {
         self.labels.iter().any(|&label| label != IGNORE_INDEX)
+    }
+
+    /// The sample as a row of a batch in which its pictures are counted from `first_picture`.
+    pub fn row(&self, first_picture: usize) -> SpliceRow {
+        SpliceRow {
+            input_ids: self.input_ids.clone(),
+            labels: Some(self.labels.clone()),
+            images: (first_picture..first_picture + self.pictures.len()).collect(),
+        }
     }
 
     /// Cuts ids and labels to `length`; pictures whose place is cut off go too.

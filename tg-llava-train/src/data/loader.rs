@@ -6,15 +6,21 @@ use std::{
 };
 
 use serde::Serialize;
-
-use super::{
-    collate::Batch,
-    dataset::LlavaDataset,
-    error::{DataError, OnBadSample},
-    example::{Example, SampleEncoder},
+use tg_llava_core::{
+    config::{GuidePadding, ModelConfig},
+    conversation::LabelNote,
+    text::GuideInput,
+    tokenizer::GuideTokenizer,
 };
 
-/// Reads, encodes and collates samples; may be shared by worker threads.
+use super::{
+    dataset::LlavaDataset,
+    error::{DataError, OnBadSample, SampleProblem},
+    example::{Example, SampleEncoder},
+    micro::{self, Micro},
+};
+
+/// Reads and encodes samples, and makes micro-batches of them; may be shared by worker threads.
 #[derive(Debug)]
 pub struct Loader {
     dataset: LlavaDataset,
@@ -83,28 +89,64 @@ impl Loader {
         encoded.map_err(|problem| problem.at(self.dataset.path(index), self.dataset.line(index), sample.id))
     }
 
-    /// The samples `indices` as a batch; with [`OnBadSample::Skip`] it may hold fewer of them, or none.
+    /// Whether `model` can learn anything from `example`.
+    ///
+    /// # Errors
+    /// [`DataError::Sample`] where the example does not fit the model, or all that it teaches is cut off.
+    pub fn teaches(&self, example: &Example, model: &ModelConfig) -> Result<bool, DataError> {
+        self.fits(example, model).map_err(|problem| self.at(example, problem))
+    }
+
+    fn fits(&self, example: &Example, model: &ModelConfig) -> Result<bool, SampleProblem> {
+        let (plan, targets) = micro::plan(&[example.row(0)], model).map_err(tg_llava_core::Error::from)?;
+        if targets.tokens.is_empty() {
+            let cut_text = example.notes.iter().map(|note| match note {
+                LabelNote::Cut { ids } => *ids,
+                _ => 0,
+            });
+            let cut = plan.truncated.iter().copied().chain(cut_text).sum::<usize>();
+            return match cut {
+                0 => Ok(false),
+                _ => Err(SampleProblem::Behind { tokens: plan.len() + cut, max_length: model.max_length }),
+            };
+        }
+        let text = model.multimodal.as_ref().and_then(|mm| mm.text.as_ref());
+        if let Some(text) = text.filter(|_| !example.pictures.is_empty()) {
+            let guide = std::slice::from_ref(&example.guide_ids);
+            GuideInput::new(guide, self.guide_pad(), GuidePadding::Masked, text)?;
+        }
+        Ok(true)
+    }
+
+    /// The samples `indices` as a micro-batch for `model`. Samples with nothing to learn are left out and noted; with
+    /// [`OnBadSample::Skip`] bad ones too.
     ///
     /// # Errors
     /// [`DataError`] of the first sample that cannot be used, unless such samples are skipped; and, skipped or
     /// not, where the data file itself cannot be read any more or has no such sample.
-    pub fn batch(&self, indices: &[usize]) -> Result<Batch, DataError> {
+    pub fn micro(&self, indices: &[usize], model: &ModelConfig) -> Result<Micro, DataError> {
         let mut examples = Vec::with_capacity(indices.len());
         for &index in indices {
-            match self.example(index) {
-                Ok(example) => {
-                    if !example.has_target() {
-                        self.notice_no_target(&example);
-                    }
-                    examples.push(example);
-                }
+            let found = self.example(index).and_then(|example| Ok((self.teaches(&example, model)?, example)));
+            match found {
+                Ok((true, example)) => examples.push(example),
+                Ok((false, example)) => self.notice_no_target(&example),
                 Err(error @ DataError::Sample { .. }) if self.on_bad_sample == OnBadSample::Skip => {
                     self.notice(index, Outcome::Skipped, error.to_string());
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(Batch { examples })
+        Ok(Micro::new(examples, self.guide_pad(), model)?)
+    }
+
+    fn guide_pad(&self) -> i64 {
+        self.encoder.guide.as_ref().map_or(0, GuideTokenizer::pad_id)
+    }
+
+    fn at(&self, example: &Example, problem: SampleProblem) -> DataError {
+        let (path, line) = (self.dataset.path(example.index), self.dataset.line(example.index));
+        problem.at(path, line, &example.id)
     }
 
     /// Every sample so far that was left out or taught nothing: first those that were rejected when the file
@@ -134,15 +176,17 @@ impl Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{EncodeOptions, EpochBatches, Prefetch, SampleProblem, Shard};
+    use crate::data::{EncodeOptions, EpochBatches, Prefetch, Shard};
     use std::{
         fs,
         path::{Path, PathBuf},
         sync::Arc,
     };
     use tg_llava_core::{
-        conversation::{LabelNote, Template},
-        multimodal::IMAGE_TOKEN_INDEX,
+        config::tiny,
+        conversation::Template,
+        multimodal::{IMAGE_TOKEN_INDEX, SpliceSettings},
+        nn::IGNORE_INDEX,
         preprocess::ImageProcessor,
         tokenizer::{GuideTokenizer, TextTokenizer},
     };
@@ -169,6 +213,14 @@ mod tests {
         Loader::new(dataset, encoder(max_length), on_bad_sample).unwrap()
     }
 
+    /// A small model over the tokenizers' vocabularies, with eight decoder tokens a picture.
+    fn model(max_length: usize) -> ModelConfig {
+        let mut model = ModelConfig { max_length, ..tiny(32_100) };
+        let text = model.multimodal.as_mut().unwrap().text.as_mut().unwrap();
+        text.vocab_size = 49_408;
+        model
+    }
+
     fn line(id: &str, images: &[&str], question: &str) -> String {
         let turns = serde_json::json!([
             { "from": "human", "value": question }, { "from": "gpt", "value": "An answer." },
@@ -179,13 +231,20 @@ mod tests {
     #[test]
     fn pictures_and_text_come_out_as_they_went_in() {
         let json = line("p", &["photo_b.png"], "<image>\nWhat?") + &line("t", &[], "Why?");
-        let batch = loader(&json, 2048, OnBadSample::Error).batch(&[1, 0]).unwrap();
-        let [text, picture] = &batch.examples[..] else { panic!("two samples") };
+        let model = model(2048);
+        let micro = loader(&json, 2048, OnBadSample::Error).micro(&[1, 0], &model).unwrap();
+        let [text, picture] = &micro.batch.examples[..] else { panic!("two samples") };
         assert_eq!((text.id.as_str(), text.pictures.len()), ("t", 0));
         assert_eq!((picture.id.as_str(), picture.pictures.len()), ("p", 1));
         assert_eq!(picture.pictures[0].crops.len(), 4 * 3 * 14 * 14);
         assert_eq!(picture.input_ids.iter().filter(|&&id| id == IMAGE_TOKEN_INDEX).count(), 1);
         assert!(text.has_target() && picture.has_target());
+        assert_eq!(micro.samples, ["t", "p"]);
+        let per_image = SpliceSettings::of(&model).image_tokens;
+        assert_eq!(micro.tokens(), text.input_ids.len() + picture.input_ids.len() - 1 + per_image);
+        let learned =
+            text.labels.iter().chain(&picture.labels).filter(|&&label| label != IGNORE_INDEX).count();
+        assert_eq!(micro.supervised(), learned);
     }
 
     #[test]
@@ -195,19 +254,67 @@ mod tests {
         let place = whole.input_ids.iter().position(|&id| id == IMAGE_TOKEN_INDEX).unwrap();
         for (length, pictures) in [(place, 0), (place + 1, 1)] {
             let loader = loader(&json, length, OnBadSample::Error);
-            let cut = loader.batch(&[0]).unwrap().examples.remove(0);
+            let cut = loader.example(0).unwrap();
             assert_eq!(cut.input_ids, whole.input_ids[..length]);
             assert_eq!(cut.pictures, whole.pictures[..pictures]);
             assert!(cut.notes.contains(&LabelNote::Cut { ids: whole.input_ids.len() - length }));
-            let notices = loader.notices();
-            assert_eq!((notices.len(), notices[0].outcome), (1, Outcome::NoTarget));
         }
+    }
+
+    /// The text alone fits; with the picture's tokens the answer does not.
+    #[test]
+    fn a_sample_whose_answer_is_cut_off_is_a_bad_sample() {
+        let question = "<image>\nWhat is there to be seen in this picture of ours?";
+        let json = line("behind", &["tiny.png"], question) + &line("good", &[], "Why?");
+        let length = loader(&json, 2048, OnBadSample::Error).example(0).unwrap().input_ids.len();
+        for length in [length, length - 8] {
+            let model = model(length);
+            let error =
+                loader(&json, length, OnBadSample::Error).micro(&[0], &model).unwrap_err().to_string();
+            let words = ["line 1", "sample behind", &format!("the {length} tokens"), "model.max_length"];
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+            let loader = loader(&json, length, OnBadSample::Skip);
+            let micro = loader.micro(&[0, 1], &model).unwrap();
+            assert_eq!(micro.samples, ["good"]);
+            let none = loader.micro(&[0], &model).unwrap();
+            assert!(none.is_empty() && none.tokens() == 0);
+            let notices = loader.notices();
+            assert_eq!((notices.len(), notices[0].outcome), (1, Outcome::Skipped));
+        }
+    }
+
+    #[test]
+    fn a_sample_without_an_answer_is_noted_and_left_out() {
+        let turns = serde_json::json!([{ "from": "human", "value": "Hm." }]);
+        let json = serde_json::json!([{ "id": "silent", "conversations": turns }]).to_string();
+        let loader = loader(&json, 2048, OnBadSample::Error);
+        assert!(loader.micro(&[0], &model(2048)).unwrap().is_empty());
+        let notices = loader.notices();
+        assert_eq!((notices.len(), notices[0].outcome), (1, Outcome::NoTarget));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_model_is_named_before_any_device_work() {
+        let json = line("p", &["tiny.png"], "<image>\nWhat?");
+        let loader = loader(&json, 2048, OnBadSample::Error);
+        let words = |change: &dyn Fn(&mut ModelConfig)| {
+            let mut model = model(2048);
+            change(&mut model);
+            loader.micro(&[0], &model).unwrap_err().to_string()
+        };
+        let error = words(&|model| model.llm.vocab_size = 9);
+        assert!(error.contains("sample p") && error.contains("vocabulary of 9"), "{error}");
+        let text = |model: &mut ModelConfig| {
+            model.multimodal.as_mut().unwrap().text.as_mut().unwrap().vocab_size = 9
+        };
+        let error = words(&text);
+        assert!(error.contains("sample p") && error.contains('9'), "{error}");
     }
 
     #[test]
     fn a_bad_picture_stops_or_is_skipped_and_counted_once() {
         let json = line("good", &["tiny.png"], "<image>") + &line("lost", &["no_such.png"], "<image>");
-        match loader(&json, 2048, OnBadSample::Error).batch(&[0, 1]).unwrap_err() {
+        match loader(&json, 2048, OnBadSample::Error).micro(&[0, 1], &model(2048)).unwrap_err() {
             DataError::Sample { id, line: 2, problem, .. } => {
                 assert_eq!(id, "lost");
                 assert!(matches!(*problem, SampleProblem::Image(_)), "{problem}");
@@ -216,15 +323,16 @@ mod tests {
             other => panic!("{other}"),
         }
         let loader = loader(&json, 2048, OnBadSample::Skip);
+        let model = model(2048);
         for _epoch in 0..2 {
-            assert_eq!(loader.batch(&[0, 1]).unwrap().examples.len(), 1);
-            assert!(loader.batch(&[1]).unwrap().is_empty());
+            assert_eq!(loader.micro(&[0, 1], &model).unwrap().samples, ["good"]);
+            assert!(loader.micro(&[1], &model).unwrap().is_empty());
         }
         let notices = loader.notices();
         assert_eq!((notices.len(), notices[0].outcome), (1, Outcome::Skipped));
         assert!(notices[0].message.contains("sample lost") && notices[0].message.contains("no_such.png"));
         // A sample that is not there is the caller's mistake, not a bad sample.
-        assert!(matches!(loader.batch(&[7]), Err(DataError::OutOfRange { .. })));
+        assert!(matches!(loader.micro(&[7], &model), Err(DataError::OutOfRange { .. })));
     }
 
     #[test]
@@ -251,18 +359,23 @@ mod tests {
             .map(|at| line(&at.to_string(), &["tiny.png"][..at % 2], &"<image>"[..at % 2 * 7]))
             .collect();
         let loader = Arc::new(loader(&json, 2048, OnBadSample::Error));
+        let model = model(2048);
+        let make = || {
+            let (loader, model) = (Arc::clone(&loader), model.clone());
+            move |indices: &[usize]| loader.micro(indices, &model)
+        };
         let batches = || EpochBatches::new((0..11).rev().collect(), 0, 2, Shard::SINGLE);
-        let expected: Vec<_> = batches().map(|indices| loader.batch(&indices).unwrap()).collect();
+        let expected: Vec<_> = batches().map(|indices| loader.micro(&indices, &model).unwrap()).collect();
         for (threads, ahead) in [(1, 1), (3, 4), (2, 100)] {
             let found: Vec<_> =
-                Prefetch::new(&loader, batches(), threads, ahead).map(Result::unwrap).collect();
+                Prefetch::new(make(), batches(), threads, ahead).map(Result::unwrap).collect();
             assert_eq!(found, expected);
         }
         // Dropped half way.
-        assert!(Prefetch::new(&loader, batches(), 3, 4).nth(1).is_some());
+        assert!(Prefetch::new(make(), batches(), 3, 4).nth(1).is_some());
         // An error comes in its place.
         let failing = [vec![0], vec![99], vec![1]].into_iter();
-        let found: Vec<_> = Prefetch::new(&loader, failing, 2, 2).map(|batch| batch.is_ok()).collect();
+        let found: Vec<_> = Prefetch::new(make(), failing, 2, 2).map(|batch| batch.is_ok()).collect();
         assert_eq!(found, [true, false, true]);
     }
 }

@@ -6,37 +6,38 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{collate::Batch, error::DataError, loader::Loader};
-
-type Outcome = Result<Batch, DataError>;
-
-struct Job {
+struct Job<T> {
     indices: Vec<usize>,
-    reply: mpsc::Sender<Outcome>,
+    reply: mpsc::Sender<T>,
 }
 
-/// An iterator over the batches of a [`Loader`], made ahead of time.
+/// An iterator over what worker threads make of lists of sample numbers, ahead of time.
 ///
-/// The batches come in the order of their sample numbers, whatever thread makes them, so the number of threads
-/// changes nothing but the speed. Dropping it ends the threads.
+/// The results come in the order of the lists, whatever thread makes them, so the number of threads changes nothing
+/// but the speed. Dropping it ends the threads.
 #[derive(Debug)]
-pub struct Prefetch<I> {
+pub struct Prefetch<I, T> {
     batches: I,
     ahead: usize,
-    jobs: Option<mpsc::Sender<Job>>,
-    due: VecDeque<mpsc::Receiver<Outcome>>,
+    jobs: Option<mpsc::Sender<Job<T>>>,
+    due: VecDeque<mpsc::Receiver<T>>,
     workers: Vec<JoinHandle<()>>,
 }
 
-impl<I: Iterator<Item = Vec<usize>>> Prefetch<I> {
-    /// Makes `batches` of `loader` in `threads` threads (at least one), with up to `ahead` batches (at least one)
-    /// finished or under way at a time.
-    pub fn new(loader: &Arc<Loader>, batches: I, threads: usize, ahead: usize) -> Self {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let queue = Arc::new(Mutex::new(queue));
+impl<I: Iterator<Item = Vec<usize>>, T: Send + 'static> Prefetch<I, T> {
+    /// Calls `make` for each of `batches` in `threads` threads (at least one), with up to `ahead` results (at least
+    /// one) finished or under way at a time.
+    pub fn new(
+        make: impl Fn(&[usize]) -> T + Send + Sync + 'static,
+        batches: I,
+        threads: usize,
+        ahead: usize,
+    ) -> Self {
+        let (jobs, queue) = mpsc::channel::<Job<T>>();
+        let (make, queue) = (Arc::new(make), Arc::new(Mutex::new(queue)));
         let workers = (0..threads.max(1)).map(|_| {
-            let (loader, queue) = (Arc::clone(loader), Arc::clone(&queue));
-            thread::spawn(move || work(&loader, &queue))
+            let (make, queue) = (Arc::clone(&make), Arc::clone(&queue));
+            thread::spawn(move || work(&*make, &queue))
         });
         let workers = workers.collect();
         let mut prefetch =
@@ -44,7 +45,9 @@ impl<I: Iterator<Item = Vec<usize>>> Prefetch<I> {
         prefetch.order_more();
         prefetch
     }
+}
 
+impl<I: Iterator<Item = Vec<usize>>, T> Prefetch<I, T> {
     /// Hands out jobs until enough are under way.
     fn order_more(&mut self) {
         while let (Some(jobs), true) = (&self.jobs, self.due.len() < self.ahead) {
@@ -60,23 +63,23 @@ impl<I: Iterator<Item = Vec<usize>>> Prefetch<I> {
     }
 }
 
-fn work(loader: &Loader, queue: &Mutex<mpsc::Receiver<Job>>) {
+fn work<T>(make: &impl Fn(&[usize]) -> T, queue: &Mutex<mpsc::Receiver<Job<T>>>) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { indices, reply }) = job else { return };
         // Nobody waits for it any more where the iterator was dropped.
-        reply.send(loader.batch(&indices)).ok();
+        reply.send(make(&indices)).ok();
     }
 }
 
-impl<I: Iterator<Item = Vec<usize>>> Iterator for Prefetch<I> {
-    type Item = Outcome;
+impl<I: Iterator<Item = Vec<usize>>, T> Iterator for Prefetch<I, T> {
+    type Item = T;
 
     /// The next batch.
     ///
     /// # Panics
     /// Where a worker panicked.
-    fn next(&mut self) -> Option<Outcome> {
+    fn next(&mut self) -> Option<T> {
         let result = self.due.pop_front()?;
         let batch = result.recv().expect("a worker that loads data panicked; see its message above");
         self.order_more();
@@ -84,7 +87,7 @@ impl<I: Iterator<Item = Vec<usize>>> Iterator for Prefetch<I> {
     }
 }
 
-impl<I> Drop for Prefetch<I> {
+impl<I, T> Drop for Prefetch<I, T> {
     fn drop(&mut self) {
         self.jobs = None;
         self.due.clear();

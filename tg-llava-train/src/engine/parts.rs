@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use tg_llava_core::model::TgLlava;
+use tg_llava_core::pass::Site;
 
 use crate::config::PerComponent;
 
@@ -22,6 +23,27 @@ impl PerComponent<bool> {
     pub const FINETUNE: Self = Self { llm: true, ..Self::PRETRAIN };
     /// Everything, from scratch.
     pub const ALL: Self = Self { vision_tower: true, text_tower: true, ..Self::FINETUNE };
+
+    /// Whether the step at `site` holds weights that learn.
+    pub fn learn_at(&self, site: Site) -> bool {
+        match site {
+            Site::VisionEmbed | Site::VisionBlock(_) => self.vision_tower,
+            Site::TextEmbed | Site::TextBlock(_) | Site::TextFeatures => self.text_tower,
+            Site::GuideEmbed
+            | Site::GuideSelfAttention(_)
+            | Site::GuideCrossAttention(_)
+            | Site::GuideBlock(_)
+            | Site::GuideMask => self.feature_guide,
+            Site::DetailEmbed
+            | Site::DetailAttention(_)
+            | Site::DetailBlock(_)
+            | Site::DetailNorm
+            | Site::DetailTokens => self.detail_perceiver,
+            Site::Projector => self.projector,
+            Site::Splice | Site::DecoderBlock(_) | Site::DecoderNorm => self.llm,
+            Site::VisionFeatures | Site::Guides | Site::GuidedFeatures | Site::ImageTokens => false,
+        }
+    }
 
     /// Whether nothing learns but what stage-1 files hold.
     pub fn bridges_only(&self) -> bool {

@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
-use tg_llava_core::model::{ModelBatch, TgLlava};
-use tg_llava_core::nn::LossTargets;
+use tg_llava_core::model::TgLlava;
 use tg_llava_core::{Error, Result};
 
-use super::forward::record;
 use super::head::head_loss;
+use super::inputs::ModelInput;
+use super::mean::LossMean;
 use super::parts::TrainedParts;
 use super::scaler::LossScale;
 use super::table::ParameterTable;
 use super::tape::{Activations, Tape, mix};
 use crate::config::Component;
-use crate::optim::{AdamW, AdamWConfig, DecayRule, ParameterGradients, ParameterSettings};
-use crate::schedule::LrSchedule;
+use crate::data::Micro;
+use crate::optim::{AdamWConfig, DecayRule, OptimizerStates, ParameterGradients, ParameterSettings};
+use crate::schedule::{LrSchedule, ScheduleKind, Warmup};
 
 /// How a model learns.
 #[derive(Debug, Clone)]
@@ -40,18 +41,42 @@ pub struct TrainerOptions {
     pub max_grad_norm: f64,
     /// The learning rate's course.
     pub schedule: LrSchedule,
+    /// How the micro-batches' losses become the step's.
+    pub loss_mean: LossMean,
     /// Scaling of the loss (f16).
     pub loss_scale: LossScale,
     /// Decides dropout, with the step's number.
     pub seed: u64,
 }
 
+impl TrainerOptions {
+    /// The reference's constants at a constant rate of `lr`: everything is kept for the backward pass, gradients are clipped at
+    /// 1, nothing decays.
+    pub fn new(parts: TrainedParts, lr: f64) -> Self {
+        Self {
+            parts,
+            activations: Activations::Keep,
+            loss_chunk: 1024,
+            adamw: AdamWConfig::default(),
+            lr,
+            lr_of: BTreeMap::new(),
+            weight_decay: 0.0,
+            decay_rule: DecayRule::Reference,
+            max_grad_norm: 1.0,
+            schedule: LrSchedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1),
+            loss_mean: LossMean::default(),
+            loss_scale: LossScale::ONE,
+            seed: 0,
+        }
+    }
+}
+
 /// What one optimizer step did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOutcome {
-    /// Mean of the micro-batches' losses.
+    /// Mean of the micro-batches' losses, as [`LossMean`] has it.
     pub loss: f64,
-    /// Loss of each micro-batch.
+    /// Loss of each micro-batch that was not empty.
     pub micro_losses: Vec<f64>,
     /// Learning rate of the step, without the components' own.
     pub lr: f64,
@@ -64,8 +89,9 @@ pub struct StepOutcome {
 /// A model, its optimizer, and the number of steps made.
 #[derive(Debug)]
 pub struct Trainer {
-    model: TgLlava,
-    optimizer: AdamW,
+    /// Absent while it is updated.
+    model: Option<TgLlava>,
+    optimizer: OptimizerStates,
     table: ParameterTable,
     options: TrainerOptions,
     step: usize,
@@ -77,16 +103,16 @@ impl Trainer {
     pub fn new(model: TgLlava, options: TrainerOptions) -> Self {
         let model = options.parts.freeze(recording(model));
         let table = ParameterTable::new(&model, options.parts, options.decay_rule);
-        Self { model, optimizer: AdamW::new(options.adamw), table, options, step: 0 }
+        Self { model: Some(model), optimizer: OptimizerStates::new(options.adamw), table, options, step: 0 }
     }
 
     /// The model.
     pub fn model(&self) -> &TgLlava {
-        &self.model
+        self.model.as_ref().expect("a trainer lacks its model only while it updates it")
     }
 
     /// The optimizer.
-    pub fn optimizer(&self) -> &AdamW {
+    pub fn optimizer(&self) -> &OptimizerStates {
         &self.optimizer
     }
 
@@ -107,61 +133,59 @@ impl Trainer {
 
     /// The device that batches must be on.
     pub fn device(&self) -> Device {
-        self.model.llm.device()
+        self.model().llm.device()
     }
 
     /// Goes on from what a checkpoint holds.
-    pub fn restore(&mut self, optimizer: AdamW, step: usize, loss_scale: LossScale) {
+    pub fn restore(&mut self, optimizer: OptimizerStates, step: usize, loss_scale: LossScale) {
         self.optimizer = optimizer;
         self.step = step;
         self.options.loss_scale = loss_scale;
     }
 
-    /// Adds the gradients of one micro-batch to `sink`, scaled by the loss scale; returns its loss.
-    /// `micro` is its number within the step.
+    /// Adds the gradients of one micro-batch to `sink`, scaled by the loss scale and `weight`; returns its loss, which
+    /// is not. `place` is its number within the step.
     ///
     /// # Errors
-    /// Where text, pictures and model do not fit together, or nothing is supervised.
+    /// Where the batch was planned for another model.
     pub fn accumulate(
         &self,
-        batch: &ModelBatch,
-        micro: usize,
+        micro: &Micro<impl ModelInput>,
+        place: usize,
+        weight: f64,
         sink: &mut ParameterGradients,
     ) -> Result<Tensor<1>> {
-        let seed = mix(mix(self.options.seed, self.step as u64), micro as u64);
-        let mut tape = Tape::new(&self.model, self.options.activations, seed);
-        let recorded = record(&mut tape, &self.model, self.options.parts, batch)?;
-        let targets = LossTargets::new(&recorded.plan.labels, self.model.config().llm.vocab_size)?;
-        let hidden = tape.value(recorded.hidden_states);
-        let scale = self.options.loss_scale.scale;
-        let head = head_loss(&self.model, hidden, &targets, self.options.loss_chunk, scale, sink);
-        tape.backward(recorded.hidden_states, head.gradient, sink);
-        Ok(head.loss)
+        let seed = mix(mix(self.options.seed, self.step as u64), place as u64);
+        backward(self.model(), &self.options, micro, seed, weight, sink)
     }
 
-    /// One optimizer step over the mean of `micro_batches`. Where a loss or gradient is not finite the weights
-    /// stay as they are; the step counts all the same, so that data and schedule go on.
+    /// One optimizer step over the mean of `micro_batches`; empty ones keep their place and add nothing. Where a loss
+    /// or gradient is not finite the weights stay as they are; the step counts all the same, so that data and
+    /// schedule go on.
     ///
     /// # Errors
     /// As [`Self::accumulate`], and where the device could not compute.
-    pub fn step(&mut self, micro_batches: &[ModelBatch]) -> Result<StepOutcome> {
+    pub fn step(&mut self, micro_batches: &[Micro<impl ModelInput>]) -> Result<StepOutcome> {
+        let supervised: Vec<usize> = micro_batches.iter().map(Micro::supervised).collect();
+        let weights = self.options.loss_mean.weights(&supervised);
         let mut gradients = ParameterGradients::new();
-        let mut losses = Vec::with_capacity(micro_batches.len());
-        for (micro, batch) in micro_batches.iter().enumerate() {
-            losses.push(self.accumulate(batch, micro, &mut gradients)?);
+        let (mut losses, mut of_loss) = (Vec::new(), Vec::new());
+        for (place, (micro, weight)) in micro_batches.iter().zip(weights).enumerate() {
+            if !micro.is_empty() {
+                losses.push(self.accumulate(micro, place, weight, &mut gradients)?);
+                of_loss.push(weight);
+            }
         }
-        let micro_losses = losses.into_iter().map(scalar).collect::<Result<Vec<f64>>>()?;
-        self.finish(gradients, micro_losses)
+        let losses = losses.into_iter().map(scalar).collect::<Result<Vec<f64>>>()?;
+        self.update(gradients, losses, &of_loss)
     }
 
     /// The second half of [`Self::step`]: mean, clipping and update.
-    ///
-    /// # Errors
-    /// Where the device could not compute.
-    pub fn finish(
+    pub fn update(
         &mut self,
         mut gradients: ParameterGradients,
         micro_losses: Vec<f64>,
+        weights: &[f64],
     ) -> Result<StepOutcome> {
         let options = &self.options;
         let count = micro_losses.len().max(1) as f64;
@@ -174,13 +198,14 @@ impl Trainer {
             false => gradients.global_norm()?,
         };
         let lr = options.schedule.lr(self.step, options.lr);
-        let loss = micro_losses.iter().sum::<f64>() / count;
+        let loss = micro_losses.iter().zip(weights).map(|(loss, weight)| loss * weight).sum::<f64>() / count;
         let updated = grad_norm.is_finite() && loss.is_finite() && !micro_losses.is_empty();
         if updated {
-            let mut optimizer = std::mem::replace(&mut self.optimizer, AdamW::new(self.options.adamw));
-            let settings = |path: &str| self.settings(path);
-            let model = optimizer.step(self.model.clone(), &gradients, &settings);
-            (self.model, self.optimizer) = (model, optimizer);
+            // Given away, not cloned: each weight's old value goes when its new one is there.
+            let model = self.model.take().expect("a trainer lacks its model only in here");
+            let (options, table, step) = (&self.options, &self.table, self.step);
+            let settings = |path: &str| settings(options, table, step, path);
+            self.model = Some(self.optimizer.step(model, &gradients, &settings));
         }
         if !micro_losses.is_empty() {
             self.options.loss_scale.update(updated);
@@ -188,17 +213,38 @@ impl Trainer {
         self.step += 1;
         Ok(StepOutcome { loss, micro_losses, lr, grad_norm, updated })
     }
+}
 
-    /// How the parameter at `path` is updated in this step.
-    fn settings(&self, path: &str) -> ParameterSettings {
-        let options = &self.options;
-        let info = self.table.get(path);
-        let own = info.and_then(|info| options.lr_of.get(&info.component));
-        let decays = info.is_some_and(|info| info.decays);
-        ParameterSettings {
-            lr: options.schedule.lr(self.step, own.copied().unwrap_or(options.lr)),
-            weight_decay: if decays { options.weight_decay } else { 0.0 },
-        }
+/// Adds the gradients of one micro-batch to `sink`, scaled by the loss scale and `weight`; returns its loss, which is not. `seed`
+/// decides dropout.
+///
+/// # Errors
+/// Where the batch was planned for another model.
+pub(crate) fn backward(
+    model: &TgLlava,
+    options: &TrainerOptions,
+    micro: &Micro<impl ModelInput>,
+    seed: u64,
+    weight: f64,
+    sink: &mut ParameterGradients,
+) -> Result<Tensor<1>> {
+    let batch = micro.batch.on_device(model);
+    let mut tape = Tape::new(model, options.parts, options.activations, seed);
+    let hidden = model.walk_decoder(&mut tape, &batch, &micro.plan)?;
+    let scale = options.loss_scale.scale * weight;
+    let head = head_loss(model, tape.value(&hidden), &micro.targets, options.loss_chunk, scale, sink);
+    tape.backward(hidden, head.gradient, sink);
+    Ok(head.loss)
+}
+
+/// How the parameter at `path` is updated in step `step`.
+fn settings(options: &TrainerOptions, table: &ParameterTable, step: usize, path: &str) -> ParameterSettings {
+    let info = table.get(path);
+    let own = info.and_then(|info| options.lr_of.get(&info.component));
+    let decays = info.is_some_and(|info| info.decays);
+    ParameterSettings {
+        lr: options.schedule.lr(step, own.copied().unwrap_or(options.lr)),
+        weight_decay: if decays { options.weight_decay } else { 0.0 },
     }
 }
 

@@ -1,9 +1,11 @@
-//! Optimisation: gradients by parameter path, global-norm clipping, and AdamW with f32 state.
+//! Optimisation: gradients and optimizer states by parameter path, global-norm clipping, and AdamW with f32 state.
 
 mod adamw;
 mod gradients;
 mod groups;
+mod states;
 
-pub use adamw::{AdamW, AdamWConfig};
+pub use adamw::{AdamW, AdamWConfig, AdamWState};
 pub use gradients::ParameterGradients;
 pub use groups::{DecayRule, ParameterSettings, decays};
+pub use states::OptimizerStates;

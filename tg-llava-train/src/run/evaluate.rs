@@ -9,13 +9,12 @@ use tg_llava_core::conversation::{Speaker, Turn, guide_text};
 use tg_llava_core::generate::{Decoding, Detokenizer, GenerateOptions};
 use tg_llava_core::model::{GuideTexts, ImageBatch, TgLlava, VisionFeatures};
 use tg_llava_core::multimodal::{SplicePlan, SpliceRow, SpliceSettings, splice};
-use tg_llava_core::nn::IGNORE_INDEX;
 use tg_llava_core::preprocess::{PreparedImage, decode_file};
 use tg_llava_core::{Error, Result};
 
 use super::RunError;
 use crate::data::{Loader, Sample, SampleEncoder};
-use crate::engine::{model_batch, scalar};
+use crate::engine::{ModelInput, scalar};
 
 /// How a model is checked.
 #[derive(Debug, Clone)]
@@ -111,16 +110,12 @@ fn batch_loss(
     loader: &Loader,
     indices: &[usize],
 ) -> std::result::Result<(f64, f64), RunError> {
-    let mut batch = loader.batch(indices)?;
-    batch.examples.retain(|example| example.has_target());
-    if batch.is_empty() {
+    let micro = loader.micro(indices, model.config())?;
+    if micro.is_empty() {
         return Ok((0.0, 0.0));
     }
-    let pad = loader.encoder().guide.as_ref().map_or(0, |guide| guide.pad_id());
-    let inputs = model_batch(&batch, pad, model.detail_perceiver.is_some(), &model.llm.device());
-    let plan = model.plan(&inputs)?;
-    let count = plan.labels.iter().flat_map(|row| row.iter().skip(1)).filter(|&&l| l != IGNORE_INDEX).count();
-    Ok((scalar(model.loss(&inputs)?)? * count as f64, count as f64))
+    let count = micro.supervised() as f64;
+    Ok((scalar(model.loss(&micro.batch.on_device(model))?)? * count, count))
 }
 
 /// Answers to the last question of each sample. Pictures that samples share are looked at once.

@@ -14,4 +14,5 @@ pub use evaluate::{EvaluateOptions, Evaluation, Prediction, evaluate};
 pub use observer::{Observer, Quiet};
 pub use save::{SavedForm, save_trained};
 pub use session::{Session, SessionOptions, Summary, total_steps, trainer_options};
-pub use strategy::{StepMetrics, launch};
+pub use strategy::launch;
+pub(crate) use stream::BatchStream;

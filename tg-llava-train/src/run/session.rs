@@ -18,13 +18,13 @@ use crate::checkpoint::{
     TrainState, write_tensors,
 };
 use crate::config::{Component, Init, LossScale as ScaleOption, OnNan, PerComponent, TrainConfig};
-use crate::data::{Batch, DataPosition, SampleNotice, optimizer_steps};
-use crate::engine::{Activations, LossScale, StepOutcome, Trainer, TrainerOptions, model_batch, scalar};
+use crate::data::{DataError, DataPosition, Micro, SampleNotice, optimizer_steps};
+use crate::engine::{Activations, LossScale, StepOutcome, Trainer, TrainerOptions};
 use crate::log::{
     EvalRecord, EventWriter, MetricsLog, NoteRecord, Record, StepRecord, StepWork, Throughput, memory_bytes,
     plot_run, read_metrics,
 };
-use crate::optim::{AdamW, AdamWConfig, ParameterGradients};
+use crate::optim::{AdamWConfig, OptimizerStates};
 use crate::schedule::LrSchedule;
 use crate::start::{Plan, StartError, TrainingData, load_weights};
 
@@ -84,7 +84,6 @@ pub struct Session {
     total_steps: usize,
     best: Option<Best>,
     evaluation: Option<EvalRecord>,
-    guide_pad: i64,
     last_loss: f64,
     saved_at: Option<usize>,
     messages: Vec<String>,
@@ -116,6 +115,7 @@ pub fn trainer_options(config: &TrainConfig, total_steps: usize, dtype: DType) -
         decay_rule: optim.decay_rule,
         max_grad_norm: optim.max_grad_norm,
         schedule: LrSchedule::new(optim.schedule, optim.warmup(), total_steps),
+        loss_mean: optim.loss_mean,
         loss_scale: match (dtype, optim.loss_scale) {
             (DType::F16, ScaleOption::Dynamic) => LossScale::dynamic(),
             (DType::F16, ScaleOption::Fixed(scale)) => LossScale::fixed(scale),
@@ -167,7 +167,6 @@ impl Session {
             messages.push(format!("values that are not finite in {}", started.report.not_finite.join(", ")));
         }
         let mut trainer = Trainer::new(started.model, trainer_options(&config, total_steps, options.dtype));
-        let guide_pad = plan.codecs.guide_tokenizer.as_ref().map_or(0, |guide| guide.pad_id());
         let mut session_start = (DataPosition::default(), 0.0, None);
         if let (Some(checkpoint), Some(state)) = (&checkpoint, &state) {
             restore(&mut trainer, checkpoint, state)?;
@@ -188,7 +187,6 @@ impl Session {
             total_steps,
             best,
             evaluation: None,
-            guide_pad,
             last_loss: f64::NAN,
             messages,
         })
@@ -207,6 +205,11 @@ impl Session {
     /// The samples.
     pub fn data(&self) -> &TrainingData {
         &self.data
+    }
+
+    /// The samples, to share.
+    pub fn shared_data(&self) -> Arc<TrainingData> {
+        Arc::clone(&self.data)
     }
 
     /// Optimizer steps of the whole run.
@@ -231,13 +234,16 @@ impl Session {
         let mut log = RunLog::open(&self.config, self.trainer.steps())?;
         let data = Arc::clone(&self.data);
         let options = &self.config.data;
-        let (threads, ahead) = (options.workers, options.prefetch);
+        // A step begins when all of its micro-batches are there.
+        let (threads, ahead) = (options.workers, options.prefetch.max(self.config.run.accumulation));
         let mut stream = BatchStream::new(&data, self.config.run.batch_size, threads, ahead, self.position);
         let mut speed = Throughput::new(SPEED_WINDOW);
         let mut interrupted = false;
         while self.trainer.steps() < self.total_steps {
             let begin = Instant::now();
-            let (outcome, samples, tokens) = self.one_step(&mut stream)?;
+            let (outcome, micros) = self.one_step(&mut stream)?;
+            let samples: Vec<&str> = micros.iter().flat_map(|m| &m.samples).map(String::as_str).collect();
+            let tokens = micros.iter().map(Micro::tokens).sum();
             let done = self.trainer.steps();
             self.position = stream.position();
             let elapsed = begin.elapsed();
@@ -267,34 +273,11 @@ impl Session {
         self.finish(log, interrupted, observer)
     }
 
-    /// Batches until an optimizer step is full; returns the ids of its samples and the number of its tokens.
-    fn one_step(
-        &mut self,
-        stream: &mut BatchStream<'_>,
-    ) -> Result<(StepOutcome, Vec<String>, usize), RunError> {
-        let mut gradients = ParameterGradients::new();
-        let (mut losses, mut samples, mut tokens) = (Vec::new(), Vec::new(), 0);
-        for micro in 0..self.config.run.accumulation {
-            let mut batch = stream.next_batch()?;
-            batch.examples.retain(|example| example.has_target());
-            if batch.is_empty() {
-                continue;
-            }
-            samples.extend(batch.examples.iter().map(|example| example.id.clone()));
-            tokens += self.tokens(&batch);
-            let crops = self.trainer.model().detail_perceiver.is_some();
-            let batch = model_batch(&batch, self.guide_pad, crops, &self.trainer.device());
-            losses.push(self.trainer.accumulate(&batch, micro, &mut gradients)?);
-        }
-        let losses = losses.into_iter().map(scalar).collect::<tg_llava_core::Result<Vec<f64>>>()?;
-        Ok((self.trainer.finish(gradients, losses)?, samples, tokens))
-    }
-
-    /// Decoder tokens of a batch without padding.
-    fn tokens(&self, batch: &Batch) -> usize {
-        let per_image = self.plan.model.multimodal.as_ref().map_or(0, |mm| mm.num_image_tokens());
-        let pictures: usize = batch.examples.iter().map(|example| example.pictures.len()).sum();
-        batch.tokens() + pictures * per_image.saturating_sub(1)
+    /// Micro-batches until an optimizer step is full, and the step.
+    fn one_step(&mut self, stream: &mut BatchStream<'_>) -> Result<(StepOutcome, Vec<Micro>), RunError> {
+        let micros = (0..self.config.run.accumulation).map(|_| stream.next_micro());
+        let micros = micros.collect::<Result<Vec<Micro>, DataError>>()?;
+        Ok((self.trainer.step(&micros)?, micros))
     }
 
     fn step_record(&self, outcome: &StepOutcome, epoch: f64, speed: &Throughput) -> StepRecord {
@@ -318,7 +301,7 @@ impl Session {
     fn not_updated(
         &self,
         outcome: &StepOutcome,
-        samples: &[String],
+        samples: &[&str],
         log: &mut RunLog,
         observer: &mut dyn Observer,
     ) -> Result<(), RunError> {
@@ -478,17 +461,18 @@ fn restore(trainer: &mut Trainer, checkpoint: &Checkpoint, state: &TrainState) -
     let masters: std::collections::BTreeSet<String> = file.names().into_iter().collect();
     let device = trainer.device().inner();
     let adamw = trainer.options().adamw;
-    let optimizer = AdamW::restore(adamw, &rng.adamw_steps, &|name| masters.contains(name), &mut |name| {
-        let shape = file.layout(name).map(|(_, shape)| shape.to_vec()).unwrap_or_default();
-        let bytes = file.read(name, Dtype::F32, &shape)?;
-        let values: Vec<f32> =
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let count = values.len();
-        Ok::<_, CheckpointError>(Tensor::<1>::from_data(
-            TensorData::new(values, [count]),
-            (&device, DType::F32),
-        ))
-    })?;
+    let optimizer =
+        OptimizerStates::restore(adamw, &rng.adamw_steps, &|name| masters.contains(name), &mut |name| {
+            let shape = file.layout(name).map(|(_, shape)| shape.to_vec()).unwrap_or_default();
+            let bytes = file.read(name, Dtype::F32, &shape)?;
+            let values: Vec<f32> =
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let count = values.len();
+            Ok::<_, CheckpointError>(Tensor::<1>::from_data(
+                TensorData::new(values, [count]),
+                (&device, DType::F32),
+            ))
+        })?;
     trainer.restore(optimizer, state.step, rng.loss_scale);
     Ok(())
 }

@@ -2,49 +2,24 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
-use burn::data::dataset::DatasetError;
-use burn::lr_scheduler::constant::ConstantLr;
-use burn::module::Module;
-use burn::optim::SgdConfig;
-use burn::tensor::{Device, ExecutionError, Tensor, TensorReadError};
+use burn::data::dataloader::Progress;
+use burn::tensor::TensorReadError;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::state::{FormatOptions, NumericMetricState};
 use burn::train::metric::{
-    Adaptor, LearningRateMetric, LossInput, LossMetric, Metric, MetricAttributes, MetricMetadata, MetricName,
-    Numeric, NumericAttributes, NumericEntry, SerializedEntry,
+    LearningRateMetric, LossMetric, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric,
+    NumericAttributes, NumericEntry, SerializedEntry,
 };
 use burn::train::renderer::MetricsRenderer;
 use burn::train::{
-    EventProcessorTraining, InferenceStep, Interrupter, ItemLazy, Learner, LearnerEvent,
-    SupervisedLearningStrategy, SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader,
-    TrainOutput, TrainStep, TrainingComponents, TrainingItem, TrainingStrategy, ValidLoader,
+    EventProcessorTraining, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
+    SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem,
+    TrainingStrategy, ValidLoader,
 };
-use tg_llava_core::model::{ModelBatch, TgLlava};
 
 use super::{Observer, RunError, Session, Summary};
+use crate::learner::{EpochLoader, Learning, StepMetrics};
 use crate::log::{EvalRecord, StepRecord};
-
-/// The model as burn-train sees it.
-#[derive(Module, Debug)]
-struct Learning {
-    model: TgLlava,
-}
-
-/// The numbers of one step or check, for burn-train's metrics.
-#[derive(Debug, Clone, Default)]
-pub struct StepMetrics {
-    /// Mean loss.
-    pub loss: f64,
-    /// Global norm of the gradient before clipping.
-    pub grad_norm: f64,
-    /// Tokens a second.
-    pub tokens_per_s: f64,
-    /// Share of the time spent waiting for data, in percent.
-    pub data_wait: f64,
-    /// Share of right answers, in percent; NaN where none were generated.
-    pub exact_match: f64,
-}
 
 /// Runs `session` under burn-train. `renderer` shows its metrics, and `interrupter` ends it after the step under way;
 /// `observer` sees the same events.
@@ -58,15 +33,16 @@ pub fn launch(
     observer: Box<dyn Observer + Send>,
 ) -> Result<Summary, RunError> {
     let directory = session.config().output_dir.clone();
-    let learner = Learner::new(
-        Learning { model: session.trainer().model().clone() },
-        // Steps, schedule and optimizer are the session's: f32 state by path, clipping by the global norm.
-        SgdConfig::new().init(),
-        ConstantLr::new(0.0),
-    );
+    // The session drives model, optimizer and schedule of its own: burn-train's learner keeps the last two to itself, and updates a
+    // clone of the first (see `crate::learner`).
+    let trainer = session.trainer();
+    let learning = Learning::new(trainer.model().clone(), trainer.options().clone());
+    let (optimizer, rate) = (learning.optimizer(), learning.rate());
+    let learner = Learner::new(learning, optimizer, rate);
+    let loader = Arc::new(EpochLoader::new(session.shared_data(), session.config().run.batch_size));
     let shared = Arc::new(Shared { run: Mutex::new(Some((session, observer))), result: Mutex::new(None) });
     let strategy = RunStrategy(Arc::clone(&shared));
-    let ended = SupervisedTraining::new(directory, Arc::new(OwnLoader), Arc::new(OwnLoader))
+    let ended = SupervisedTraining::new(directory, loader.clone(), loader)
         .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)))
         .with_interrupter(interrupter.clone())
         .with_application_logger(None)
@@ -118,7 +94,8 @@ impl SupervisedLearningStrategy<Learning> for RunStrategy {
         let result = session.run(&mut events);
         interrupter.fail_on_error(processor.process_train(LearnerEvent::EndSplit(1)));
         *self.0.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-        (Learning { model: session.trainer().model().clone() }, processor)
+        let trainer = session.trainer();
+        (Learning::new(trainer.model().clone(), trainer.options().clone()), processor)
     }
 }
 
@@ -169,46 +146,6 @@ impl Observer for Events<'_> {
 
     fn should_stop(&mut self) -> bool {
         self.interrupter.should_stop() || self.observer.should_stop()
-    }
-}
-
-impl TrainStep for Learning {
-    type Input = ModelBatch;
-    type Output = StepMetrics;
-
-    fn step(&self, batch: ModelBatch) -> TrainOutput<StepMetrics> {
-        let loss = self.model.loss(&batch).unwrap_or_else(|error| panic!("{error}"));
-        let value = loss.clone().inner().into_scalar::<f32>();
-        let metrics = StepMetrics { loss: value.into(), ..StepMetrics::default() };
-        TrainOutput::new(self, loss.backward(), metrics)
-    }
-}
-
-impl InferenceStep for Learning {
-    type Input = ModelBatch;
-    type Output = StepMetrics;
-
-    fn step(&self, batch: ModelBatch) -> StepMetrics {
-        let loss = self.model.loss(&batch).unwrap_or_else(|error| panic!("{error}"));
-        StepMetrics { loss: loss.into_scalar::<f32>().into(), ..StepMetrics::default() }
-    }
-}
-
-impl ItemLazy for StepMetrics {
-    fn sync(self) -> Result<Self, ExecutionError> {
-        Ok(self)
-    }
-}
-
-impl Adaptor<LossInput> for StepMetrics {
-    fn adapt(&self) -> LossInput {
-        LossInput::new(Tensor::from_floats([self.loss as f32], &Device::default()))
-    }
-}
-
-impl Adaptor<Self> for StepMetrics {
-    fn adapt(&self) -> Self {
-        self.clone()
     }
 }
 
@@ -266,43 +203,5 @@ impl Numeric for Number {
 
     fn final_value(&self) -> NumericEntry {
         self.state.final_value()
-    }
-}
-
-/// burn-train's loaders go through an epoch from its start; a session goes on from any sample and reads its own
-/// batches, so this one has none.
-struct OwnLoader;
-
-impl DataLoader<ModelBatch> for OwnLoader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<ModelBatch> + 'a> {
-        Box::new(NoBatches)
-    }
-
-    fn num_items(&self) -> usize {
-        0
-    }
-
-    fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<ModelBatch>> {
-        Arc::new(Self)
-    }
-
-    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<ModelBatch>> {
-        Arc::new(Self)
-    }
-}
-
-struct NoBatches;
-
-impl Iterator for NoBatches {
-    type Item = Result<ModelBatch, DatasetError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        None
-    }
-}
-
-impl DataLoaderIterator<ModelBatch> for NoBatches {
-    fn progress(&self) -> Progress {
-        Progress::new(0, 0, None)
     }
 }

@@ -1,19 +1,21 @@
-//! The endless stream of batches over the epochs of a run, from any sample on.
+//! The endless stream of micro-batches over the epochs of a run, from any sample on.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::data::{Batch, DataError, DataPosition, EpochBatches, Prefetch, Shard};
+use crate::data::{DataError, DataPosition, EpochBatches, Micro, Prefetch, Shard};
 use crate::start::TrainingData;
 
-/// Batches, epoch after epoch, made ahead of the device.
+type Made = Prefetch<EpochBatches, Result<Micro, DataError>>;
+
+/// Micro-batches, epoch after epoch, made ahead of the device.
 pub struct BatchStream<'a> {
     data: &'a TrainingData,
     batch_size: usize,
     threads: usize,
     ahead: usize,
     position: DataPosition,
-    batches: Prefetch<EpochBatches>,
+    batches: Made,
     waited: Duration,
 }
 
@@ -30,11 +32,11 @@ impl<'a> BatchStream<'a> {
         Self { data, batch_size, threads, ahead, position, batches, waited: Duration::ZERO }
     }
 
-    /// The next batch; it may be empty where its samples were skipped.
+    /// The next micro-batch; it may be empty where its samples were skipped.
     ///
     /// # Errors
     /// [`DataError`] where a sample cannot be used.
-    pub fn next_batch(&mut self) -> Result<Batch, DataError> {
+    pub fn next_micro(&mut self) -> Result<Micro, DataError> {
         let start = Instant::now();
         let batch = loop {
             match self.batches.next() {
@@ -74,8 +76,9 @@ fn open(
     threads: usize,
     ahead: usize,
     position: DataPosition,
-) -> Prefetch<EpochBatches> {
+) -> Made {
     let order = data.epoch(position.epoch);
     let batches = EpochBatches::new(order, position.sample, batch_size, Shard::SINGLE);
-    Prefetch::new(&Arc::clone(&data.loader), batches, threads, ahead)
+    let (loader, model) = (Arc::clone(&data.loader), data.model.clone());
+    Prefetch::new(move |indices| loader.micro(indices, &model), batches, threads, ahead)
 }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tg_llava_core::config::ModelConfig;
+
 use super::{Plan, StartError};
 use crate::config::TrainConfig;
 use crate::data::{
@@ -16,6 +18,8 @@ pub struct TrainingData {
     pub loader: Arc<Loader>,
     /// Their order in each epoch, as indices into `indices`.
     sampler: Sampler,
+    /// The model that they are made for.
+    pub model: ModelConfig,
     /// The samples that are trained on.
     indices: Vec<usize>,
     /// Reads the validation samples, and which of them are used.
@@ -86,7 +90,7 @@ pub fn open_data(config: &TrainConfig, plan: &Plan) -> Result<TrainingData, Star
     // The reference groups over a whole optimizer step's samples.
     let grouping = Grouping { batch_size: config.run.batch_size, chunks: config.run.accumulation };
     let sampler = Sampler::new(config.order(), lengths, grouping, config.seed);
-    Ok(TrainingData { loader, sampler, indices, validation })
+    Ok(TrainingData { loader, sampler, model: plan.model.clone(), indices, validation })
 }
 
 /// Splits `count` samples into those that train and a share that does not, by the seed.

@@ -9,6 +9,7 @@ use tg_llava_core::config::MultimodalConfig;
 use tg_llava_core::llm::TokenBatch;
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::LossTargets;
+use tg_llava_core::pass::{Pass, Site};
 use tg_llava_core::preprocess::{ImageProcessor, PreparedImage, RgbImage};
 use tg_llava_train::engine::{Activations, Tape, TrainedParts, head_loss, recording, scalar};
 use tg_llava_train::optim::ParameterGradients;
@@ -45,7 +46,7 @@ fn measure_stage(bench: &Bench, stage: u8) -> Result<Value, Failure> {
     let parts = if learns { TrainedParts::FINETUNE } else { TrainedParts::PRETRAIN };
     let model = parts.freeze(recording(bench.model(Part::TrainedDecoder)?));
     let step = Step::new(args, &model, &device)?;
-    let times = repeat(&device, args.reps, || step.run(&model, learns))?;
+    let times = repeat(&device, args.reps, || step.run(&model, parts))?;
     bench.note(&format!("train, stage {stage}"), times.milliseconds());
 
     let work = Work::decoder(&model.config().llm, args.seq, 0, args.seq, bench.opened.dtype.size());
@@ -59,7 +60,7 @@ fn measure_stage(bench: &Bench, stage: u8) -> Result<Value, Failure> {
         let needed = work.rows(args.batch).trained(learns, false);
         round(needed.flops / bench.machine.flops / times.median()).into()
     };
-    report["data_wait_share"] = round(data_wait(bench, &step, &model, learns)?).into();
+    report["data_wait_share"] = round(data_wait(bench, &step, &model, parts)?).into();
     Ok(report)
 }
 
@@ -92,18 +93,13 @@ impl Step {
         })
     }
 
-    /// Forwards and backwards, down to the decoder's inputs.
-    fn run(&self, model: &TgLlava, learns: bool) -> Result<(), Failure> {
+    /// Forwards and backwards, down to the decoder's inputs: in both stages something below the decoder learns.
+    fn run(&self, model: &TgLlava, parts: TrainedParts) -> Result<(), Failure> {
         let mut gradients = ParameterGradients::new();
-        let mut tape = Tape::new(model, self.activations, 0);
-        // In both stages something below the decoder learns, so its inputs need a gradient.
-        let mut hidden = tape.run_one(true, &[], |_| self.embeds.clone().require_grad());
-        let context = model.llm.context(&self.tokens, None);
-        for layer in &model.llm.layers {
-            let context = context.clone();
-            hidden = tape.run_one(learns, &[hidden], move |x| layer.forward(x[0].clone(), &context, None));
-        }
-        let states = tape.value(hidden);
+        let mut tape = Tape::new(model, parts, self.activations, 0);
+        let inputs = tape.run_one(Site::Projector, &[], |_| self.embeds.clone().require_grad());
+        let hidden = model.llm.walk(&mut tape, inputs, &self.tokens);
+        let states = tape.value(&hidden);
         let head = head_loss(model, states, &self.targets, LOSS_CHUNK, 1.0, &mut gradients);
         tape.backward(hidden, head.gradient, &mut gradients);
         scalar(head.loss).map(drop).map_err(|error| Failure::Run(error.into()))
@@ -111,7 +107,7 @@ impl Step {
 }
 
 /// Share of the time that steps wait for pictures which one thread prepares beside them.
-fn data_wait(bench: &Bench, step: &Step, model: &TgLlava, learns: bool) -> Result<f64, Failure> {
+fn data_wait(bench: &Bench, step: &Step, model: &TgLlava, parts: TrainedParts) -> Result<f64, Failure> {
     let config = config(bench.args)?;
     let Some(mm) = config.multimodal else { return Ok(0.0) };
     let count = bench.args.reps.min(3);
@@ -126,7 +122,7 @@ fn data_wait(bench: &Bench, step: &Step, model: &TgLlava, learns: bool) -> Resul
             // The first batch is on its way before a run begins.
             (start, waited) = (Instant::now(), Duration::ZERO);
         }
-        step.run(model, learns)?;
+        step.run(model, parts)?;
     }
     Ok(waited.as_secs_f64() / start.elapsed().as_secs_f64())
 }

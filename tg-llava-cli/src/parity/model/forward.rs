@@ -1,14 +1,14 @@
 //! Every recorded pass, tensor by tensor.
 
 use anyhow::Context;
+use burn::tensor::Tensor;
 use tg_llava_core::config::PaddingSide;
-use tg_llava_core::llm::TokenBatch;
-use tg_llava_core::model::TgLlava;
-use tg_llava_core::multimodal::{SplicePlan, SpliceSettings, splice};
+use tg_llava_core::model::{ModelBatch, TgLlava};
+use tg_llava_core::multimodal::SplicePlan;
 use tg_llava_core::nn::{LossTargets, cross_entropy};
 
 use super::inputs::Inputs;
-use super::internals::{self, Trace};
+use super::trace::{Traced, trace};
 use super::{Case, to_host};
 use crate::parity::golden::{Array, Group};
 use crate::parity::report::Row;
@@ -36,49 +36,49 @@ pub(super) fn run(case: &Case<'_>, model: &TgLlava) -> anyhow::Result<Vec<Row>> 
 
 fn scenario(case: &Case<'_>, model: &TgLlava, name: &str) -> anyhow::Result<Vec<Row>> {
     let inputs = Inputs::read(case, name)?;
-    let (images, guides) = inputs.image_batch(case.device);
-    let pad = case.meta.clip.pad;
-
-    let mut trace = Trace::new();
-    internals::vision(model, &images, &mut trace)?;
-    let (text, guide_input) = internals::text(model, &inputs.guides, pad, &mut trace)?;
-    internals::guide(model, &images, &text, &mut trace)?;
-    internals::detail(model, &images, &text, &guide_input, &mut trace)?;
-    let image_tokens = model.image_tokens(&model.vision_features(&images)?, &guides)?;
-    trace.insert("image_features".into(), to_host(image_tokens.clone())?);
+    let batch = inputs.whole_batch(case.meta.clip.pad, case.device);
+    let plan = match inputs.rows.is_empty() {
+        true => None,
+        false => Some(plan(model, name, &batch)?),
+    };
+    let (traced, hidden) = trace(model, &batch, plan.as_ref())?;
 
     let mut bridges = Group::new(format!("{name}: towers and bridges"), case.tolerance(FORWARD));
     if let Some(golden) = case.golden.float(&format!("{name}.image_patches")) {
-        let [batch, four, channels, height, width] =
-            images.crops.as_ref().context("the case has no crops")?.dims();
-        let shape = vec![batch, four, channels, height, width];
+        let crops = batch.images.as_ref().and_then(|images| images.crops.as_ref());
+        let shape = crops.context("the case has no crops")?.dims().to_vec();
         let values = inputs.images.iter().flat_map(|image| image.crops.iter().copied()).collect();
         bridges.floats("image_patches", &Array { shape, values }, golden);
     }
-    compare_trace(case, name, &trace, &mut bridges, |_| None);
-    let mut rows = Vec::new();
-    rows.extend(bridges.row());
-    if !inputs.rows.is_empty() {
-        rows.extend(decoder(case, model, name, &inputs, image_tokens)?);
+    let of_decoder = |name: &str| name == "inputs_embeds" || name.starts_with("llm_");
+    let (passes, towers): (Traced, Traced) = traced.into_iter().partition(|(name, _)| of_decoder(name));
+    compare_trace(case, name, &towers, &mut bridges, |_| None);
+    let mut rows: Vec<Row> = bridges.row().into_iter().collect();
+    if let (Some(plan), Some(hidden)) = (plan, hidden) {
+        rows.extend(decoder(case, model, name, &plan, passes, hidden)?);
     }
     Ok(rows)
+}
+
+/// The plan of a scenario; one of them is recorded with padding on the other side.
+fn plan(model: &TgLlava, name: &str, batch: &ModelBatch) -> anyhow::Result<SplicePlan> {
+    let mut model = model.clone();
+    model.configure(|config| {
+        if name == "leftpad" {
+            config.padding_side = PaddingSide::Left;
+        }
+    })?;
+    Ok(model.plan(batch)?)
 }
 
 fn decoder(
     case: &Case<'_>,
     model: &TgLlava,
     name: &str,
-    inputs: &Inputs,
-    image_tokens: burn::tensor::Tensor<3>,
+    plan: &SplicePlan,
+    mut traced: Traced,
+    hidden: Tensor<3>,
 ) -> anyhow::Result<Vec<Row>> {
-    let config = model.config();
-    let settings = SpliceSettings {
-        image_tokens: image_tokens.dims()[1],
-        max_length: config.max_length,
-        padding_side: if name == "leftpad" { PaddingSide::Left } else { config.padding_side },
-        vocab_size: config.llm.vocab_size,
-    };
-    let plan = SplicePlan::new(&inputs.rows, settings)?;
     let mut splicing = Group::new(format!("{name}: splice plan"), 0.0);
     let shape = vec![plan.batch(), plan.len()];
     let flat = |values: Vec<i64>| Array { shape: shape.clone(), values };
@@ -92,20 +92,15 @@ fn decoder(
             splicing.ints(tensor, ours, golden);
         }
     }
-    let targets = LossTargets::new(&plan.labels, config.llm.vocab_size)?;
+    let targets = LossTargets::new(&plan.labels, model.config().llm.vocab_size)?;
     if let Some(golden) = case.golden.int(&format!("{name}.num_loss_tokens")) {
         splicing.equal("num_loss_tokens", &(targets.tokens.len() as i64), &golden.values[0]);
     }
 
-    let mut trace = Trace::new();
-    let inputs_embeds = splice(&plan, &model.llm, Some(image_tokens));
-    trace.insert("inputs_embeds".into(), to_host(inputs_embeds.clone())?);
-    let tokens = TokenBatch { positions: plan.positions.clone(), mask: plan.mask.clone() };
-    let hidden = internals::decoder(model, inputs_embeds, &tokens, &mut trace)?;
-    add_logits(model, hidden.clone(), &mut trace)?;
+    add_logits(model, hidden.clone(), &mut traced)?;
     let mut passes = Group::new(format!("{name}: decoder"), case.tolerance(FORWARD));
     // Hidden states at padding are nobody's: the reference's differ with the side of the padding.
-    compare_trace(case, name, &trace, &mut passes, |shape| padding_filter(shape, &plan));
+    compare_trace(case, name, &traced, &mut passes, |shape| padding_filter(shape, plan));
 
     let mut loss_group = Group::new(format!("{name}: loss"), case.tolerance(LOSS));
     if let Some(golden) = case.golden.float(&format!("{name}.loss")) {
@@ -116,7 +111,7 @@ fn decoder(
 }
 
 /// Scores at every position, at the last one, and at the last sixteen of the first row.
-fn add_logits(model: &TgLlava, hidden: burn::tensor::Tensor<3>, trace: &mut Trace) -> anyhow::Result<()> {
+fn add_logits(model: &TgLlava, hidden: Tensor<3>, trace: &mut Traced) -> anyhow::Result<()> {
     let [batch, len, width] = hidden.dims();
     let logits = model.llm.logits(hidden.reshape([batch * len, width]));
     let vocab = logits.dims()[1];
@@ -145,7 +140,7 @@ fn padding_filter(shape: &[usize], plan: &SplicePlan) -> Option<Filter> {
 fn compare_trace(
     case: &Case<'_>,
     scenario: &str,
-    trace: &Trace,
+    trace: &Traced,
     group: &mut Group,
     filter: impl Fn(&[usize]) -> Option<Filter>,
 ) {

@@ -38,14 +38,14 @@ impl Inputs {
         Ok(Self { images, guides, rows })
     }
 
-    /// All samples' pictures and guides, as the reference encodes them: text-only samples too.
-    pub fn image_batch(&self, device: &Device) -> (ImageBatch, GuideTexts) {
-        let guides = GuideTexts {
-            ids: self.guides.clone(),
-            pad_id: 0,
-            sample_of_image: (0..self.images.len()).collect(),
-        };
-        (ImageBatch::new(&self.images, true, device), guides)
+    /// All samples, each with its picture and its guide, as the reference encodes them: text-only samples too.
+    pub fn whole_batch(&self, pad_id: i64, device: &Device) -> ModelBatch {
+        let sample_of_image = (0..self.images.len()).collect();
+        ModelBatch {
+            rows: self.rows.clone(),
+            images: Some(ImageBatch::new(&self.images, true, device)),
+            guides: GuideTexts { ids: self.guides.clone(), pad_id, sample_of_image },
+        }
     }
 
     /// The samples in `keep` as a batch that encodes only pictures which are shown; guides cut to their

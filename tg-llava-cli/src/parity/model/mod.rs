@@ -4,8 +4,8 @@ mod forward;
 mod generation;
 mod gradients;
 mod inputs;
-mod internals;
 mod rows;
+mod trace;
 mod training;
 mod weights;
 

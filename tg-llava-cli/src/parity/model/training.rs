@@ -8,7 +8,8 @@ use serde::Deserialize;
 use tg_llava_core::model::{ModelBatch, TgLlava};
 use tg_llava_core::weights::reference_tensors;
 use tg_llava_train::config::Component;
-use tg_llava_train::engine::{Activations, LossScale, TrainedParts, Trainer, TrainerOptions};
+use tg_llava_train::data::Micro;
+use tg_llava_train::engine::{Activations, TrainedParts, Trainer, TrainerOptions};
 use tg_llava_train::optim::{AdamWConfig, DecayRule, decays};
 use tg_llava_train::schedule::{LrSchedule, ScheduleKind, Warmup};
 
@@ -100,10 +101,10 @@ fn train(
     let model = trainable(case, stage, &device)?;
     let family = model.config().llm.family;
     let mut trainer = Trainer::new(model, options(&recorded.config, activations));
-    let batches: Vec<ModelBatch> = recorded
+    let batches: Vec<Micro<ModelBatch>> = recorded
         .batches
         .iter()
-        .map(|scenario| recorded_batch(case, scenario, &device))
+        .map(|scenario| Ok(Micro::of(recorded_batch(case, scenario, &device)?, trainer.model().config())?))
         .collect::<anyhow::Result<_>>()?;
 
     let group = |what: &str, tolerance: f64| Group::new(format!("training {name}{mode}: {what}"), tolerance);
@@ -111,7 +112,7 @@ fn train(
     let mut norms = group("gradient norms", case.tolerance(NORM));
     let mut rates = group("learning rates", LEARNING_RATE);
     for (index, step) in recorded.steps.iter().enumerate() {
-        let micro: Vec<ModelBatch> = step.batches.iter().map(|&batch| batches[batch].clone()).collect();
+        let micro: Vec<_> = step.batches.iter().map(|&batch| batches[batch].clone()).collect();
         let outcome = trainer.step(&micro)?;
         for (&loss, &expected) in outcome.micro_losses.iter().zip(&step.micro_losses) {
             losses.scalar(&format!("step {index}"), loss, expected);
@@ -138,19 +139,15 @@ fn train(
 
 /// The recorded run's settings, as the reference's trainer has them.
 fn options(config: &RunConfig, activations: Activations) -> TrainerOptions {
+    let parts = if config.stage == 1 { TrainedParts::PRETRAIN } else { TrainedParts::FINETUNE };
     TrainerOptions {
-        parts: if config.stage == 1 { TrainedParts::PRETRAIN } else { TrainedParts::FINETUNE },
         activations,
-        loss_chunk: 1024,
         adamw: AdamWConfig { beta1: config.betas[0], beta2: config.betas[1], epsilon: config.eps },
-        lr: config.peak_lr,
         lr_of: config.mm_projector_lr.map(|lr| (Component::Projector, lr)).into_iter().collect(),
         weight_decay: config.weight_decay,
-        decay_rule: DecayRule::Reference,
         max_grad_norm: config.max_grad_norm,
         schedule: LrSchedule::new(config.scheduler, Warmup::Steps(config.warmup_steps), config.steps),
-        loss_scale: LossScale::ONE,
-        seed: 0,
+        ..TrainerOptions::new(parts, config.peak_lr)
     }
 }
 

@@ -71,6 +71,7 @@ fn full() -> TrainConfig {
         },
         train: PerComponent::from_fn(|_| Some(true)),
         optim: OptimOptions {
+            loss_mean: crate::engine::LossMean::default(),
             lr: Some(3e-4),
             weight_decay: 0.1,
             decay_rule: DecayRule::Reference,

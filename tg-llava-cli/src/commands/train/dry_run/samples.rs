@@ -53,8 +53,11 @@ pub(super) fn check(plan: &Plan, data: &TrainingData, console: &Console) -> Chec
     let work = || {
         let mut own = Found::default();
         while let Some(&index) = indices.get(next.fetch_add(1, SeqCst)) {
-            match data.loader.example(index) {
-                Ok(example) => own.add(&example, plan),
+            let checked = data.loader.example(index);
+            let checked =
+                checked.and_then(|example| Ok((data.loader.teaches(&example, &data.model)?, example)));
+            match checked {
+                Ok((teaches, example)) => own.add(&example, teaches, plan),
                 Err(error) => own.problems.push((index, error.to_string())),
             }
             bar.advance(1);
@@ -67,14 +70,14 @@ pub(super) fn check(plan: &Plan, data: &TrainingData, console: &Console) -> Chec
 }
 
 impl Found {
-    fn add(&mut self, example: &Example, plan: &Plan) {
+    fn add(&mut self, example: &Example, teaches: bool, plan: &Plan) {
         let per_image = plan.model.multimodal.as_ref().map_or(0, |mm| mm.num_image_tokens());
         let full = example.input_ids.len() + example.pictures.len() * per_image.saturating_sub(1);
         let length = full.min(plan.model.max_length);
         self.lengths.push(length);
         let totals = &mut self.totals;
         totals.with_pictures += usize::from(!example.pictures.is_empty());
-        totals.no_target += usize::from(!example.has_target());
+        totals.no_target += usize::from(!teaches);
         totals.cut += usize::from(full > length || !example.notes.is_empty());
         totals.tokens += length as u64;
         totals.supervised += example.labels.iter().filter(|&&label| label != IGNORE_INDEX).count() as u64;

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use tg_llava_train::config::TrainConfig;
-use tg_llava_train::engine::{Trainer, model_batch};
+use tg_llava_train::data::Micro;
+use tg_llava_train::engine::Trainer;
 use tg_llava_train::run::{total_steps, trainer_options};
 use tg_llava_train::start::{Plan, TrainingData, load_weights};
 
@@ -30,26 +31,20 @@ pub(super) fn measure(
     let started = started.map_err(|e| input(e.into()))?;
     let total = total_steps(config, data.len());
     let mut trainer = Trainer::new(started.model, trainer_options(config, total, opened.dtype));
-    let pad = plan.codecs.guide_tokenizer.as_ref().map_or(0, |guide| guide.pad_id());
     let order = data.epoch(0);
     let mut batches = order.chunks(config.run.batch_size).cycle();
     let mut seconds = Vec::new();
     for _ in 0..=STEPS {
         let start = Instant::now();
-        let mut micro = Vec::new();
+        let mut micros = Vec::new();
         for _ in 0..config.run.accumulation {
             let Some(indices) = batches.next() else { continue };
-            let mut batch = data.loader.batch(indices).map_err(|e| input(e.into()))?;
-            batch.examples.retain(|example| example.has_target());
-            if !batch.is_empty() {
-                let crops = trainer.model().detail_perceiver.is_some();
-                micro.push(model_batch(&batch, pad, crops, &trainer.device()));
-            }
+            micros.push(data.loader.micro(indices, &data.model).map_err(|e| input(e.into()))?);
         }
-        if micro.is_empty() {
+        if micros.iter().all(Micro::is_empty) {
             return Ok(None);
         }
-        trainer.step(&micro)?;
+        trainer.step(&micros)?;
         seconds.push(start.elapsed().as_secs_f64());
     }
     drop(bar);

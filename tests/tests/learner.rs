@@ -1,0 +1,80 @@
+//! The trainer's parts under burn-train's own strategy, beside our loop; alone in its file, since the CPU backends have one
+//! random generator a process.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::data::dataloader::DataLoader;
+use burn::tensor::{DType, Device};
+use burn::train::renderer::CliMetricsRenderer;
+use burn::train::{ExecutionStrategy, Learner, SupervisedTraining};
+use tg_llava_core::model::TgLlava;
+use tg_llava_core::weights::reference_tensors;
+use tg_llava_train::config::{Init, Stage, Steps, TrainConfig};
+use tg_llava_train::learner::{EpochLoader, Learning};
+use tg_llava_train::run::{Quiet, Session, SessionOptions};
+use tg_llava_train::start::{Plan, open_data};
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
+}
+
+/// One epoch over the small slice of easy-VQA.
+fn open(output_dir: &Path) -> Session {
+    let mut config = TrainConfig::new(Stage::Finetune);
+    config.output_dir = output_dir.to_path_buf();
+    config.seed = 7;
+    config.model.path = examples().join("runs/easy-vqa/model");
+    config.model.init = Init::Random;
+    config.model.init_std = Some(0.08);
+    config.model.dropout = Some(0.0);
+    config.model.max_length = 128;
+    config.data.path = vec![examples().join("data/easy-vqa/train.json")];
+    config.data.image_folder = Some(examples().join("data/easy-vqa/images"));
+    config.data.workers = 1;
+    config.run.batch_size = 31;
+    config.run.save_steps = Steps::Never;
+    config.optim.lr = Some(1e-3);
+    config.optim.weight_decay = 0.1;
+    let config = config.resolve();
+    let plan = Plan::new(&config).unwrap();
+    let data = open_data(&config, &plan).unwrap();
+    let options = SessionOptions { device: Device::flex(), dtype: DType::F32, restart: false };
+    Session::open(config, plan, data, &options, &mut |_| {}).unwrap()
+}
+
+fn weights(model: &TgLlava) -> BTreeMap<String, Vec<f32>> {
+    let tensors = reference_tensors(model);
+    tensors.into_iter().map(|(key, tensor)| (key, tensor.values().unwrap())).collect()
+}
+
+#[test]
+fn burn_trains_single_device_strategy_ends_in_the_bits_of_our_loop() {
+    let ours = tempfile::tempdir().unwrap();
+    let mut session = open(ours.path());
+    let before = weights(session.trainer().model());
+    let summary = session.run(&mut Quiet).unwrap();
+    assert_eq!(summary.steps, 8);
+
+    let theirs = tempfile::tempdir().unwrap();
+    let start = open(theirs.path());
+    let learning = Learning::new(start.trainer().model().clone(), start.trainer().options().clone());
+    let (optimizer, rate) = (learning.optimizer(), learning.rate());
+    let train = Arc::new(EpochLoader::new(start.shared_data(), 31));
+    let valid = train.slice(0, 31);
+    assert_eq!((train.num_items(), valid.num_items()), (248, 31));
+    let training = SupervisedTraining::new(theirs.path().join("burn"), train, valid)
+        .with_training_strategy(ExecutionStrategy::SingleDevice(Device::flex().autodiff()).into())
+        .with_application_logger(None)
+        .renderer(CliMetricsRenderer::new())
+        .num_epochs(1);
+    let result = training.launch(Learner::new(learning, optimizer, rate));
+    assert!(result.error.is_none(), "{:?}", result.error);
+
+    let (a, b) = (weights(session.trainer().model()), weights(&result.model.into_model()));
+    assert_ne!(a, before);
+    for (key, value) in &a {
+        assert_eq!(value, &b[key], "{key}");
+    }
+}
