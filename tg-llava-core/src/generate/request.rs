@@ -2,8 +2,9 @@ use burn::tensor::Tensor;
 
 use super::GenerateOptions;
 use crate::error::{Error, Result};
+use crate::llm::splice;
 use crate::model::{GuideTexts, TgLlava, VisionFeatures};
-use crate::multimodal::{SplicePlan, SpliceRow, SpliceSettings, splice};
+use crate::multimodal::{SplicePlan, SpliceRow, SpliceSettings};
 
 /// One answer to generate: the prompt as ids, its pictures, the text that guides them, and how to answer.
 ///
