@@ -572,7 +572,7 @@ fn stage_one_leaves_bridges_that_stage_two_starts_from() {
     }
     assert!(!first.path().join("model.safetensors").exists());
     let mut config = from(Stage::Finetune, second.path());
-    config.model.bridges = Some(tg_llava_train::config::Bridges::Folder(first.path().to_path_buf()));
+    config.model.bridges = Some(Bridges::Folder(first.path().to_path_buf()));
     let session = open(&config).unwrap();
     let started = weights(session.trainer());
     let key = "model.mm_projector.0.weight";

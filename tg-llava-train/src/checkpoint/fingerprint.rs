@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
+use super::hash::is_hash;
+
 /// What makes a run this run and no other: settings, model and data by name, such as `seed` or `model_config`
 /// (a hash, see [`hash_bytes`](super::hash_bytes)). A resumed run must have the same.
 pub type Fingerprint = BTreeMap<String, String>;
@@ -64,10 +66,6 @@ impl Display for Difference {
             None => write!(f, "{name}: in the checkpoint, nothing of the kind now"),
         }
     }
-}
-
-fn is_hash(value: &str) -> bool {
-    value.len() == 32 && value.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ impl ModelSetup {
     }
 }
 
-pub(super) fn base_of(start: &Path) -> Option<PathBuf> {
+fn base_of(start: &Path) -> Option<PathBuf> {
     match tg_llava_core::weights::TensorSource::folder_has_weights(start) {
         true => None,
         false => tg_llava_core::weights::find_base(start).ok(),

@@ -13,7 +13,6 @@ use tg_llava_core::weights::{
     open_sources,
 };
 
-use super::setup::base_of;
 use super::{ModelSetup, StartError};
 use crate::config::{Bridges, Component, Init, TrainConfig};
 

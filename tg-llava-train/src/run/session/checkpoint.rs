@@ -78,7 +78,7 @@ pub(super) fn restore(
 ) -> Result<(), RunError> {
     let rng: RngState = serde_json::from_value(state.rng.clone())
         .map_err(|e| RunError::Engine(format!("state.json: {e}")))?;
-    let mut file = checkpoint.optimizer()?;
+    let file = checkpoint.optimizer()?;
     let masters: std::collections::BTreeSet<String> = file.names().into_iter().collect();
     let device = trainer.device().inner();
     let adamw = trainer.options().adamw;

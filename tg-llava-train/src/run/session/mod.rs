@@ -91,11 +91,6 @@ impl Session {
         Arc::clone(&self.data)
     }
 
-    /// The samples, to share.
-    pub fn shared_data(&self) -> Arc<TrainingData> {
-        Arc::clone(&self.data)
-    }
-
     /// Optimizer steps of the whole run.
     pub fn total_steps(&self) -> usize {
         self.total_steps

@@ -44,6 +44,13 @@ impl Session {
             Ok(None) => return Ok(()),
             Err(error) => return self.tell(&format!("step {step}: no validation: {error}"), log, observer),
         };
+        if let Some(first) = result.failures.first() {
+            let (count, first) = (result.failures.len(), &first.message);
+            let text = format!(
+                "step {step}: {count} sample(s) of the validation could not be checked; the first: {first}"
+            );
+            self.tell(&text, log, observer)?;
+        }
         let record = EvalRecord {
             step,
             loss: result.loss.unwrap_or(f64::NAN),
