@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    dataset::LlavaDataset,
     grouping::{Grouping, length_grouped_indices, modality_length_grouped_indices},
     random::Permutations,
 };
@@ -36,19 +35,11 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler over samples of the given `lengths`: as [`LlavaDataset::modality_lengths`] for
-    /// [`SampleOrder::ModalityLength`], else as [`LlavaDataset::lengths`].
+    /// A sampler over samples of the given `lengths`: as
+    /// [`LlavaDataset::modality_lengths`](super::LlavaDataset::modality_lengths) for [`SampleOrder::ModalityLength`],
+    /// else as [`LlavaDataset::lengths`](super::LlavaDataset::lengths).
     pub fn new(order: SampleOrder, lengths: Vec<i64>, grouping: Grouping, seed: u64) -> Self {
         Self { order, lengths, grouping, seed }
-    }
-
-    /// A sampler over all samples of `dataset`.
-    pub fn for_dataset(order: SampleOrder, dataset: &LlavaDataset, grouping: Grouping, seed: u64) -> Self {
-        let lengths = match order {
-            SampleOrder::ModalityLength => dataset.modality_lengths(),
-            SampleOrder::Sequential | SampleOrder::Shuffled | SampleOrder::Length => dataset.lengths(),
-        };
-        Self::new(order, lengths, grouping, seed)
     }
 
     /// The order of `epoch` (from 0): a permutation of all sample numbers.
