@@ -94,7 +94,7 @@ fn a_bad_sample_costs_no_other_its_answer() {
         (sample("bad", &[], &"word ".repeat(600), "x"), "the model's context 512", false, false),
         (sample("bad", &["photo_b.png"], "What?", see), "0 <image> mark(s) and 1 picture(s)", false, true),
         (sample("bad", &[], "What?", see), "1 `<image>` in the conversation but 0", false, false),
-        (good_but_long(), "within the first 150", true, false),
+        (good_but_long(), "lies behind the 150 tokens", true, false),
         (
             json!({ "id": "bad", "conversations": [{ "from": "human", "value": "What?" }] }),
             "no answer",

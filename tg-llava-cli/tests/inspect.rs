@@ -112,9 +112,15 @@ fn verbose_names_every_tensor() {
 /// Whatever `chat` reads besides the weights is read here as well.
 #[test]
 fn small_files_that_chat_cannot_read_are_found() {
+    // Its end tokens are the model's, so it is read with config.json.
+    for text in [r#"{"do_sample": true, "temperature": -1.0}"#, "{"] {
+        let model = copy_of("vicuna-tiny");
+        std::fs::write(model.path().join("generation_config.json"), text).unwrap();
+        let output = program().arg("inspect").arg(model.path()).output().unwrap();
+        let problem = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && problem.contains("generation_config.json"), "{problem}");
+    }
     for (file, text) in [
-        ("generation_config.json", r#"{"do_sample": true, "temperature": -1.0}"#),
-        ("generation_config.json", "{"),
         ("clip-tower/preprocessor_config.json", r#"{"size": "large"}"#),
         ("tokenizer_config.json", r#"{"eos_token": 3}"#),
         ("tokenizer.json", r#"{"version": "1.0", "decoder": {"type": "Fuse", }}"#),
