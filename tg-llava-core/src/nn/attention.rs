@@ -28,25 +28,38 @@ pub fn attention(
 ) -> Tensor<4> {
     let [batch, num_heads, query_len, head_dim] = query.dims();
     let [_, num_kv_heads, key_len, _] = key.dims();
-    assert_shape!(key, [batch, _, _, head_dim]);
     assert_shape!(value, [batch, num_kv_heads, key_len, head_dim]);
-    assert_eq!(num_heads % num_kv_heads, 0, "query heads must be a multiple of key heads");
-    let folded = num_heads / num_kv_heads * query_len;
-    let dtype = query.dtype();
-
-    // Scaled before the product, where half-precision scores could overflow.
-    let query = query * (1.0 / (head_dim as f64).sqrt());
-    let query = query.reshape([batch, num_kv_heads, folded, head_dim]);
-    let scores = query.matmul(key.swap_dims(2, 3)).reshape([batch, num_heads, query_len, key_len]);
-    let weights = cast_to(biased_softmax(cast_to(scores, DType::F32), bias), dtype);
+    let weights = attention_weights(query, key, bias);
     let weights = match dropout {
         Some(dropout) => dropout.forward(weights),
         None => weights,
     };
     weights
-        .reshape([batch, num_kv_heads, folded, key_len])
+        .reshape([batch, num_kv_heads, num_heads / num_kv_heads * query_len, key_len])
         .matmul(value)
         .reshape([batch, num_heads, query_len, head_dim])
+}
+
+/// What [`attention`] multiplies the values with: how much each query looks at each key. Rows add up to 1.
+///
+/// # Shapes
+/// - query, key, bias: as [`attention`] has them
+/// - output: `[batch, num_heads, query_len, key_len]`, in the dtype of `query`
+///
+/// # Panics
+/// As [`attention`].
+pub fn attention_weights(query: Tensor<4>, key: Tensor<4>, bias: Option<&Tensor<4>>) -> Tensor<4> {
+    let [batch, num_heads, query_len, head_dim] = query.dims();
+    let [_, num_kv_heads, key_len, _] = key.dims();
+    assert_shape!(key, [batch, _, _, head_dim]);
+    assert_eq!(num_heads % num_kv_heads, 0, "query heads must be a multiple of key heads");
+    let folded = num_heads / num_kv_heads * query_len;
+    let dtype = query.dtype();
+    // Scaled before the product, where half-precision scores could overflow.
+    let query = query * (1.0 / (head_dim as f64).sqrt());
+    let query = query.reshape([batch, num_kv_heads, folded, head_dim]);
+    let scores = query.matmul(key.swap_dims(2, 3)).reshape([batch, num_heads, query_len, key_len]);
+    cast_to(biased_softmax(cast_to(scores, DType::F32), bias), dtype)
 }
 
 /// `softmax(scores + bias)` over the keys.
@@ -112,6 +125,22 @@ mod tests {
         let masked = attention(q.clone(), k.clone(), v.clone(), Some(&bias), None);
         let cut = attention(q, k.narrow(2, 0, 4), v.narrow(2, 0, 4), None, None);
         masked.into_data().assert_approx_eq::<f32>(&cut.into_data(), Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    fn the_weights_of_a_query_add_up_to_one_and_give_its_output() {
+        let device = Device::flex();
+        device.seed(3);
+        let (q, k, v) =
+            (random([2, 4, 3, 4], &device), random([2, 2, 5, 4], &device), random([2, 2, 5, 4], &device));
+        let weights = attention_weights(q.clone(), k.clone(), None);
+        assert_eq!(weights.dims(), [2, 4, 3, 5]);
+        let sums = weights.clone().sum_dim(3).into_data().try_to_vec::<f32>().unwrap();
+        assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-6), "{sums:?}");
+        // Query head 3 reads key head 1.
+        let head = weights.narrow(1, 3, 1).matmul(v.clone().narrow(1, 1, 1));
+        let all = attention(q, k, v, None, None);
+        all.narrow(1, 3, 1).into_data().assert_approx_eq::<f32>(&head.into_data(), Tolerance::absolute(1e-6));
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod norm;
 mod rotary;
 
 pub use activation::Activation;
-pub use attention::{attention, merge_heads, split_heads};
+pub use attention::{attention, attention_weights, merge_heads, split_heads};
 pub use cast::cast_to;
 pub use encoder::{EncoderAttention, EncoderLayer, EncoderLayerConfig};
 pub use kv_cache::{CachedRows, KvCache, LayerRows};

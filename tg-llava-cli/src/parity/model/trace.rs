@@ -1,6 +1,6 @@
 //! What a pass through the model gives, by the names of the golden tensors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use anyhow::Context;
 use burn::tensor::Tensor;
@@ -58,9 +58,8 @@ pub(super) fn trace(
     let tower = model.vision_tower.as_ref().context("the case has no vision tower")?;
     let pixels = cast_to(images.pixels.clone(), model.llm.dtype());
     for index in 0..=tower.layers.len() {
-        let name = format!("vision_hidden{index}");
-        if !traced.contains_key(&name) {
-            traced.insert(name, to_host(tower.hidden_state(pixels.clone(), index))?);
+        if let Entry::Vacant(missing) = traced.entry(format!("vision_hidden{index}")) {
+            missing.insert(to_host(tower.hidden_state(pixels.clone(), index))?);
         }
     }
     Ok((traced, hidden))
