@@ -28,7 +28,7 @@ fn open(output_dir: &Path) -> Session {
     config.model.path = examples().join("runs/easy-vqa/model");
     config.model.init = Init::Random;
     config.model.init_std = Some(0.08);
-    config.model.dropout = Some(0.0);
+    config.model.dropout = Some(0.1);
     config.model.max_length = 128;
     config.data.path = vec![examples().join("data/easy-vqa/train.json")];
     config.data.image_folder = Some(examples().join("data/easy-vqa/images"));

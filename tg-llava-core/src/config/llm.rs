@@ -50,6 +50,8 @@ pub struct LlmConfig {
     pub bos_token_id: Option<i64>,
     /// Tokens that end an answer.
     pub eos_token_ids: Vec<i64>,
+    /// Tokens that end an answer by generation_config.json; config.json is not written with them.
+    pub generation_eos_token_ids: Vec<i64>,
     /// Token that fills short rows of a batch.
     pub pad_token_id: Option<i64>,
     /// Pieces along the vocabulary that embedding and head are held in, for devices whose largest buffer is

@@ -37,6 +37,7 @@ pub fn llm_preset(name: &str) -> Option<LlmConfig> {
         initializer_range: 0.02,
         bos_token_id: Some(1),
         eos_token_ids: vec![2],
+        generation_eos_token_ids: Vec::new(),
         pad_token_id: Some(0),
         vocab_pieces: 1,
     };

@@ -53,7 +53,7 @@ impl GenerateOptions {
     /// The defaults with all that ends a turn of a conversation: the checkpoint's end tokens, those of the template
     /// and the tokenizer, and the template's end mark as text.
     pub fn for_turns(template: &Template, tokenizer: &TextTokenizer, llm: &LlmConfig) -> Self {
-        let mut eos_token_ids = llm.eos_token_ids.clone();
+        let mut eos_token_ids = [&llm.eos_token_ids[..], &llm.generation_eos_token_ids].concat();
         eos_token_ids.extend(template.end_ids(tokenizer).into_iter().map(i64::from));
         eos_token_ids.sort_unstable();
         eos_token_ids.dedup();

@@ -55,6 +55,22 @@ fn tiffs_that_are_not_read_say_why() {
     }
 }
 
+/// The picture needs six tiles; what is not there would be black.
+#[test]
+fn a_tiff_that_lacks_a_tile_is_damaged() {
+    let mut bytes = include_bytes!("../../tests/pictures/ycbcr-420-jpeg-tiles.tif").to_vec();
+    let directory = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize;
+    let count = usize::from(bytes[directory]);
+    for entry in (0..count).map(|entry| directory + 2 + 12 * entry) {
+        // TileOffsets and TileByteCounts: how many there are.
+        if let (324 | 325, 6) = (u16::from_le_bytes([bytes[entry], bytes[entry + 1]]), bytes[entry + 4]) {
+            bytes[entry + 4] = 5;
+        }
+    }
+    let error = decode_bytes(&bytes, "test", &DecodeOptions::default()).expect_err("lacks a tile");
+    assert!(error.to_string().contains("fewer strips or tiles"), "{error}");
+}
+
 fn encode(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     picture.into().write_to(&mut bytes, format).expect("encodes");

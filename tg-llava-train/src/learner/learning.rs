@@ -90,7 +90,8 @@ impl TrainStep for Learning {
     /// Where the device fails, or the micro-batch was planned for another model: burn-train takes no error from here.
     fn step(&self, micro: Micro) -> TrainOutput<StepMetrics> {
         let mut gradients = ParameterGradients::new();
-        let seed = mix(self.options.seed, self.seen.fetch_add(1, Ordering::Relaxed));
+        // As the trainer has it for the one micro-batch of a step.
+        let seed = mix(mix(self.options.seed, self.seen.fetch_add(1, Ordering::Relaxed)), 0);
         let loss = backward(&self.model, &self.options, &micro, seed, 1.0, &mut gradients).and_then(scalar);
         let loss = loss.unwrap_or_else(|error| panic!("{error}"));
         let scale = self.options.loss_scale.scale;
@@ -105,7 +106,7 @@ impl TrainStep for Learning {
 
     /// Clips by the global norm and updates; gradients that are not finite change nothing.
     fn optimize(
-        self,
+        mut self,
         optimizer: &mut ModuleOptimizer,
         rate: ModuleLearningRate,
         gradients: GradientsParams,
@@ -116,7 +117,9 @@ impl TrainStep for Learning {
             true => gradients.clip(max_norm),
             false => gradients.global_norm(),
         };
-        match norm.unwrap_or_else(|error| panic!("{error}")).is_finite() {
+        let finite = norm.unwrap_or_else(|error| panic!("{error}")).is_finite();
+        self.options.loss_scale.update(finite);
+        match finite {
             true => {
                 let gradients = gradients.by_id(&self.model);
                 optimizer.step(rate, self, gradients)

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use tg_llava_core::config::{locate_tower, model_config_json};
 
 use crate::checkpoint::{CheckpointError, Fingerprint, hash_bytes, hash_file};
-use crate::config::{Component, TrainConfig};
-use crate::engine::LossMean;
+use crate::config::{Component, OptimOptions, TrainConfig};
 use crate::start::{ModelSetup, TrainingData};
 
 /// Files that decide the ids of a text or the pixels of a picture.
@@ -55,7 +54,7 @@ pub fn fingerprint(
         ("epochs", run.epochs.to_string()),
         ("max steps", run.max_steps.map_or("none".to_owned(), |steps| steps.to_string())),
         ("dtype", format!("{:?}", run.dtype)),
-        ("optimizer", optimizer(config)),
+        ("optimizer", optimizer(&config.optim)),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
@@ -71,13 +70,12 @@ pub fn fingerprint(
     Ok(fingerprint)
 }
 
-fn optimizer(config: &TrainConfig) -> String {
-    let mut table = toml::Table::try_from(&config.optim).unwrap_or_default();
+/// The optimizer's options in their order.
+fn optimizer(options: &OptimOptions) -> String {
+    let text = toml::to_string(options).unwrap_or_default();
     // Older checkpoints do not name what was the only way then.
-    if config.optim.loss_mean == LossMean::default() {
-        table.remove("loss_mean");
-    }
-    toml::to_string(&table).unwrap_or_default().trim().replace('\n', ", ")
+    let lines = text.trim().lines().filter(|line| *line != "loss_mean = \"micro_batches\"");
+    lines.collect::<Vec<_>>().join(", ")
 }
 
 /// Where the tokenizers and the picture processor come from.
@@ -90,4 +88,23 @@ fn codec_folders(setup: &ModelSetup) -> Vec<(&'static str, PathBuf)> {
         folders.extend(tower(&mm.towers.text).map(|folder| ("text tower", folder)));
     }
     folders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::LossMean;
+
+    /// What checkpoints of every version hold: another text would not be resumed.
+    #[test]
+    fn the_optimizers_entry_stays_as_it_was() {
+        let mut options =
+            OptimOptions { lr: Some(1e-3), warmup_ratio: Some(0.03), ..OptimOptions::default() };
+        let entry = "lr = 0.001, weight_decay = 0.0, decay_rule = \"except_norms\", beta1 = 0.9, beta2 = 0.999, \
+                     epsilon = 1e-8, max_grad_norm = 1.0, schedule = \"cosine\", warmup_ratio = 0.03, \
+                     on_nan = \"stop\", loss_scale = \"dynamic\", , [lr_of]";
+        assert_eq!(optimizer(&options), entry);
+        options.loss_mean = LossMean::Tokens;
+        assert!(optimizer(&options).contains("loss_mean = \"tokens\""));
+    }
 }

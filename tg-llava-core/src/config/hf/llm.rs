@@ -58,6 +58,7 @@ pub(super) fn from_raw(raw: &RawConfig, path: &Path) -> Result<LlmConfig> {
         initializer_range: raw.initializer_range.unwrap_or(0.02),
         bos_token_id: token_ids(raw.bos_token_id.as_ref()).first().copied(),
         eos_token_ids: token_ids(raw.eos_token_id.as_ref()),
+        generation_eos_token_ids: Vec::new(),
         pad_token_id: token_ids(raw.pad_token_id.as_ref()).first().copied(),
         vocab_pieces: 1,
     })

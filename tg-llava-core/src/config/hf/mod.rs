@@ -37,11 +37,7 @@ fn read(dir: &Path) -> Result<ModelConfig> {
     let path = dir.join("config.json");
     let raw: RawConfig = read_json(&path)?;
     let mut llm = llm::from_raw(&raw, &path)?;
-    for id in GenerationDefaults::read(dir)?.eos_token_ids {
-        if !llm.eos_token_ids.contains(&id) {
-            llm.eos_token_ids.push(id);
-        }
-    }
+    llm.generation_eos_token_ids = GenerationDefaults::read(dir)?.eos_token_ids;
     let config = ModelConfig {
         llm,
         multimodal: multimodal::from_raw(&raw, dir)?,

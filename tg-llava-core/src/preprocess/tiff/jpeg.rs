@@ -58,10 +58,17 @@ fn read(source: &Source<'_>, reader: &mut TiffReader<'_>, count: usize) -> Resul
     }
     let (part_width, part_height) = reader.chunk_dimensions();
     let (part_width, part_height) = (part_width as usize, part_height as usize);
+    if part_width == 0 || part_height == 0 {
+        return Err(source.corrupt("strips or tiles without pixels"));
+    }
     let across = width.div_ceil(part_width);
+    let parts = across * height.div_ceil(part_height);
+    if offsets.len() < parts || lengths.len() < parts {
+        return Err(source.corrupt("fewer strips or tiles than the picture needs"));
+    }
 
     let mut samples = vec![0; width * height * count];
-    for (index, (offset, length)) in offsets.into_iter().zip(lengths).enumerate() {
+    for (index, (offset, length)) in offsets.into_iter().zip(lengths).take(parts).enumerate() {
         let (left, top) = (index % across * part_width, index / across * part_height);
         let bytes = part(source, offset, length)
             .ok_or_else(|| source.corrupt("a strip or tile lies outside of the file"))?;
@@ -69,8 +76,11 @@ fn read(source: &Source<'_>, reader: &mut TiffReader<'_>, count: usize) -> Resul
         let decoder = open(source, &jpeg)?;
         let header = decoder.header();
         let (own_width, own_height) = (usize::from(header.width), usize::from(header.height));
-        let (columns, rows) = (part_width.min(width - left), part_height.min(height.saturating_sub(top)));
-        if header.components.len() != count || own_width < columns || own_height < rows {
+        let (columns, rows) = (part_width.min(width - left), part_height.min(height - top));
+        let too_small = own_width < columns || own_height < rows;
+        // The last strip may be longer than announced, as libtiff allows.
+        let too_large = own_width > part_width || (own_height > part_height && index + 1 < parts);
+        if header.components.len() != count || too_small || too_large {
             return Err(source.corrupt("a strip or tile of another size than the header announces"));
         }
         let own = unconverted(source, decoder)?;
