@@ -49,7 +49,7 @@ pub enum Stage {
 /// A training run, with the stage's defaults filled in: by [`TrainConfig::from_table`] or [`TrainConfig::new`].
 ///
 /// What is `None` is left out, or stays open until the start or the device is known, as its documentation states.
-/// Serde alone does not know the stage: it takes stage 2's defaults for what a table leaves out.
+/// Serde alone does not know a stage's defaults, so a table that leaves keys out is read with `from_table`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
