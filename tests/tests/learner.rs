@@ -35,9 +35,8 @@ fn open(output_dir: &Path) -> Session {
     config.data.workers = 1;
     config.run.batch_size = 31;
     config.run.save_steps = Steps::Never;
-    config.optim.lr = Some(1e-3);
+    config.optim.lr = 1e-3;
     config.optim.weight_decay = 0.1;
-    let config = config.resolve();
     let setup = ModelSetup::new(&config).unwrap();
     let data = open_data(&config, &setup).unwrap();
     let options = SessionOptions { device: Device::flex(), dtype: DType::F32, restart: false };

@@ -43,12 +43,12 @@ fn config(stage: Stage, output_dir: &Path, steps: usize) -> TrainConfig {
     config.run.batch_size = 2;
     config.run.max_steps = Some(steps);
     config.run.save_steps = Steps::Never;
-    config.optim.lr = Some(1e-3);
-    config.resolve()
+    config.optim.lr = 1e-3;
+    config
 }
 
 fn everything(mut config: TrainConfig) -> TrainConfig {
-    config.train = PerComponent::from_fn(|_| Some(true));
+    config.train = PerComponent::from_fn(|_| true);
     config
 }
 
@@ -141,7 +141,7 @@ fn what_is_frozen_never_changes() {
     for component in Component::ALL {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(Stage::Finetune, dir.path(), 3);
-        config.train = PerComponent::from_fn(|other| Some(other != component));
+        config.train = PerComponent::from_fn(|other| other != component);
         let mut session = open(&config).unwrap();
         let before = weights(session.trainer());
         session.run(&mut Quiet).unwrap();
@@ -204,7 +204,7 @@ fn one_batch_and_four(data: &Path, mean: LossMean) -> [Vec<(usize, f64)>; 2] {
         let out = tempfile::tempdir().unwrap();
         let mut config = everything(config(Stage::Finetune, out.path(), 3));
         config.data.path = vec![data.to_path_buf()];
-        config.data.order = Some(tg_llava_train::data::SampleOrder::Shuffled);
+        config.data.order = tg_llava_train::data::SampleOrder::Shuffled;
         config.model.dropout = Some(0.0);
         config.optim.loss_mean = mean;
         (config.run.batch_size, config.run.accumulation) = (batch_size, accumulation);
@@ -315,7 +315,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     run(&config);
     let mut other = config.clone();
     other.run.batch_size = 3;
-    other.optim.lr = Some(0.5);
+    other.optim.lr = 0.5;
     let error = open(&other).err().unwrap().to_string();
     assert!(error.contains("batch size") && error.contains("lr = 0.5"), "{error}");
 }
@@ -602,7 +602,7 @@ fn a_loss_that_is_no_number_stops_the_run_or_is_left_out() {
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     let mut config = everything(config(Stage::Finetune, dir.path(), 8));
-    config.optim.lr = Some(1e30);
+    config.optim.lr = 1e30;
     config.optim.warmup_ratio = Some(0.0);
     let error = open(&config).unwrap().run(&mut Quiet).unwrap_err().to_string();
     assert!(error.contains("train-") && error.contains("on_nan"), "{error}");

@@ -25,11 +25,11 @@ pub struct DataOptions {
     pub allow_outside: bool,
     /// Pictures that are not square are laid on a square first (`pad`), or lose what lies outside the middle square
     /// (`square`) (`image_aspect_ratio`). Default, as in the published scripts: `square` in stage 1, `pad` in 2.
-    #[serde(with = "names::aspect_ratio", skip_serializing_if = "Option::is_none")]
-    pub aspect_ratio: Option<AspectRatio>,
+    #[serde(with = "names::aspect_ratio")]
+    pub aspect_ratio: AspectRatio,
     /// Order of an epoch: `sequential`, `shuffled`, `length` or `modality_length` (`group_by_modality_length`).
     /// Default: `shuffled` in stage 1, `modality_length` in 2.
-    pub order: Option<SampleOrder>,
+    pub order: SampleOrder,
     /// What to do with a sample that cannot be used: `error` or `skip`. Default `error`.
     pub on_bad_sample: OnBadSample,
     /// Threads that decode pictures and encode text (`dataloader_num_workers`). Default 2.
@@ -46,8 +46,8 @@ impl Default for DataOptions {
             path: Vec::new(),
             image_folder: None,
             allow_outside: false,
-            aspect_ratio: None,
-            order: None,
+            aspect_ratio: AspectRatio::Pad,
+            order: SampleOrder::ModalityLength,
             on_bad_sample: OnBadSample::default(),
             workers: 2,
             prefetch: 4,

@@ -2,7 +2,7 @@
 //!
 //! All three become one [`toml::Table`] ([`read_table`], [`parse_table`], [`from_llava_args`], [`set`]), whose keys
 //! and values are checked as they come in, so that an error can name the line, the assignment or the flag. The table
-//! becomes a [`TrainConfig`]; [`TrainConfig::resolve`] writes the stage's defaults into it and
+//! becomes a [`TrainConfig`] in one step, [`TrainConfig::from_table`], which fills in the stage's defaults;
 //! [`TrainConfig::validate`] checks what single values cannot show. Relative paths count from the working directory.
 
 mod component;
@@ -46,9 +46,10 @@ pub enum Stage {
     Finetune,
 }
 
-/// A training run.
+/// A training run, with the stage's defaults filled in: by [`TrainConfig::from_table`] or [`TrainConfig::new`].
 ///
-/// What is `None` takes the default that its documentation states.
+/// What is `None` is left out, or stays open until the start or the device is known, as its documentation states.
+/// Serde alone does not know a stage's defaults, so a table that leaves keys out is read with `from_table`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
@@ -69,7 +70,7 @@ pub struct TrainConfig {
     /// Which components learn. Default: feature guide, detail perceiver and projector (as far as the model has
     /// them), in stage 2 the decoder too.
     #[serde(default)]
-    pub train: PerComponent<Option<bool>>,
+    pub train: PerComponent<bool>,
     /// How the weights are updated.
     #[serde(default)]
     pub optim: OptimOptions,
@@ -83,20 +84,6 @@ fn default_seed() -> u64 {
 }
 
 impl TrainConfig {
-    /// An otherwise default run of `stage`.
-    pub fn new(stage: Stage) -> Self {
-        Self {
-            stage,
-            seed: default_seed(),
-            output_dir: PathBuf::new(),
-            model: ModelOptions::default(),
-            data: DataOptions::default(),
-            train: PerComponent::default(),
-            optim: OptimOptions::default(),
-            run: RunOptions::default(),
-        }
-    }
-
     /// Reads TOML; `name` stands for the text in errors, such as the file's path.
     ///
     /// # Errors
@@ -106,7 +93,7 @@ impl TrainConfig {
         Self::from_table(parse_table(text, name)?)
     }
 
-    /// The run that a table describes.
+    /// The run that a table describes, with its stage's defaults for what it leaves out.
     ///
     /// # Errors
     /// [`ConfigError`] where the table names no stage, has a key that does not exist or a value of the wrong kind.
@@ -115,7 +102,7 @@ impl TrainConfig {
             let what = "set it to \"pretrain\" (stage 1) or \"finetune\" (stage 2)";
             return Err(ConfigError::Missing { key: "stage", what });
         }
-        Self::deserialize(table).map_err(|error| ConfigError::Table { message: error.to_string() })
+        Self::over_defaults(table).map_err(|error| ConfigError::Table { message: error.to_string() })
     }
 
     /// This run as TOML, from which [`TrainConfig::from_toml`] reads it again.

@@ -1,22 +1,26 @@
 //! How core's options are spelled in TOML.
 
-/// A module for `#[serde(with = ...)]` on an `Option` of one of core's enums.
+/// A module for `#[serde(with = ...)]` on one of core's enums or an `Option` of it.
 macro_rules! spelled {
     ($module:ident, $what:literal, $kind:ty, $($name:literal => $value:path),+) => {
         #[doc = $what]
         pub(super) mod $module {
             use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-            pub fn serialize<S: Serializer>(value: &Option<$kind>, serializer: S) -> Result<S::Ok, S::Error> {
-                match value {
+            pub fn serialize<V, S>(value: &V, serializer: S) -> Result<S::Ok, S::Error>
+            where
+                V: Copy + Into<Option<$kind>>,
+                S: Serializer,
+            {
+                match (*value).into() {
                     None => serializer.serialize_none(),
                     $(Some($value) => serializer.serialize_str($name),)+
                 }
             }
 
-            pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<$kind>, D::Error> {
+            pub fn deserialize<'de, V: From<$kind>, D: Deserializer<'de>>(deserializer: D) -> Result<V, D::Error> {
                 match String::deserialize(deserializer)?.as_str() {
-                    $($name => Ok(Some($value)),)+
+                    $($name => Ok($value.into()),)+
                     other => Err(D::Error::unknown_variant(other, &[$($name),+])),
                 }
             }

@@ -19,7 +19,7 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct OptimOptions {
     /// Peak learning rate (`learning_rate`). Default: 1e-3 in stage 1, 2e-5 in 2.
-    pub lr: Option<f64>,
+    pub lr: f64,
     /// Weight decay, relative to the learning rate. Default 0.
     pub weight_decay: f64,
     /// Which weights decay: `except_norms`, or `reference` for what the reference's trainer does. Default
@@ -55,7 +55,7 @@ pub struct OptimOptions {
 impl Default for OptimOptions {
     fn default() -> Self {
         Self {
-            lr: None,
+            lr: 2e-5,
             weight_decay: 0.0,
             decay_rule: DecayRule::default(),
             beta1: 0.9,

@@ -1,77 +1,73 @@
-//! Defaults that depend on the stage.
+//! The defaults of a stage, and a table over them.
 
+use std::path::PathBuf;
+
+use serde::{Deserialize, de::Error};
 use tg_llava_core::preprocess::AspectRatio;
+use toml::{Table, Value};
 
-use super::{Component, PerComponent, Stage, TrainConfig};
+use super::{
+    DataOptions, ModelOptions, OptimOptions, PerComponent, RunOptions, Stage, TrainConfig, default_seed,
+};
 use crate::{data::SampleOrder, schedule::Warmup};
 
-impl Stage {
-    /// Peak learning rate of the published runs.
-    pub fn default_lr(self) -> f64 {
-        match self {
-            Self::Pretrain => 1e-3,
-            Self::Finetune => 2e-5,
+impl TrainConfig {
+    /// A run with the defaults of `stage`, those of the published runs.
+    pub fn new(stage: Stage) -> Self {
+        let (lr, order, aspect_ratio, template) = match stage {
+            Stage::Pretrain => (1e-3, SampleOrder::Shuffled, AspectRatio::Square, Some("plain".into())),
+            Stage::Finetune => (2e-5, SampleOrder::ModalityLength, AspectRatio::Pad, None),
+        };
+        Self {
+            stage,
+            seed: default_seed(),
+            output_dir: PathBuf::new(),
+            model: ModelOptions { template, ..ModelOptions::default() },
+            data: DataOptions { order, aspect_ratio, ..DataOptions::default() },
+            train: PerComponent {
+                vision_tower: false,
+                text_tower: false,
+                feature_guide: true,
+                detail_perceiver: true,
+                projector: true,
+                llm: stage == Stage::Finetune,
+            },
+            optim: OptimOptions { lr, warmup_ratio: Some(0.03), ..OptimOptions::default() },
+            run: RunOptions::default(),
         }
     }
-}
 
-impl TrainConfig {
-    /// Whether `component` learns: as `[train]` says, else as the stage has it and as far as the model has it.
-    pub fn trains(&self, component: Component) -> bool {
-        self.train.get(component).unwrap_or(match component {
-            Component::VisionTower | Component::TextTower => false,
-            Component::FeatureGuide => self.model.feature_guide,
-            Component::DetailPerceiver => self.model.detail_perceiver,
-            Component::Projector => true,
-            Component::Llm => self.stage == Stage::Finetune,
-        })
-    }
-
-    /// Peak learning rate of `component`.
-    pub fn lr(&self, component: Component) -> f64 {
-        self.optim.lr_of.get(component).unwrap_or(self.peak_lr())
-    }
-
-    /// Peak learning rate of the components without one of their own.
-    pub fn peak_lr(&self) -> f64 {
-        self.optim.lr.unwrap_or(self.stage.default_lr())
-    }
-
-    /// The order of an epoch.
-    pub fn order(&self) -> SampleOrder {
-        self.data.order.unwrap_or(match self.stage {
-            Stage::Pretrain => SampleOrder::Shuffled,
-            Stage::Finetune => SampleOrder::ModalityLength,
-        })
-    }
-
-    /// How pictures that are not square are fitted.
-    pub fn aspect_ratio(&self) -> AspectRatio {
-        self.data.aspect_ratio.unwrap_or(match self.stage {
-            Stage::Pretrain => AspectRatio::Square,
-            Stage::Finetune => AspectRatio::Pad,
-        })
-    }
-
-    /// This run with all defaults of its stage written out.
-    ///
-    /// What depends on the start or the device stays open. To resolve twice changes nothing.
-    #[must_use]
-    pub fn resolve(mut self) -> Self {
-        self.train = PerComponent::from_fn(|component| Some(self.trains(component)));
-        self.data.order = Some(self.order());
-        self.data.aspect_ratio = Some(self.aspect_ratio());
-        self.optim.lr = Some(self.peak_lr());
-        (self.optim.warmup_ratio, self.optim.warmup_steps) = match self.optim.warmup() {
+    /// What `given` says, and the defaults of its stage for the rest.
+    pub(super) fn over_defaults(given: Table) -> Result<Self, toml::de::Error> {
+        // A stage that is none is told with the other values below.
+        let stage = given.get("stage").and_then(|stage| Stage::deserialize(stage.clone()).ok());
+        let mut defaults = Self::new(stage.unwrap_or(Stage::Pretrain));
+        // These follow from other values.
+        let said = |table: &str, key: &str| given.get(table).and_then(|table| table.get(key));
+        let has = |part: &str| said("model", part).and_then(Value::as_bool).unwrap_or(true);
+        defaults.train.feature_guide = has("feature_guide");
+        defaults.train.detail_perceiver = has("detail_perceiver");
+        defaults.model.text_tower = said("model", "vision_tower").and_then(Value::as_str).map(str::to_owned);
+        if said("optim", "warmup_steps").is_some() {
+            defaults.optim.warmup_ratio = None;
+        }
+        let mut table = Table::try_from(defaults).map_err(Error::custom)?;
+        overlay(&mut table, given);
+        let mut config = Self::deserialize(table)?;
+        (config.optim.warmup_ratio, config.optim.warmup_steps) = match config.optim.warmup() {
             Warmup::Ratio(ratio) => (Some(ratio), None),
             Warmup::Steps(steps) => (None, Some(steps)),
         };
-        if self.stage == Stage::Pretrain {
-            self.model.template.get_or_insert_with(|| "plain".into());
+        Ok(config)
+    }
+}
+
+/// Puts the values of `given` into `table`, in the place of those that are there.
+fn overlay(table: &mut Table, given: Table) {
+    for (key, value) in given {
+        match (table.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(given)) => overlay(inner, given),
+            (_, value) => drop(table.insert(key, value)),
         }
-        if self.model.text_tower.is_none() {
-            self.model.text_tower.clone_from(&self.model.vision_tower);
-        }
-        self
     }
 }

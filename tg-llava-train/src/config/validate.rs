@@ -21,7 +21,7 @@ const MOST_STEPS: usize = 1_000_000_000;
 const MOST_EPOCHS: f64 = 1e6;
 
 impl TrainConfig {
-    /// Checks the run, before or after [`TrainConfig::resolve`]; opens no file.
+    /// Checks the run; opens no file.
     ///
     /// # Errors
     /// [`ConfigError::Missing`] or [`ConfigError::Invalid`] with the first thing that is wrong.
@@ -47,7 +47,7 @@ impl TrainConfig {
                 }
                 Component::VisionTower | Component::Projector | Component::Llm => (true, ""),
             };
-            let trains = self.trains(component);
+            let trains = *self.train.get(component);
             ensure(exists || !trains, &format!("train.{name}"), || format!("true, but {why}"))?;
             if let Some(lr) = self.optim.lr_of.get(component) {
                 let key = format!("optim.lr_of.{name}");
@@ -57,7 +57,7 @@ impl TrainConfig {
                 })?;
             }
         }
-        ensure(Component::ALL.into_iter().any(|component| self.trains(component)), "train", || {
+        ensure(Component::ALL.iter().any(|&component| *self.train.get(component)), "train", || {
             "no component trains; set at least one of them to true".into()
         })
     }
@@ -139,9 +139,7 @@ impl DataOptions {
 
 impl OptimOptions {
     fn validate(&self) -> Checked {
-        if let Some(lr) = self.lr {
-            positive(lr, "optim.lr")?;
-        }
+        positive(self.lr, "optim.lr")?;
         for (key, value) in
             [("optim.weight_decay", self.weight_decay), ("optim.max_grad_norm", self.max_grad_norm)]
         {

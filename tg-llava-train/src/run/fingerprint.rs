@@ -35,7 +35,7 @@ pub fn fingerprint(
     let run = &config.run;
     let trained: Vec<&str> = Component::ALL
         .into_iter()
-        .filter(|&component| config.trains(component))
+        .filter(|&component| *config.train.get(component))
         .map(Component::name)
         .collect();
     let model = model_config_json(&setup.model, None).to_string();
@@ -48,7 +48,7 @@ pub fn fingerprint(
         ("trained components", trained.join(" ")),
         ("samples", data.len().to_string()),
         ("contents of data.path", hash_bytes(digests.concat().as_bytes())),
-        ("order", format!("{:?}", config.order())),
+        ("order", format!("{:?}", config.data.order)),
         ("batch size", run.batch_size.to_string()),
         ("accumulation", run.accumulation.to_string()),
         ("epochs", run.epochs.to_string()),

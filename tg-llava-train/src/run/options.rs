@@ -2,7 +2,7 @@
 
 use burn::tensor::DType;
 
-use crate::config::{Component, LossScale as ScaleOption, PerComponent, TrainConfig};
+use crate::config::{Component, LossScale as ScaleOption, TrainConfig};
 use crate::data::optimizer_steps;
 use crate::engine::{Activations, LossScale, TrainerOptions};
 use crate::optim::AdamWConfig;
@@ -20,14 +20,14 @@ pub fn trainer_options(config: &TrainConfig, total_steps: usize, dtype: DType) -
     let optim = &config.optim;
     let own = |c: Component| optim.lr_of.get(c).map(|lr| (c, lr));
     TrainerOptions {
-        parts: PerComponent::from_fn(|component| config.trains(component)),
+        parts: config.train,
         activations: match config.run.gradient_checkpointing {
             true => Activations::Recompute,
             false => Activations::Keep,
         },
         loss_chunk: config.run.loss_chunk,
         adamw: AdamWConfig { beta1: optim.beta1, beta2: optim.beta2, epsilon: optim.epsilon },
-        lr: config.peak_lr(),
+        lr: optim.lr,
         lr_of: Component::ALL.into_iter().filter_map(own).collect(),
         weight_decay: optim.weight_decay,
         decay_rule: optim.decay_rule,

@@ -82,14 +82,14 @@ pub fn open_data(config: &TrainConfig, setup: &ModelSetup) -> Result<TrainingDat
         return Err(StartError::NoSteps { reason });
     }
     let dataset = loader.dataset();
-    let all = match config.order() {
+    let all = match config.data.order {
         SampleOrder::ModalityLength => dataset.modality_lengths(),
         SampleOrder::Sequential | SampleOrder::Shuffled | SampleOrder::Length => dataset.lengths(),
     };
     let lengths = indices.iter().map(|&index| all[index]).collect();
     // The reference groups over a whole optimizer step's samples.
     let grouping = Grouping { batch_size: config.run.batch_size, chunks: config.run.accumulation };
-    let sampler = Sampler::new(config.order(), lengths, grouping, config.seed);
+    let sampler = Sampler::new(config.data.order, lengths, grouping, config.seed);
     Ok(TrainingData { loader, sampler, model: setup.model.clone(), indices, validation })
 }
 

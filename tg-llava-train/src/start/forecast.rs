@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use serde::Serialize;
 use tg_llava_core::config::ModelConfig;
 
-use crate::config::{Component, TrainConfig};
+use crate::config::TrainConfig;
 use crate::engine::ParameterTable;
 
 /// Bytes by what they are for. Weights, gradients and optimizer state are exact; activations and logits are
@@ -119,7 +119,7 @@ fn activations(config: &TrainConfig, model: &ModelConfig, length: usize) -> f64 
         blocks: vision.num_hidden_layers as f64,
         hidden_kept: 3.0,
     };
-    if config.trains(Component::VisionTower) {
+    if config.train.vision_tower {
         sum += tower.values(recompute);
     } else {
         // Without a graph one block of at most 20 pictures is alive.

@@ -124,7 +124,7 @@ fn apply_options(config: &TrainConfig, model: &mut ModelConfig) -> Result<(), St
     mm.guide_padding = options.guide_padding.unwrap_or(mm.guide_padding);
     mm.detail_source = options.detail_source.unwrap_or(mm.detail_source);
     mm.use_im_start_end = options.use_im_start_end.unwrap_or(mm.use_im_start_end);
-    mm.aspect_ratio = config.aspect_ratio();
+    mm.aspect_ratio = config.data.aspect_ratio;
     if !options.feature_guide {
         mm.guide = None;
     }

@@ -5,7 +5,7 @@ mod speed;
 
 use tg_llava_core::burn::tensor::DType;
 use tg_llava_train::config::{Component, TrainConfig};
-use tg_llava_train::engine::{ParameterTable, TrainedParts};
+use tg_llava_train::engine::ParameterTable;
 use tg_llava_train::run::{total_steps, trainer_options};
 use tg_llava_train::start::{MemoryForecast, ModelSetup, TrainingData, available_memory};
 
@@ -86,7 +86,7 @@ pub(super) fn check_memory(
     console: &Console,
 ) -> Result<(), Failure> {
     let llm = &setup.model.llm;
-    let bytes = if config.trains(Component::Llm) { 4 } else { opened.dtype.size() };
+    let bytes = if config.train.llm { 4 } else { opened.dtype.size() };
     let embedding = (llm.vocab_size * llm.hidden_size * bytes) as u64;
     fits_a_buffer(embedding, opened.largest_buffer(), opened.spec)?;
     let on_cpu = opened.spec.backend.is_cpu();
@@ -127,8 +127,7 @@ fn fits_a_buffer(embedding: u64, largest: Option<u64>, spec: DeviceSpec) -> Resu
 fn table(config: &TrainConfig, setup: &ModelSetup) -> Result<ParameterTable, Failure> {
     // Weights are lazy: nothing is allocated for the list.
     let model = setup.model.init(&crate::device::any()?.autodiff())?;
-    let parts = TrainedParts::from_fn(|component| config.trains(component));
-    Ok(ParameterTable::new(&model, parts, config.optim.decay_rule))
+    Ok(ParameterTable::new(&model, config.train, config.optim.decay_rule))
 }
 
 fn forecast(

@@ -73,7 +73,7 @@ fn read_config(args: &TrainArgs, console: &Console) -> Result<TrainConfig, Failu
     for assignment in &args.assignments {
         set(&mut table, assignment).map_err(config_error)?;
     }
-    let config = TrainConfig::from_table(table).map_err(config_error)?.resolve();
+    let config = TrainConfig::from_table(table).map_err(config_error)?;
     config.validate().map_err(config_error)?;
     Ok(config)
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    config::{BridgeFiles, Bridges, Component, RunDType, Stage, TrainConfig, known_keys},
+    config::{BridgeFiles, Bridges, RunDType, Stage, TrainConfig, known_keys},
     data::SampleOrder,
     schedule::{ScheduleKind, Warmup},
 };
@@ -54,7 +54,6 @@ fn common(stage: Stage) -> TrainConfig {
     config.model.use_im_start_end = Some(false);
     config.model.template = Some("qwen_2".into());
     config.data.workers = 4;
-    config.optim.warmup_ratio = Some(0.03);
     config.run.accumulation = 2;
     config.run.gradient_checkpointing = true;
     config.run.save_total_limit = Some(2);
@@ -69,17 +68,15 @@ fn the_reference_pretrains() {
     expected.output_dir = "out/pretrain".into();
     expected.data.path = vec!["data/558k.json".into()];
     expected.data.image_folder = Some("images/pretrain".into());
-    expected.data.aspect_ratio = Some(AspectRatio::Square);
-    expected.data.order = Some(SampleOrder::Shuffled);
-    expected.optim.lr = Some(1e-3);
+    expected.data.aspect_ratio = AspectRatio::Square;
+    expected.data.order = SampleOrder::Shuffled;
+    expected.optim.lr = 1e-3;
     expected.run.batch_size = 16;
     assert_eq!(config, expected);
     config.validate().unwrap();
     // What the script says is what the stage has by default.
-    let resolved = config.resolve();
-    let defaults = TrainConfig::new(Stage::Pretrain).resolve();
-    assert_eq!(resolved.optim, defaults.optim);
-    assert_eq!(resolved.train, defaults.train);
+    let defaults = TrainConfig::new(Stage::Pretrain);
+    assert_eq!((config.optim, config.train), (defaults.optim, defaults.train));
     assert_eq!(
         notes,
         [
@@ -100,19 +97,19 @@ fn the_reference_finetunes() {
     expected.output_dir = "out/finetune".into();
     expected.data.path = vec!["data/665k.json".into()];
     expected.data.image_folder = Some("images/finetune".into());
-    expected.data.aspect_ratio = Some(AspectRatio::Pad);
-    expected.data.order = Some(SampleOrder::ModalityLength);
+    expected.data.aspect_ratio = AspectRatio::Pad;
+    expected.data.order = SampleOrder::ModalityLength;
     expected.model.bridges = Some(Bridges::Files(BridgeFiles {
         projector: Some("out/pretrain/mm_projector.bin".into()),
         feature_guide: Some("out/pretrain/mm_cross_attn.bin".into()),
         detail_perceiver: Some("out/pretrain/mm_patch_encoder.bin".into()),
     }));
-    expected.optim.lr = Some(2e-5);
+    expected.optim.lr = 2e-5;
     expected.run.batch_size = 8;
     assert_eq!(config, expected);
     config.validate().unwrap();
-    let (resolved, defaults) = (config.resolve(), TrainConfig::new(Stage::Finetune).resolve());
-    assert_eq!((resolved.optim, resolved.train), (defaults.optim, defaults.train));
+    let defaults = TrainConfig::new(Stage::Finetune);
+    assert_eq!((config.optim, config.train), (defaults.optim, defaults.train));
     assert_eq!(notes.len(), 3);
 }
 
@@ -141,7 +138,7 @@ fn llava_1_5_trains() {
     assert_eq!(config.model.bridges, Some(Bridges::Files(files)));
     assert!(notes.iter().any(|note| note.starts_with("--report_to is ignored: ")), "{notes:?}");
     // Its folder holds both towers.
-    assert_eq!(config.resolve().model.text_tower.as_deref(), Some("openai/clip-vit-large-patch14-336"));
+    assert_eq!(config.model.text_tower.as_deref(), Some("openai/clip-vit-large-patch14-336"));
 }
 
 #[test]
@@ -168,10 +165,10 @@ fn flags_are_written_in_several_ways() {
 fn what_is_not_given_is_as_in_llava() {
     let (config, notes) = read("");
     assert_eq!(config.stage, Stage::Finetune);
-    assert_eq!((config.optim.lr, config.run.epochs), (Some(5e-5), 3.0));
+    assert_eq!((config.optim.lr, config.run.epochs), (5e-5, 3.0));
     assert_eq!((config.optim.schedule, config.optim.warmup()), (ScheduleKind::Linear, Warmup::Ratio(0.0)));
-    assert_eq!(config.data.order, Some(SampleOrder::Shuffled));
-    assert_eq!(config.data.aspect_ratio, Some(AspectRatio::Square));
+    assert_eq!(config.data.order, SampleOrder::Shuffled);
+    assert_eq!(config.data.aspect_ratio, AspectRatio::Square);
     assert_eq!((config.run.save_steps, config.run.batch_size), (Steps::Count(500), 8));
     assert_eq!(
         notes,
@@ -193,7 +190,7 @@ fn flags_that_work_together() {
     assert_eq!(read("--max_steps -1").0.run.max_steps, None);
     assert_eq!(read("--save_total_limit 0").0.run.save_total_limit, None);
     assert_eq!(read("--dataloader_num_workers 0").0.data.workers, 1);
-    assert_eq!(read("--group_by_length").0.data.order, Some(SampleOrder::Length));
+    assert_eq!(read("--group_by_length").0.data.order, SampleOrder::Length);
     assert_eq!(read("--save_strategy no").0.run.save_steps, Steps::Never);
     assert_eq!(read("--save_strategy epoch --num_train_epochs 4").0.run.save_steps, Steps::Share(0.25));
     assert_eq!(read("--save_strategy epoch --num_train_epochs 1").0.run.save_steps, Steps::Never);
@@ -205,9 +202,9 @@ fn flags_that_work_together() {
     assert_eq!(notes[0], "--version my_qwen_2: taken as qwen_2, as LLaVA does");
 
     let (config, _) = read("--freeze_backbone True --mm_projector_lr 2e-5 --unfreeze_mm_vision_tower True");
-    assert!(!config.trains(Component::Llm) && config.trains(Component::VisionTower));
-    assert_eq!(config.lr(Component::Projector), 2e-5);
-    assert!(!read("--freeze_mm_mlp_adapter True").0.trains(Component::Projector));
+    assert!(!config.train.llm && config.train.vision_tower);
+    assert_eq!(config.optim.lr_of.projector, Some(2e-5));
+    assert!(!read("--freeze_mm_mlp_adapter True").0.train.projector);
     assert!(read("--evaluation_strategy steps --eval_steps 10").1[1].contains("data.validation.path"));
 }
 

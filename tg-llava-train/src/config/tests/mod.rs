@@ -21,7 +21,7 @@ use crate::{
     schedule::ScheduleKind,
 };
 
-/// A run with a value for every key, none of them a default.
+/// A run with a value for every key, none of them a default; of the two for the warm-up, the steps win.
 fn full() -> TrainConfig {
     let lr_of = PerComponent::from_fn(|component| Some(1e-6 * (component as usize + 1) as f64));
     let files = BridgeFiles {
@@ -56,8 +56,8 @@ fn full() -> TrainConfig {
             path: vec!["a.json".into(), "b.jsonl".into()],
             image_folder: Some("pictures".into()),
             allow_outside: true,
-            aspect_ratio: Some(AspectRatio::Square),
-            order: Some(SampleOrder::Length),
+            aspect_ratio: AspectRatio::Square,
+            order: SampleOrder::Length,
             on_bad_sample: OnBadSample::Skip,
             workers: 3,
             prefetch: 5,
@@ -71,9 +71,9 @@ fn full() -> TrainConfig {
                 batch_size: 2,
             }),
         },
-        train: PerComponent::from_fn(|_| Some(true)),
+        train: PerComponent::from_fn(|_| true),
         optim: OptimOptions {
-            lr: Some(3e-4),
+            lr: 3e-4,
             weight_decay: 0.1,
             decay_rule: DecayRule::Reference,
             beta1: 0.8,
@@ -138,19 +138,19 @@ fn the_list_of_keys_is_the_struct() {
 fn defaults_by_stage() {
     let pretrain = TrainConfig::from_toml("stage = 'pretrain'", "run.toml").unwrap();
     assert_eq!(pretrain, TrainConfig::new(Stage::Pretrain));
-    let pretrain = pretrain.resolve();
-    assert_eq!((pretrain.seed, pretrain.optim.lr), (42, Some(1e-3)));
-    assert_eq!(pretrain.data.order, Some(SampleOrder::Shuffled));
-    assert_eq!(pretrain.data.aspect_ratio, Some(AspectRatio::Square));
+    assert_eq!((pretrain.seed, pretrain.optim.lr), (42, 1e-3));
+    assert_eq!(pretrain.data.order, SampleOrder::Shuffled);
+    assert_eq!(pretrain.data.aspect_ratio, AspectRatio::Square);
     assert_eq!(pretrain.model.template.as_deref(), Some("plain"));
     assert_eq!((pretrain.optim.warmup_ratio, pretrain.optim.warmup_steps), (Some(0.03), None));
-    let trains = |config: &TrainConfig| Component::ALL.map(|component| config.train.get(component).unwrap());
+    let trains = |config: &TrainConfig| Component::ALL.map(|component| *config.train.get(component));
     assert_eq!(trains(&pretrain), [false, false, true, true, true, false]);
 
-    let finetune = TrainConfig::new(Stage::Finetune).resolve();
-    assert_eq!(finetune.optim.lr, Some(2e-5));
-    assert_eq!(finetune.data.order, Some(SampleOrder::ModalityLength));
-    assert_eq!(finetune.data.aspect_ratio, Some(AspectRatio::Pad));
+    let finetune = TrainConfig::from_toml("stage = 'finetune'", "run.toml").unwrap();
+    assert_eq!(finetune, TrainConfig::new(Stage::Finetune));
+    assert_eq!(finetune.optim.lr, 2e-5);
+    assert_eq!(finetune.data.order, SampleOrder::ModalityLength);
+    assert_eq!(finetune.data.aspect_ratio, AspectRatio::Pad);
     assert_eq!(finetune.model.template, None);
     assert_eq!(trains(&finetune), [false, false, true, true, true, true]);
     assert_eq!(finetune.run.save_steps, Steps::Share(0.5));
@@ -170,18 +170,20 @@ fn what_is_given_wins_over_the_stage() {
         warmup_steps = 5
         lr_of = { projector = 0.5 }
     ";
-    let config = TrainConfig::from_toml(text, "run.toml").unwrap().resolve();
+    let config = TrainConfig::from_toml(text, "run.toml").unwrap();
     assert_eq!(config.model.text_tower.as_deref(), Some("clip"));
-    assert!(!config.trains(Component::Llm) && !config.trains(Component::DetailPerceiver));
-    assert_eq!((config.lr(Component::Projector), config.lr(Component::FeatureGuide)), (0.5, 1.0));
+    assert!(config.train.feature_guide && !config.train.llm && !config.train.detail_perceiver);
+    assert_eq!((config.optim.lr_of.projector, config.optim.lr), (Some(0.5), 1.0));
     assert_eq!((config.optim.warmup_ratio, config.optim.warmup_steps), (None, Some(5)));
-    assert_eq!(config.clone().resolve(), config);
+    let none = TrainConfig::from_toml("stage = 'finetune'\noptim.warmup_steps = 0", "run.toml").unwrap();
+    assert_eq!((none.optim.warmup_ratio, none.optim.warmup_steps), (None, Some(0)));
 }
 
 #[test]
 fn a_whole_run_comes_back_from_toml() {
-    let configs = [full(), full().resolve(), least(Stage::Pretrain), least(Stage::Finetune).resolve()];
-    for config in configs {
+    let mut full = full();
+    full.optim.warmup_ratio = None;
+    for config in [full, least(Stage::Pretrain), least(Stage::Finetune)] {
         let text = config.to_toml().unwrap();
         assert_eq!(TrainConfig::from_toml(&text, "resolved.toml").unwrap(), config, "{text}");
     }
@@ -199,8 +201,7 @@ fn the_example_runs_are_good() {
         config.validate().unwrap();
         assert_eq!(config.stage, stage);
         assert_eq!(config.run.batch_size * config.run.accumulation, 128);
-        assert_eq!(config.optim.lr, Some(stage.default_lr()));
-        config.resolve().validate().unwrap();
+        assert_eq!(config.optim.lr, TrainConfig::new(stage).optim.lr);
     }
 }
 
@@ -223,21 +224,21 @@ proptest! {
     fn any_values_come_back_from_toml(
         seed in 0u64..(1 << 63),
         (path, folder) in ("\\PC{0,20}", option("\\PC{0,20}")),
-        (lr, ratio, scale) in (option(any::<f64>()), option(0.0f64..1.0), option(1.0f64..1e30)),
+        (lr, ratio, scale) in (any::<f64>(), 0.0f64..1.0, option(1.0f64..1e30)),
         (save, every) in (steps(), steps()),
-        (epochs, max_steps, order) in (any::<f64>(), option(0usize..1 << 60), option(0..4usize)),
+        (epochs, max_steps, order) in (any::<f64>(), option(0usize..1 << 60), 0..4usize),
     ) {
-        prop_assume!(lr.is_none_or(|lr| !lr.is_nan()) && !epochs.is_nan());
+        prop_assume!(!lr.is_nan() && !epochs.is_nan());
         let mut config = least(Stage::Finetune);
         config.seed = seed;
         config.output_dir = path.into();
         config.data.image_folder = folder.map(PathBuf::from);
-        (config.optim.lr, config.optim.warmup_ratio) = (lr, ratio);
+        config.optim.lr = lr;
+        config.optim.warmup_ratio = Some(ratio);
         config.optim.loss_scale = scale.map_or(LossScale::Dynamic, LossScale::Fixed);
         (config.run.save_steps, config.run.epochs, config.run.max_steps) = (save, epochs, max_steps);
-        config.data.order = order.map(|i| {
-            [SampleOrder::Sequential, SampleOrder::Shuffled, SampleOrder::Length, SampleOrder::ModalityLength][i]
-        });
+        config.data.order =
+            [SampleOrder::Sequential, SampleOrder::Shuffled, SampleOrder::Length, SampleOrder::ModalityLength][order];
         config.data.validation = Some(ValidationOptions { every, ..ValidationOptions::default() });
         let text = config.to_toml().unwrap();
         prop_assert_eq!(TrainConfig::from_toml(&text, "run.toml").unwrap(), config);

@@ -123,7 +123,7 @@ fn set_takes_values_of_every_kind() {
     expected.model.bridges = Some(Bridges::Files(files));
     expected.model.init = Init::Random;
     expected.model.select_layer = Some(-3);
-    expected.model.feature_guide = false;
+    (expected.model.feature_guide, expected.train.feature_guide) = (false, false);
     expected.model.template = Some("llama_3".into());
     expected.data.path = vec!["a.json".into(), "b.json".into()];
     expected.data.validation = Some(ValidationOptions {
@@ -131,8 +131,8 @@ fn set_takes_values_of_every_kind() {
         every: Steps::Count(100),
         ..ValidationOptions::default()
     });
-    expected.train.llm = Some(false);
-    expected.optim.lr = Some(2e-5);
+    expected.train.llm = false;
+    expected.optim.lr = 2e-5;
     expected.optim.max_grad_norm = 2.0;
     expected.optim.loss_scale = LossScale::Fixed(512.0);
     expected.run.save_steps = Steps::Share(0.25);
