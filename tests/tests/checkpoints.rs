@@ -314,6 +314,29 @@ fn old_and_new_files_never_read_as_one_model() {
     assert_eq!(contents(dir.path()), contents(new.path()));
 }
 
+/// Stage-1 files are read without config.json, and a part that is not there counts as one to draw anew.
+#[test]
+fn half_moved_stage_1_files_are_not_read() {
+    let (dir, base) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let model = tiny(50).init(&Device::flex()).unwrap();
+    save_bridges(&model, dir.path(), base.path(), &SaveOptions::default()).unwrap();
+    let open = || open_bridges(&[dir.path().to_path_buf()]);
+    let staged = dir.path().join(".partial-save");
+    std::fs::create_dir(&staged).unwrap();
+    // A later save that was killed while it wrote.
+    assert!(open().is_ok());
+    for name in
+        names(dir.path()).iter().filter(|name| !name.starts_with("mm_projector") && **name != ".partial-save")
+    {
+        std::fs::rename(dir.path().join(name), staged.join(name)).unwrap();
+    }
+    let error = open().err().unwrap();
+    assert!(matches!(error, Error::Weights(WeightsError::Damaged { .. })), "{error}");
+    assert!(error.to_string().contains("interrupted"), "{error}");
+    save_bridges(&model, dir.path(), base.path(), &SaveOptions::default()).unwrap();
+    assert!(open().is_ok());
+}
+
 #[test]
 fn small_files_of_another_model_go_with_its_weights() {
     let dir = tempfile::tempdir().unwrap();
@@ -351,8 +374,12 @@ fn two_forms_of_weights_in_a_folder_are_an_error() {
     std::fs::write(&index, serde_json::json!({ "weight_map": map }).to_string()).unwrap();
     assert!(load(dir.path()).is_ok());
 
-    // Stage-1 files beside a model that has bridges.
+    // Stage-1 files beside a model that has bridges: a copy of its own, as published models hold it, and others.
     save_model(&model, dir.path(), &SaveOptions::default()).unwrap();
+    save_bridges(&model, other.path(), dir.path(), &SaveOptions::default()).unwrap();
+    copy("mm_projector.bin");
+    assert!(load(dir.path()).is_ok());
+    let model = tiny(50).init(&Device::flex()).unwrap();
     save_bridges(&model, other.path(), dir.path(), &SaveOptions::default()).unwrap();
     copy("mm_projector.safetensors");
     let error = load(dir.path()).unwrap_err().to_string();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::pytorch::write_state_dict;
 use super::save::{Save, SaveOptions, reference_tensors, write_file};
+use super::staging::is_half_moved;
 use super::{Component, TensorSource, WeightsError};
 use crate::config::write_model_config;
 use crate::error::Result;
@@ -14,7 +15,7 @@ use crate::model::TgLlava;
 /// path may name a folder that holds some of them.
 ///
 /// # Errors
-/// Where a file is missing or damaged, or a folder holds none.
+/// Where a file is missing or damaged, or a folder holds none, or only some since a save into it was interrupted.
 pub fn open_bridges(paths: &[PathBuf]) -> Result<TensorSource> {
     let mut source = TensorSource::default();
     for path in paths {
@@ -22,6 +23,11 @@ pub fn open_bridges(paths: &[PathBuf]) -> Result<TensorSource> {
             let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
             source.merge(TensorSource::from_file(path)?, |key| Some(bridge_key(&stem, key)));
             continue;
+        }
+        if is_half_moved(path) {
+            // Without this, parts that are still missing would be taken for ones that the save did not have.
+            let reason = "a save into this folder was interrupted; make it again".into();
+            return Err(WeightsError::Damaged { path: path.clone(), reason }.into());
         }
         let found = bridges_in(path)?;
         if found.is_empty() {

@@ -72,8 +72,9 @@ pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Re
     let mut source = bridges_in(dir)?;
     if TensorSource::folder_has_weights(dir) {
         let whole = TensorSource::from_folder(dir)?;
-        // Bridges beside a plain decoder complete it. Beside a model that has them, one of the two is of another run.
-        if let Some((key, bridge, other)) = source.shared_with(&whole) {
+        // Bridges beside a plain decoder complete it. Beside a model that has them they may be a copy of its own;
+        // otherwise one of the two is of another run.
+        if let Some((key, bridge, other)) = source.conflict_with(&whole)? {
             return Err(WeightsError::TwoForms {
                 first: bridge.path.to_path_buf(),
                 second: other.path.to_path_buf(),

@@ -26,7 +26,7 @@ pub enum WeightsError {
         first: PathBuf,
         /// The other one.
         second: PathBuf,
-        /// What the two are, or a key that both hold.
+        /// What the two are, or a key under which they hold different tensors.
         what: String,
     },
     /// An index that names something other than a file of its own folder.
@@ -67,10 +67,10 @@ pub enum WeightsError {
         /// The tensor.
         tensor: String,
     },
-    /// A file that is cut or damaged.
+    /// A file that is cut or damaged, or a folder that holds some files of a save alone.
     #[error("{path}: {reason}")]
     Damaged {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
         /// What is wrong, with the tensor's name where one is known.
         reason: String,

@@ -106,6 +106,14 @@ impl StoredTensor {
         Ok(all)
     }
 
+    /// Whether both are of one type and shape and hold the same bytes.
+    ///
+    /// # Errors
+    /// [`WeightsError::Damaged`] where a file cannot give them.
+    pub(super) fn equals(&self, other: &Self) -> Result<bool> {
+        Ok(self.dtype == other.dtype && self.shape == other.shape && self.bytes()? == other.bytes()?)
+    }
+
     /// Checks the bytes as far as their file says what they must be: a PyTorch file's storages against their sizes
     /// and checksums. A safetensors file has no checksums; its header is checked when it is opened.
     ///

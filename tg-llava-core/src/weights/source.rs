@@ -104,12 +104,22 @@ impl TensorSource {
         Ok(source)
     }
 
-    /// A key that both sources have, with both tensors.
-    pub(super) fn shared_with<'a>(
+    /// The first key under which the sources hold different tensors, with both.
+    ///
+    /// # Errors
+    /// Where a file cannot give the bytes that have to be compared.
+    pub(super) fn conflict_with<'a>(
         &'a self,
         other: &'a Self,
-    ) -> Option<(&'a str, &'a StoredTensor, &'a StoredTensor)> {
-        self.iter().find_map(|(key, tensor)| Some((key, tensor, other.get(key)?)))
+    ) -> Result<Option<(&'a str, &'a StoredTensor, &'a StoredTensor)>> {
+        for (key, tensor) in self.iter() {
+            if let Some(theirs) = other.get(key)
+                && !tensor.equals(theirs)?
+            {
+                return Ok(Some((key, tensor, theirs)));
+            }
+        }
+        Ok(None)
     }
 
     /// Adds `other`'s tensors under renamed keys; keys that are already there win, and `None` leaves a

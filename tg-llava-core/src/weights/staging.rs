@@ -4,15 +4,18 @@
 //! reader takes the first that it finds. So a save must not leave a form of an earlier one. Nor may a process that is
 //! killed at any moment leave old files beside new ones that read as one model. Hence this order:
 //!
-//! 1. all new files are written into a folder inside the target ([`Staging::path`]): what was there is still whole
-//! 2. `config.json` is deleted: from here on the target is no checkpoint, and nothing reads it
+//! 1. all new files are written into a folder inside the target ([`Staging::path`]) and flushed to the disk: what was
+//!    there is still whole
+//! 2. `config.json` is deleted: from here on the target is no checkpoint, and no model is read from it
 //! 3. every form of weights is deleted, and the small files that a save carries over
 //! 4. the new files are moved to their places, `config.json` last: the target is a checkpoint again
 //!
-//! Steps 2 to 4 are renames and deletions alone. A kill in step 1 leaves the old model with a leftover folder, one in
-//! steps 2 to 4 a folder without config.json; the next save or [`clean`] tidies up.
+//! Steps 2 to 4 delete and rename; a file is copied only where its place is on another file system. A kill or an error
+//! in step 1 leaves the old model. One in steps 2 to 4 leaves a target without config.json, with the new files that
+//! are not in their places yet still in the folder: together they are the whole new model. Stage-1 files are read
+//! without config.json, so their reader asks [`is_half_moved`]. The next save or [`clean`] deletes the folder.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -26,10 +29,12 @@ const STAGING: &str = ".partial-save";
 /// The file that makes a folder a checkpoint.
 const ENTRY: &str = "config.json";
 
-/// New files of a folder that are not in their places yet; they are gone when this is dropped without a commit.
+/// New files of a folder that are not in their places yet; they are gone when this is dropped before the commit.
 pub(super) struct Staging {
     target: PathBuf,
     folder: PathBuf,
+    /// Whether files of the target may be gone already.
+    committing: bool,
 }
 
 impl Staging {
@@ -39,7 +44,7 @@ impl Staging {
         clean(target)?;
         let folder = target.join(STAGING);
         fs::create_dir(&folder).map_err(|e| Error::io(&folder, e))?;
-        Ok(Self { target: target.to_path_buf(), folder })
+        Ok(Self { target: target.to_path_buf(), folder, committing: false })
     }
 
     /// The folder to write into.
@@ -48,24 +53,36 @@ impl Staging {
     }
 
     /// Puts all files in their places, and takes away every other form of weights and the files called `stale`.
-    pub fn commit(self, stale: &[&str]) -> Result<()> {
+    ///
+    /// # Errors
+    /// Where a file cannot be deleted or moved; new files that are not in their places then stay in the folder.
+    pub fn commit(mut self, stale: &[&str]) -> Result<()> {
+        sync_files(&self.folder)?;
+        // From here on an error must not take the new files, which may be the only ones.
+        self.committing = true;
         let entry = self.target.join(ENTRY);
         remove(&entry)?;
+        sync_folder(&self.target)?;
         for (name, path) in entries(&self.target)? {
             if is_weights(&name) || stale.contains(&name.as_str()) {
                 remove(&path)?;
             }
         }
         put_in_place(&self.folder, &self.target)?;
-        let staged = self.folder.join(ENTRY);
-        fs::rename(&staged, &entry).map_err(|e| Error::io(&entry, e))
+        move_file(&self.folder.join(ENTRY), &entry)?;
+        sync_folder(&self.target)?;
+        // Nothing but empty folders; the next save tidies up as well.
+        let _ = fs::remove_dir_all(&self.folder);
+        Ok(())
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // Another error is the one to tell, and the next save tidies up as well.
-        let _ = fs::remove_dir_all(&self.folder);
+        if !self.committing {
+            // Another error is the one to tell, and the next save tidies up as well.
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 
@@ -90,6 +107,11 @@ pub fn clean(dir: &Path) -> Result<Vec<PathBuf>> {
 /// Whether a save into `dir` was begun and not finished, or is under way.
 pub fn has_unfinished_save(dir: &Path) -> bool {
     dir.join(STAGING).is_dir()
+}
+
+/// Whether a save into `dir` may have stopped between the deletion of the old files and the last move.
+pub(super) fn is_half_moved(dir: &Path) -> bool {
+    has_unfinished_save(dir) && !dir.join(ENTRY).is_file()
 }
 
 /// Files that saves of other versions wrote beside their names: `model.safetensors.partial`, and the temporary files
@@ -121,7 +143,7 @@ fn is_bridge(name: &str) -> bool {
     stem.is_some_and(|stem| Component::BRIDGES.into_iter().any(|bridge| bridge.bridge_stem() == Some(stem)))
 }
 
-/// Moves all files but the entry file of the outermost folder.
+/// Moves all files but the entry file of the outermost folder, and flushes their names to the disk.
 fn put_in_place(from: &Path, to: &Path) -> Result<()> {
     for (name, path) in entries(from)? {
         let place = to.join(&name);
@@ -130,11 +152,49 @@ fn put_in_place(from: &Path, to: &Path) -> Result<()> {
             put_in_place(&path, &place)?;
             let inner = path.join(ENTRY);
             if inner.is_file() {
-                fs::rename(&inner, place.join(ENTRY)).map_err(|e| Error::io(&place, e))?;
+                move_file(&inner, &place.join(ENTRY))?;
+                sync_folder(&place)?;
             }
         } else if name != ENTRY {
-            fs::rename(&path, &place).map_err(|e| Error::io(&place, e))?;
+            move_file(&path, &place)?;
         }
+    }
+    sync_folder(to)
+}
+
+/// Moves a file, also to another file system: a folder inside the target may be a link or a mount.
+fn move_file(from: &Path, to: &Path) -> Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+            // A rename replaces a link; a copy would write through it.
+            remove(to)?;
+            fs::copy(from, to).map_err(|e| Error::io(to, e))?;
+            sync_file(to)?;
+            remove(from)
+        }
+        moved => moved.map_err(|e| Error::io(to, e)),
+    }
+}
+
+/// Flushes all files in a folder to the disk.
+fn sync_files(dir: &Path) -> Result<()> {
+    for (_, path) in entries(dir)? {
+        if path.is_dir() { sync_files(&path)? } else { sync_file(&path)? }
+    }
+    sync_folder(dir)
+}
+
+fn sync_file(path: &Path) -> Result<()> {
+    // Windows flushes only what is open for writing; a file that is read-only can still be read.
+    let file = OpenOptions::new().read(true).write(true).open(path).or_else(|_| File::open(path));
+    file.and_then(|file| file.sync_all()).map_err(|e| Error::io(path, e))
+}
+
+/// Flushes the names in a folder to the disk.
+fn sync_folder(dir: &Path) -> Result<()> {
+    // Windows neither opens folders nor needs it: its renames are journalled.
+    if cfg!(unix) {
+        File::open(dir).and_then(|folder| folder.sync_all()).map_err(|e| Error::io(dir, e))?;
     }
     Ok(())
 }
@@ -213,6 +273,49 @@ mod tests {
         assert_eq!(names(dir.path()), ["config.json", "model.safetensors", "notes.txt", "tower"]);
         assert_eq!(names(&dir.path().join("tower")), ["config.json"]);
         assert_eq!(fs::read_to_string(dir.path().join("config.json")).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_commit_that_fails_keeps_the_new_files() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["config.json", "model.safetensors", "tower"] {
+            fs::write(dir.path().join(name), "old").unwrap();
+        }
+        let staging = Staging::begin(dir.path()).unwrap();
+        fs::create_dir(staging.path().join("tower")).unwrap();
+        let new = ["config.json", "model.safetensors", "tower/config.json"];
+        for name in new {
+            fs::write(staging.path().join(name), "new").unwrap();
+        }
+        // A file is where the tower's folder must be.
+        let error = staging.commit(&[]).unwrap_err().to_string();
+        assert!(error.contains("tower"), "{error}");
+        assert!(is_half_moved(dir.path()) && !dir.path().join("config.json").exists());
+        for name in new {
+            let places = [dir.path().join(STAGING).join(name), dir.path().join(name)];
+            assert!(places.iter().any(|place| fs::read(place).is_ok_and(|text| text == b"new")), "{name}");
+        }
+    }
+
+    /// A folder of the target that lies in the memory file system, where a rename does not reach.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_folder_on_another_file_system_is_filled() {
+        use std::os::unix::fs::symlink;
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        symlink(other.path(), dir.path().join("tower")).unwrap();
+        fs::write(dir.path().join("notes.txt"), "old").unwrap();
+        symlink(dir.path().join("notes.txt"), other.path().join("vocab.json")).unwrap();
+        let staging = Staging::begin(dir.path()).unwrap();
+        fs::create_dir(staging.path().join("tower")).unwrap();
+        for name in ["config.json", "tower/config.json", "tower/vocab.json"] {
+            fs::write(staging.path().join(name), "new").unwrap();
+        }
+        staging.commit(&[]).unwrap();
+        assert_eq!(names(dir.path()), ["config.json", "notes.txt", "tower"]);
+        assert_eq!(names(other.path()), ["config.json", "vocab.json"]);
+        assert_eq!(fs::read_to_string(other.path().join("vocab.json")).unwrap(), "new");
+        assert_eq!(fs::read_to_string(dir.path().join("notes.txt")).unwrap(), "old");
     }
 
     #[test]

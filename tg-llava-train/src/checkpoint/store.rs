@@ -12,6 +12,8 @@ use super::{Best, Checkpoint, CheckpointError, Damage, Damaged, Result, Rotation
 
 const BEST_FILE: &str = "best.json";
 const BEST_TEMPORARY: &str = "tmp-best.json";
+/// What a kill leaves while the metrics are cut back to a checkpoint's step.
+const METRICS_TEMPORARY: &str = "metrics.jsonl.partial";
 const BEST_VERSION: u64 = 1;
 
 /// The checkpoints of a run's output folder.
@@ -150,7 +152,7 @@ impl CheckpointStore {
         for (name, path) in names_in(&self.output_dir)? {
             if let Some(FolderName::Temporary { .. }) = FolderName::parse(&name) {
                 remove_folder(&path)?;
-            } else if name == BEST_TEMPORARY || is_leftover(&name, &path) {
+            } else if [BEST_TEMPORARY, METRICS_TEMPORARY].contains(&name.as_str()) {
                 fs::remove_file(&path).map_err(|e| CheckpointError::io(&path, e))?;
             } else {
                 continue;
@@ -272,19 +274,6 @@ impl CheckpointStore {
         sync_folder(&self.output_dir)?;
         remove_folder(&removed)
     }
-}
-
-/// Whether a killed process left the file while it wrote weights or metrics: written beside their names, the former
-/// by the safetensors crate under a random one.
-fn is_leftover(name: &str, path: &Path) -> bool {
-    let random = name
-        .strip_prefix(".tmp")
-        .is_some_and(|rest| rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-    let beside = ["safetensors", "bin", "jsonl"];
-    let partial = name.strip_suffix(".partial").is_some_and(|name| {
-        Path::new(name).extension().is_some_and(|extension| beside.iter().any(|e| extension == *e))
-    });
-    (random || partial) && path.is_file()
 }
 
 /// A folder that is being written; what is left of it goes when this is dropped.

@@ -314,7 +314,9 @@ fn leftovers_are_put_back_or_cleaned() {
     // Half written, half deleted, half marked.
     fs::create_dir(run.join("tmp-checkpoint-4-1")).unwrap();
     fs::create_dir(run.join("tmp-removed-1-1")).unwrap();
-    fs::write(run.join("tmp-best.json"), "{").unwrap();
+    for name in ["tmp-best.json", "metrics.jsonl.partial", "model.safetensors.partial"] {
+        fs::write(run.join(name), "{").unwrap();
+    }
     fs::write(run.join("tmp-notes.txt"), "not ours").unwrap();
 
     let again = store(&folder, None);
@@ -323,8 +325,14 @@ fn leftovers_are_put_back_or_cleaned() {
     assert!(!run.join("tmp-replaced-3-1").exists());
     let mut cleaned = again.clean().unwrap();
     cleaned.sort();
-    let expected = ["tmp-best.json", "tmp-checkpoint-4-1", "tmp-removed-1-1"].map(|name| run.join(name));
-    assert_eq!(cleaned, expected);
+    let expected = [
+        "metrics.jsonl.partial",
+        "model.safetensors.partial",
+        "tmp-best.json",
+        "tmp-checkpoint-4-1",
+        "tmp-removed-1-1",
+    ];
+    assert_eq!(cleaned, expected.map(|name| run.join(name)));
     assert_eq!(names(&again), ["checkpoint-1", "checkpoint-2", "checkpoint-3", "tmp-notes.txt"]);
 }
 
