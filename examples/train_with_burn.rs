@@ -26,8 +26,7 @@ fn main() -> anyhow::Result<()> {
     config.data.image_folder = Some(next("IMAGE_FOLDER")?);
     config.output_dir = next("OUTPUT_DIR")?;
     config.run.batch_size = 31;
-    config.optim.lr = Some(1e-3);
-    let config = config.resolve();
+    config.optim.lr = 1e-3;
 
     let setup = ModelSetup::new(&config)?;
     let data = Arc::new(open_data(&config, &setup)?);

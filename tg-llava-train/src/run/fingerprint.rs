@@ -98,8 +98,7 @@ mod tests {
     /// What checkpoints of every version hold: another text would not be resumed.
     #[test]
     fn the_optimizers_entry_stays_as_it_was() {
-        let mut options =
-            OptimOptions { lr: Some(1e-3), warmup_ratio: Some(0.03), ..OptimOptions::default() };
+        let mut options = OptimOptions { lr: 1e-3, warmup_ratio: Some(0.03), ..OptimOptions::default() };
         let entry = "lr = 0.001, weight_decay = 0.0, decay_rule = \"except_norms\", beta1 = 0.9, beta2 = 0.999, \
                      epsilon = 1e-8, max_grad_norm = 1.0, schedule = \"cosine\", warmup_ratio = 0.03, \
                      on_nan = \"stop\", loss_scale = \"dynamic\", , [lr_of]";
