@@ -159,9 +159,11 @@ fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
+/// Largest size that the sums of sizes, bytes and operations are made for.
+const LARGEST: usize = 1 << 24;
+
+/// A number of things.
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse()
-        .ok()
-        .filter(|&value| value > 0)
-        .ok_or_else(|| "it must be a whole number of at least 1".into())
+    let value = text.parse().ok().filter(|value| (1..=LARGEST).contains(value));
+    value.ok_or_else(|| format!("it must be a whole number from 1 to {LARGEST}"))
 }

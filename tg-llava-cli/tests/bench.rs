@@ -42,3 +42,16 @@ fn an_unknown_preset_names_the_known_ones() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("smollm2-135m") && text.contains("vicuna-13b"), "{text}");
 }
+
+#[test]
+fn sizes_beyond_all_memory_are_refused() {
+    let largest = u64::MAX.to_string();
+    for flag in ["--prompt", "--new", "--batch", "--seq", "--reps"] {
+        for size in [largest.as_str(), "16777217", "0"] {
+            let output = program().args(["bench", flag, size]).output().unwrap();
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{text}");
+            assert!(text.contains(flag) && text.contains("from 1 to 16777216"), "{text}");
+        }
+    }
+}

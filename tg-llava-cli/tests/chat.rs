@@ -135,6 +135,22 @@ fn no_question_is_answered_without_the_picture_it_asks_about() {
     assert_eq!(answers.len(), 4);
 }
 
+/// Not by another picture for the same question, nor where the picture's name could not be read.
+#[test]
+fn a_lost_picture_is_not_made_up_for_by_the_next_one() {
+    let photo = photo();
+    let photo = photo.to_str().unwrap();
+    for lost in [&b"nowhere.png"[..], b"caf\xe9.png", b"ftp://a/b.png"] {
+        let rest = format!("\n/image {photo}\nOne?\n/image {photo}\nTwo?\n");
+        let lines = [b"/image ", lost, rest.as_bytes()].concat();
+        let output = chat(&vicuna()).arg("--json").write_stdin(lines).output().unwrap();
+        let answers: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(json).collect();
+        assert_eq!((output.status.code(), answers.len()), (Some(1), 2), "{answers:?}");
+        assert!(answers[0]["error"].as_str().unwrap().starts_with("not asked"), "{}", answers[0]);
+        assert!(answers[1]["answer"].is_string(), "{}", answers[1]);
+    }
+}
+
 #[test]
 fn a_line_that_is_no_text_is_a_question_without_an_answer() {
     let output = chat(&vicuna()).arg("--json").write_stdin(&b"\xff\nHello?\n"[..]).output().unwrap();

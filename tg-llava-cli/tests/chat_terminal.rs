@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use common::{device, fixture};
+use common::{Running, device, fixture};
 use nix::pty::{Winsize, openpty};
 
 /// Types `keys` at the first prompt of a conversation; what the terminal showed, and the exit code.
@@ -19,17 +19,12 @@ fn type_at_the_prompt(keys: &[u8], home: &Path) -> (String, i32) {
     let size = Winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
     let terminal = openpty(&size, None).unwrap();
     let end = || Stdio::from(terminal.slave.try_clone().unwrap());
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tg-llava-cli"))
-        .args(["chat", "--max-new-tokens", "2", "--model"])
-        .arg(fixture("models/vicuna-tiny"))
-        .args(device())
-        .envs([("TERM", "xterm".as_ref()), ("XDG_DATA_HOME", home.as_os_str())])
-        .stdin(end())
-        .stdout(end())
-        .stderr(end())
-        .spawn()
-        .unwrap();
-    drop(terminal.slave);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tg-llava-cli"));
+    command.args(["chat", "--max-new-tokens", "2", "--model"]).arg(fixture("models/vicuna-tiny"));
+    command.args(device()).env("TERM", "xterm").env("HOME", home).env("XDG_DATA_HOME", home);
+    let mut child = Running::start(command.stdin(end()).stdout(end()).stderr(end()));
+    // The command holds the terminal open as well.
+    drop((command, terminal.slave));
     let mut master = File::from(terminal.master);
     let shown = watch(master.try_clone().unwrap());
     let mut all = Vec::new();
@@ -44,7 +39,7 @@ fn type_at_the_prompt(keys: &[u8], home: &Path) -> (String, i32) {
     until(b"> ");
     master.write_all(keys).unwrap();
     until(b"");
-    let code = child.wait().unwrap().code().unwrap();
+    let code = child.wait().code().unwrap();
     (String::from_utf8_lossy(&all).into_owned(), code)
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::program;
+use common::{Running, program};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -39,6 +39,12 @@ fn arguments(out: &Path) -> Vec<String> {
     arguments
 }
 
+/// The program, started in silence.
+fn start(arguments: &[String]) -> Running {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tg-llava-cli"));
+    Running::start(command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()))
+}
+
 /// What the program says when it refuses a run.
 fn refusal(out: &Path, extra: &[&str]) -> String {
     let output = program().args(arguments(out)).args(extra).output().unwrap();
@@ -53,12 +59,9 @@ fn a_run_killed_again_and_again_ends_with_the_same_bits() {
     program().args(arguments(&whole)).assert().success();
     // Ever longer, so that every part of a step and of a save is hit and the run still ends.
     for round in 0..12u64 {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tg-llava-cli"));
-        let child = command.args(arguments(&killed)).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let mut child = child.unwrap();
+        let child = start(&arguments(&killed));
         std::thread::sleep(Duration::from_millis(60 + 23 * round));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        drop(child);
     }
     program().args(arguments(&killed)).assert().success();
     let read = |dir: &Path| std::fs::read(dir.join("model.safetensors")).unwrap();
@@ -99,20 +102,19 @@ fn checkpoints(out: &Path) -> Vec<String> {
 fn a_run_that_is_terminated_saves() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tg-llava-cli"));
-    let mut child = command.args(endless(&out)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = start(&endless(&out));
     wait_for_steps(&out, 2);
     send("-TERM", &child);
     send("-TERM", &child);
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(child.wait().code(), Some(130));
     assert_eq!(checkpoints(&out).len(), 1);
     assert!(!out.join("model.safetensors").exists());
 }
 
 /// Sends a signal, by its name, to a process.
 #[cfg(unix)]
-fn send(signal: &str, child: &std::process::Child) {
-    let pid = child.id().to_string();
+fn send(signal: &str, child: &Running) {
+    let pid = child.0.id().to_string();
     assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
 }
 
@@ -123,17 +125,17 @@ fn a_run_under_nohup_outlives_its_terminal() {
     let out = dir.path().join("out");
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tg-llava-cli")]);
-    let mut child = command.args(endless(&out)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = Running::start(command.args(endless(&out)).stdout(Stdio::null()).stderr(Stdio::null()));
     wait_for_steps(&out, 2);
     send("-HUP", &child);
     let before = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap().lines().count();
     wait_for_steps(&out, before + 5);
     send("-TERM", &child);
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(child.wait().code(), Some(130));
 }
 
 /// burn-train's view puts the terminal into raw mode, in which Ctrl-C is no signal of its own accord.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "tui"))]
 #[test]
 fn ctrl_c_ends_and_saves_a_run_in_the_terminal_view() {
     use std::io::Write;
@@ -143,25 +145,24 @@ fn ctrl_c_ends_and_saves_a_run_in_the_terminal_view() {
     arguments.retain(|argument| argument != "-q");
     let quoted: Vec<String> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
     let program = env!("CARGO_BIN_EXE_tg-llava-cli");
-    let shell = format!("stty rows 40 cols 120; exec '{program}' {}", quoted.join(" "));
+    // Whoever started the test may have had it ignore Ctrl-C, as shells do with what runs in the background.
+    let shell =
+        format!("stty rows 40 cols 120; exec env --default-signal=INT '{program}' {}", quoted.join(" "));
     // `script` runs it on a pseudo terminal, and passes on what is typed here.
-    let mut child = std::process::Command::new("script")
-        .args(["--quiet", "--return", "--command", &shell, "/dev/null"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut shown = child.stdout.take().unwrap();
+    let mut script = std::process::Command::new("script");
+    script.args(["--quiet", "--return", "--command", &shell, "/dev/null"]);
+    script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = Running(script.spawn().expect("`script` of util-linux"));
+    let mut shown = child.0.stdout.take().unwrap();
     let reader = std::thread::spawn(move || {
         let mut text = Vec::new();
         std::io::Read::read_to_end(&mut shown, &mut text).unwrap();
         String::from_utf8_lossy(&text).into_owned()
     });
     wait_for_steps(&out, 2);
-    let mut keys = child.stdin.take().unwrap();
+    let mut keys = child.0.stdin.take().unwrap();
     keys.write_all(b"\x03").unwrap();
-    let code = child.wait().unwrap().code();
+    let code = child.wait().code();
     let text = reader.join().unwrap();
     assert_eq!(code, Some(130), "{text}");
     assert!(text.contains("\x1b[?1049h") && text.contains("\x1b[?1049l"), "no view: {text}");
@@ -173,16 +174,14 @@ fn ctrl_c_ends_and_saves_a_run_in_the_terminal_view() {
 fn a_second_start_into_the_same_folder_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tg-llava-cli"));
-    let mut child = command.args(endless(&out)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let child = start(&endless(&out));
     wait_for_steps(&out, 1);
     for extra in [&[][..], &["--restart"]] {
         let message = refusal(&out, extra);
         assert!(message.contains(&out.display().to_string()) && message.contains("another run"), "{message}");
     }
     // A killed run leaves no lock.
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(child);
     program().args(arguments(&out)).arg("--restart").assert().success();
 }
 

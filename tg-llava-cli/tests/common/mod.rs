@@ -3,10 +3,15 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use safetensors::tensor::{SafeTensors, TensorView};
 use tempfile::TempDir;
+
+/// How long a program may take before its test fails.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The program, without anything that a user's environment may add.
 pub fn program() -> Command {
@@ -17,8 +22,38 @@ pub fn program() -> Command {
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy", "HTTPS_PROXY"] {
         command.env_remove(name);
     }
-    command.timeout(std::time::Duration::from_secs(120));
+    command.timeout(PATIENCE);
     command
+}
+
+/// A program that goes on while the test does, and ends with the test, also where that fails.
+pub struct Running(pub Child);
+
+impl Running {
+    /// Starts `command`.
+    pub fn start(command: &mut std::process::Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it still runs after {} seconds", PATIENCE.as_secs());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// `chat` on a device that every machine has.

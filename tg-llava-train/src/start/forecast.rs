@@ -5,7 +5,7 @@ use serde::Serialize;
 use tg_llava_core::config::ModelConfig;
 
 use crate::config::TrainConfig;
-use crate::engine::ParameterTable;
+use crate::engine::{LossMean, ParameterTable};
 
 /// Bytes by what they are for. Weights, gradients and optimizer state are exact; activations and logits are
 /// estimates from the plain formulas of attention and feed-forward, some tens of percent off either way.
@@ -23,6 +23,8 @@ pub struct MemoryForecast {
     pub activations: u64,
     /// Rows of logits that are alive at once, with their softmax and gradient.
     pub logits: u64,
+    /// Pictures on the host: of the micro-batches that a step holds, and of those that wait for their turn, in f32.
+    pub pictures: u64,
 }
 
 impl MemoryForecast {
@@ -44,6 +46,7 @@ impl MemoryForecast {
             moments: 8 * learn,
             activations: (size as f64 * activations(config, model, length)) as u64,
             logits: 4 * 3 * rows * model.llm.vocab_size as u64,
+            pictures: pictures(config, model) as u64,
         }
     }
 
@@ -53,7 +56,7 @@ impl MemoryForecast {
     }
 
     /// The parts by name.
-    pub fn parts(&self) -> [(&'static str, u64); 6] {
+    pub fn parts(&self) -> [(&'static str, u64); 7] {
         [
             ("weights", self.weights),
             ("master weights (f32)", self.master_weights),
@@ -61,6 +64,7 @@ impl MemoryForecast {
             ("AdamW moments (f32)", self.moments),
             ("activations, about", self.activations),
             ("logits, about", self.logits),
+            ("pictures, about", self.pictures),
         ]
     }
 }
@@ -143,6 +147,18 @@ fn activations(config: &TrainConfig, model: &ModelConfig, length: usize) -> f64 
         sum += batch * detail.num_positions as f64 * detail.hidden_size as f64 * 8.0;
     }
     sum
+}
+
+/// Bytes of the pixels of micro-batches whose samples all have one picture.
+fn pictures(config: &TrainConfig, model: &ModelConfig) -> f64 {
+    let Some(mm) = &model.multimodal else { return 0.0 };
+    let held = match config.optim.loss_mean {
+        LossMean::MicroBatches => 1,
+        LossMean::Tokens => config.run.accumulation,
+    };
+    let samples = (held + config.data.prefetch) as f64 * config.run.batch_size as f64;
+    let views = if mm.detail.is_some() { 5.0 } else { 1.0 };
+    samples * views * 3.0 * (mm.vision.image_size as f64).powi(2) * 4.0
 }
 
 /// Bytes of memory that programs can still take on this machine, where the system tells.

@@ -29,8 +29,16 @@ struct Conversation<'a> {
     interactive: bool,
     /// Whether anything went wrong.
     failed: bool,
-    /// In a pipe, a picture that could not be shown: what is asked behind it must not be answered without it.
-    missing: Option<String>,
+    /// In a pipe, what could not be shown: what is asked behind it must not be answered without it.
+    missing: Option<Missing>,
+}
+
+/// A picture, or a line that may have named one, that is not there for the next question.
+struct Missing {
+    what: String,
+    /// Whether a question was refused for it. Pictures that are shown before that belong to the same question, and do
+    /// not take its place.
+    refused: bool,
 }
 
 /// Holds a conversation. What goes wrong with one line is printed, and the conversation goes on; in a pipe, it
@@ -53,14 +61,13 @@ pub fn run(session: &mut ChatSession, dir: &Path, interrupt: &Interrupt) -> Resu
                     break;
                 }
             }
+            Ok(Typed::NoText(line)) => conversation.no_text(&line)?,
             Ok(Typed::Interrupt) => {
                 if std::mem::replace(&mut pressed_before, true) {
                     conversation.session.console.note("Ctrl-D quits.");
                 }
             }
             Ok(Typed::End) => break,
-            // A line that is no text might have been a question.
-            Err(failure @ Failure::Input(_)) => conversation.question_failed(&failure)?,
             Err(failure) => return Err(failure),
         }
     }
@@ -77,7 +84,10 @@ impl Conversation<'_> {
             Ok(Line::Question(question)) => return self.question(&question).map(|()| Next::GoOn),
             Ok(Line::Quit) => return Ok(Next::End),
             Ok(command) => self.command(command),
-            Err(message) => Err(Failure::input(message)),
+            Err(message) => {
+                self.not_done(line, &Failure::input(message));
+                return Ok(Next::GoOn);
+            }
         };
         match done {
             Err(failure @ (Failure::ClosedOutput | Failure::Interrupted)) => return Err(failure),
@@ -88,9 +98,11 @@ impl Conversation<'_> {
     }
 
     fn question(&mut self, question: &str) -> Result<(), Failure> {
-        if let Some(picture) = &self.missing {
+        if let Some(missing) = &mut self.missing {
+            missing.refused = true;
             let failure = Failure::input(format_args!(
-                "not asked, since {picture} could not be shown; /image shows another picture, /reset begins without"
+                "not asked, since {} could not be shown; /image shows another picture, /reset begins without",
+                missing.what
             ));
             self.session.withdraw();
             return self.question_failed(&failure);
@@ -110,7 +122,11 @@ impl Conversation<'_> {
             Line::Image(source) => {
                 let _busy = self.interrupt.busy();
                 let shown = self.session.fetch(&source);
-                self.missing = (shown.is_err() && !self.interactive).then(|| source.to_string());
+                if shown.is_err() {
+                    self.miss(source.to_string());
+                } else if self.missing.as_ref().is_some_and(|missing| missing.refused) {
+                    self.missing = None;
+                }
                 shown?;
                 console.note(format_args!("The next question is about {source}."));
             }
@@ -128,6 +144,40 @@ impl Conversation<'_> {
             Line::Blank | Line::Question(_) | Line::Quit => {}
         }
         Ok(())
+    }
+
+    /// Remembers that `what` could not be shown.
+    fn miss(&mut self, what: String) {
+        if !self.interactive {
+            self.missing = Some(Missing { what, refused: false });
+        }
+    }
+
+    /// A line that is no text is not done, whatever it was to be.
+    fn no_text(&mut self, line: &str) -> Result<(), Failure> {
+        let failure = Failure::input("standard input is not UTF-8 text");
+        match Line::parse(line) {
+            Ok(Line::Question(_)) => {
+                if let Some(missing) = &mut self.missing {
+                    missing.refused = true;
+                    self.session.withdraw();
+                }
+                self.question_failed(&failure)
+            }
+            _ => {
+                self.not_done(line, &failure);
+                Ok(())
+            }
+        }
+    }
+
+    /// A command that cannot be read, which may have named a picture.
+    fn not_done(&mut self, line: &str, failure: &Failure) {
+        let line = line.trim();
+        if line.starts_with("/image") {
+            self.miss(format!("what `{line}` names"));
+        }
+        self.say(failure);
     }
 
     /// A question without an answer; with `--json`, it has its line like any other.

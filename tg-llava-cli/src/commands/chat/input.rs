@@ -19,6 +19,8 @@ const PROMPT: &str = "> ";
 pub enum Typed {
     /// A line without its end.
     Line(String),
+    /// A line that is not UTF-8 text, with marks in the place of what is not.
+    NoText(String),
     /// Ctrl-C instead of a line.
     Interrupt,
     /// Ctrl-D, or the end of the input.
@@ -115,10 +117,10 @@ fn read_plain(input: &mut impl BufRead) -> Result<Typed, Failure> {
     let length = input.read_until(b'\n', &mut line);
     match length.context("standard input cannot be read").map_err(Failure::Run)? {
         0 => Ok(Typed::End),
-        _ => match String::from_utf8(line) {
-            Ok(line) => Ok(Typed::Line(line.trim_end_matches(['\r', '\n']).to_owned())),
-            Err(_) => Err(Failure::input("standard input is not UTF-8 text")),
-        },
+        _ => Ok(match std::str::from_utf8(&line) {
+            Ok(line) => Typed::Line(line.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(_) => Typed::NoText(String::from_utf8_lossy(&line).into_owned()),
+        }),
     }
 }
 
@@ -146,6 +148,6 @@ mod tests {
             assert_eq!(read_plain(&mut input).unwrap(), Typed::Line(line.into()));
         }
         assert_eq!(read_plain(&mut input).unwrap(), Typed::End);
-        assert_eq!(read_plain(&mut &b"\xff\n"[..]).unwrap_err().exit_code(), 2);
+        assert_eq!(read_plain(&mut &b"a\xff"[..]).unwrap(), Typed::NoText("a\u{fffd}".into()));
     }
 }

@@ -1,7 +1,7 @@
 //! The file of answers.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error};
@@ -25,14 +25,19 @@ impl PredictionFile {
     /// [`Failure::Input`] where it is there already or cannot be written.
     pub fn open(path: &Path, replace: bool) -> Result<Self, Failure> {
         let name = path.display();
-        let existed = path.exists();
-        if path.is_file() && !replace {
-            return Err(Failure::input(format_args!(
-                "--predictions {name}: there is such a file already; name another one, or replace it with --force"
-            )));
-        }
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-        let file = file.with_context(|| format!("--predictions {name} cannot be written"));
+        // In one go, so that of two runs at once only one gets the file.
+        let (opened, existed) = match File::create_new(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if path.is_file() && !replace {
+                    return Err(Failure::input(format_args!(
+                        "--predictions {name}: there is such a file already; name another one, or replace it with --force"
+                    )));
+                }
+                (OpenOptions::new().write(true).create(true).truncate(false).open(path), true)
+            }
+            opened => (opened, false),
+        };
+        let file = opened.with_context(|| format!("--predictions {name} cannot be written"));
         Ok(Self { path: path.to_path_buf(), file: file.map_err(Failure::Input)?, existed, lines: 0 })
     }
 

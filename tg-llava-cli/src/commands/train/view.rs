@@ -56,8 +56,8 @@ impl View {
 #[cfg(all(feature = "tui", unix))]
 fn keep_ctrl_c() {
     use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
-    // Two seconds at most; a terminal that is slower than that keeps the view's own keys.
-    for _ in 0..200 {
+    // Half a minute at most: on a busy machine that thread may begin late.
+    for _ in 0..3000 {
         let Ok(mut mode) = tcgetattr(rustix::stdio::stdout()) else { return };
         if !mode.local_modes.contains(LocalModes::ISIG) {
             mode.local_modes |= LocalModes::ISIG;

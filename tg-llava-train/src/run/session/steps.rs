@@ -8,8 +8,9 @@ use super::files::RunLog;
 use super::{Session, Summary};
 use crate::config::OnNan;
 use crate::data::{DataError, Micro, SampleNotice};
-use crate::engine::StepOutcome;
+use crate::engine::{LossMean, StepOutcome, scalar};
 use crate::log::{StepRecord, StepWork, Throughput, memory_bytes};
+use crate::optim::ParameterGradients;
 use crate::run::{Observer, RunError};
 
 /// Steps over which speeds are averaged.
@@ -17,6 +18,22 @@ const SPEED_WINDOW: usize = 20;
 
 /// Samples that were left out whose reasons are told where nothing was learned.
 const REASONS: usize = 3;
+
+/// What a step was fed with.
+#[derive(Default)]
+struct Fed {
+    /// Ids of the samples.
+    samples: Vec<String>,
+    /// Decoder tokens without padding.
+    tokens: usize,
+}
+
+impl Fed {
+    fn add(&mut self, micro: &Micro) {
+        self.samples.extend(micro.samples.iter().cloned());
+        self.tokens += micro.tokens();
+    }
+}
 
 impl Session {
     /// Trains to the last step, or until `observer` wants to stop; either way everything is saved.
@@ -32,17 +49,14 @@ impl Session {
         self.make_up_for_check(&mut log, observer)?;
         let data = Arc::clone(&self.data);
         let options = &self.config.data;
-        // A step begins when all of its micro-batches are there.
-        let (threads, ahead) = (options.workers, options.prefetch.max(self.config.run.accumulation));
+        let (threads, ahead) = (options.workers, options.prefetch);
         let mut stream = BatchStream::new(&data, self.config.run.batch_size, threads, ahead, self.position);
         let mut speed = Throughput::new(SPEED_WINDOW);
         let mut learnable = !self.trainer.optimizer().steps().is_empty();
         let mut interrupted = false;
         while self.trainer.steps() < self.total_steps {
             let begin = Instant::now();
-            let (outcome, micros) = self.one_step(&mut stream)?;
-            let samples: Vec<&str> = micros.iter().flat_map(|m| &m.samples).map(String::as_str).collect();
-            let tokens = micros.iter().map(Micro::tokens).sum();
+            let (outcome, Fed { samples, tokens }) = self.one_step(&mut stream)?;
             let done = self.trainer.steps();
             self.position = stream.position();
             let elapsed = begin.elapsed();
@@ -76,11 +90,29 @@ impl Session {
         self.finish(log, interrupted, observer)
     }
 
-    /// Micro-batches until an optimizer step is full, and the step.
-    fn one_step(&mut self, stream: &mut BatchStream<'_>) -> Result<(StepOutcome, Vec<Micro>), RunError> {
-        let micros = (0..self.config.run.accumulation).map(|_| stream.next_micro());
-        let micros = micros.collect::<Result<Vec<Micro>, DataError>>()?;
-        Ok((self.trainer.step(&micros)?, micros))
+    /// Micro-batches until an optimizer step is full, and the step. Each goes, with its pictures, as soon as it has
+    /// been learned from.
+    fn one_step(&mut self, stream: &mut BatchStream<'_>) -> Result<(StepOutcome, Fed), RunError> {
+        let mut fed = Fed::default();
+        let trainer = &mut self.trainer;
+        let micros = (0..self.config.run.accumulation).map(|_| stream.next_micro().inspect(|m| fed.add(m)));
+        let outcome = match trainer.options().loss_mean {
+            // Each one's share is known only when all are there.
+            LossMean::Tokens => trainer.step(&micros.collect::<Result<Vec<Micro>, DataError>>()?)?,
+            LossMean::MicroBatches => {
+                let (mut gradients, mut losses) = (ParameterGradients::new(), Vec::new());
+                for (place, micro) in micros.enumerate() {
+                    let micro = micro?;
+                    if !micro.is_empty() {
+                        losses.push(trainer.accumulate(&micro, place, 1.0, &mut gradients)?);
+                    }
+                }
+                let losses = losses.into_iter().map(scalar).collect::<tg_llava_core::Result<Vec<f64>>>()?;
+                let weights = vec![1.0; losses.len()];
+                trainer.update(gradients, losses, &weights)?
+            }
+        };
+        Ok((outcome, fed))
     }
 
     fn step_record(&self, outcome: &StepOutcome, epoch: f64, speed: &Throughput) -> StepRecord {
@@ -104,7 +136,7 @@ impl Session {
     fn not_updated(
         &self,
         outcome: &StepOutcome,
-        samples: &[&str],
+        samples: &[String],
         log: &mut RunLog,
         observer: &mut dyn Observer,
     ) -> Result<(), RunError> {

@@ -58,8 +58,8 @@ impl Session {
             samples: result.samples,
             seconds: self.seconds,
         };
-        // Scores of another kind than the run's cannot be compared.
-        if record.exact_match.is_some() == generate {
+        // Scores of another kind than the run's cannot be compared, nor can those of no sample.
+        if record.exact_match.is_some() == generate && record.samples > 0 {
             self.keep_if_best(&record, observer)?;
         }
         // Last: a resumed run takes a step with a record for checked.
