@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 
 /// Side assumed by both processors where the file names none.
 const DEFAULT_SIDE: usize = 224;
+/// What a picture may be fitted or cut to; no vision tower takes more.
+const SIDES: std::ops::RangeInclusive<usize> = 1..=4096;
 
 pub(super) fn read(path: &Path) -> Result<ImageProcessor> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
@@ -132,8 +134,13 @@ impl ImageProcessor {
                  size with height and width"
                 .into());
         }
-        if self.image_size() == 0 || matches!(self.fit, Fit::Shortest(0) | Fit::Stretch(0)) {
-            return Err("size and crop_size want at least one pixel".into());
+        let fitted = match self.fit {
+            Fit::Keep => None,
+            Fit::Shortest(side) | Fit::Stretch(side) => Some(side),
+        };
+        if [Some(self.image_size()), fitted].into_iter().flatten().any(|side| !SIDES.contains(&side)) {
+            let (least, most) = SIDES.into_inner();
+            return Err(format!("size and crop_size want between {least} and {most} pixels"));
         }
         if self.std.iter().any(|&std| !std.is_normal()) || !self.rescale.is_finite() {
             return Err(format!(
@@ -214,7 +221,8 @@ mod tests {
             (r#"{"resample": 9}"#, "resample 9"),
             (r#"{"image_std": [0.5, 0.0, 0.5]}"#, "image_std"),
             (r#"{"size": {"longest_edge": 5}}"#, "shortest_edge"),
-            (r#"{"crop_size": 0}"#, "at least one pixel"),
+            (r#"{"crop_size": 0}"#, "between 1 and 4096 pixels"),
+            (r#"{"size": 9223372036854775808, "crop_size": 224}"#, "between 1 and 4096 pixels"),
         ] {
             let error = parse(json).expect_err(json);
             assert!(error.contains(named), "{json}: {error}");
