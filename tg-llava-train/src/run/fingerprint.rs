@@ -100,7 +100,7 @@ mod tests {
     fn the_optimizers_entry_stays_as_it_was() {
         let mut options = OptimOptions { lr: 1e-3, warmup_ratio: Some(0.03), ..OptimOptions::default() };
         let entry = "lr = 0.001, weight_decay = 0.0, decay_rule = \"except_norms\", beta1 = 0.9, beta2 = 0.999, \
-                     epsilon = 1e-8, max_grad_norm = 1.0, schedule = \"cosine\", warmup_ratio = 0.03, \
+                     epsilon = 0.00000001, max_grad_norm = 1.0, schedule = \"cosine\", warmup_ratio = 0.03, \
                      on_nan = \"stop\", loss_scale = \"dynamic\", , [lr_of]";
         assert_eq!(optimizer(&options), entry);
         options.loss_mean = LossMean::Tokens;
