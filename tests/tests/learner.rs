@@ -1,51 +1,30 @@
 //! The trainer's parts under burn-train's own strategy, beside our loop; alone in its file, since the CPU backends have one
 //! random generator a process.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use burn::data::dataloader::DataLoader;
 use burn::tensor::{DType, Device};
 use burn::train::renderer::CliMetricsRenderer;
 use burn::train::{ExecutionStrategy, Learner, SupervisedTraining};
-use tg_llava_core::model::TgLlava;
-use tg_llava_core::weights::reference_tensors;
-use tg_llava_train::config::{Init, Stage, Steps, TrainConfig};
+use common::{config, weights};
+use tg_llava_train::config::Stage;
 use tg_llava_train::learner::{EpochLoader, Learning};
 use tg_llava_train::run::{Quiet, Session, SessionOptions};
 use tg_llava_train::start::{ModelSetup, open_data};
 
-fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
-}
-
 /// One epoch over the small slice of easy-VQA.
 fn open(output_dir: &Path) -> Session {
-    let mut config = TrainConfig::new(Stage::Finetune);
-    config.output_dir = output_dir.to_path_buf();
-    config.seed = 7;
-    config.model.path = examples().join("runs/easy-vqa/model");
-    config.model.init = Init::Random;
-    config.model.init_std = Some(0.08);
-    config.model.dropout = Some(0.1);
-    config.model.max_length = 128;
-    config.data.path = vec![examples().join("data/easy-vqa/train.json")];
-    config.data.image_folder = Some(examples().join("data/easy-vqa/images"));
-    config.data.workers = 1;
+    let mut config = config(Stage::Finetune, output_dir);
     config.run.batch_size = 31;
-    config.run.save_steps = Steps::Never;
-    config.optim.lr = 1e-3;
     config.optim.weight_decay = 0.1;
     let setup = ModelSetup::new(&config).unwrap();
     let data = open_data(&config, &setup).unwrap();
     let options = SessionOptions { device: Device::flex(), dtype: DType::F32, restart: false };
     Session::open(config, setup, data, &options, &mut |_| {}).unwrap()
-}
-
-fn weights(model: &TgLlava) -> BTreeMap<String, Vec<f32>> {
-    let tensors = reference_tensors(model);
-    tensors.into_iter().map(|(key, tensor)| (key, tensor.values().unwrap())).collect()
 }
 
 #[test]

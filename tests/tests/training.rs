@@ -2,12 +2,14 @@
 //!
 //! The CPU backends have one random generator a process, so these tests take turns.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Device};
-use tg_llava_core::weights::reference_tensors;
+use common::examples;
 use tg_llava_train::config::{
     Bridges, Component, Init, PerComponent, Stage, Steps, TrainConfig, ValidationOptions,
 };
@@ -23,27 +25,11 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
-}
-
 /// A run of `steps` steps over two samples each.
 fn config(stage: Stage, output_dir: &Path, steps: usize) -> TrainConfig {
-    let mut config = TrainConfig::new(stage);
-    config.output_dir = output_dir.to_path_buf();
-    config.seed = 7;
-    config.model.path = examples().join("runs/easy-vqa/model");
-    config.model.init = Init::Random;
-    config.model.init_std = Some(0.08);
-    config.model.dropout = Some(0.1);
-    config.model.max_length = 128;
-    config.data.path = vec![examples().join("data/easy-vqa/train.json")];
-    config.data.image_folder = Some(examples().join("data/easy-vqa/images"));
-    config.data.workers = 1;
+    let mut config = common::config(stage, output_dir);
     config.run.batch_size = 2;
     config.run.max_steps = Some(steps);
-    config.run.save_steps = Steps::Never;
-    config.optim.lr = 1e-3;
     config
 }
 
@@ -69,8 +55,7 @@ fn run(config: &TrainConfig) -> Summary {
 }
 
 fn weights(trainer: &Trainer) -> BTreeMap<String, Vec<f32>> {
-    let tensors = reference_tensors(trainer.model());
-    tensors.into_iter().map(|(key, tensor)| (key, tensor.values().unwrap())).collect()
+    common::weights(trainer.model())
 }
 
 /// The bytes of every weight file in `dir`.

@@ -100,7 +100,7 @@ impl<'m> Engine<'m> {
         let [_, len, width] = inputs_embeds.dims();
         let slot = self.cache.take(len + budget);
         let tokens = TokenBatch { positions: vec![(0..len).collect()], mask: vec![vec![true; len]] };
-        let states = self.model.llm.forward(inputs_embeds, &tokens, Some(self.cache.rows(&[slot])));
+        let states = self.model.llm.forward(inputs_embeds, &tokens, self.cache.rows(&[slot]));
         let first = self.model.llm.logits(states.narrow(1, len - 1, 1).reshape([1, width]));
         let id = RequestId(self.admitted);
         self.admitted += 1;
@@ -189,7 +189,7 @@ impl<'m> Engine<'m> {
         };
         let embeds = llm.embed(&last);
         let [count, width] = embeds.dims();
-        let states = llm.forward(embeds.reshape([count, 1, width]), &tokens, Some(self.cache.rows(&slots)));
+        let states = llm.forward(embeds.reshape([count, 1, width]), &tokens, self.cache.rows(&slots));
         llm.logits(states.reshape([count, width]))
     }
 }

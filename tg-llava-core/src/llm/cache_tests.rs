@@ -4,7 +4,8 @@ use burn::tensor::{Device, Distribution, Tensor, Tolerance};
 
 use super::{Llm, TokenBatch};
 use crate::config::tiny;
-use crate::nn::RopeScaling;
+use crate::nn::{RopeScaling, rms_norm};
+use crate::pass::Eager;
 
 fn llm(scaling: Option<RopeScaling>) -> Llm {
     let device = Device::flex();
@@ -32,12 +33,13 @@ fn close(a: Tensor<3>, b: Tensor<3>) {
 fn a_text_in_pieces_is_the_text_at_once() {
     let llm = llm(None);
     let input = inputs(7);
-    let whole = llm.forward(input.clone(), &tokens(vec![(0..7).collect()]), None);
+    let whole = llm.walk(&mut Eager, input.clone(), &tokens(vec![(0..7).collect()]));
+    let whole = rms_norm(&llm.norm, whole);
     let mut cache = llm.new_cache();
     let slot = cache.take(7);
     for (from, to) in [(0, 4), (4, 6), (6, 7)] {
         let piece = input.clone().narrow(1, from, to - from);
-        let states = llm.forward(piece, &tokens(vec![(from..to).collect()]), Some(cache.rows(&[slot])));
+        let states = llm.forward(piece, &tokens(vec![(from..to).collect()]), cache.rows(&[slot]));
         close(states, whole.clone().narrow(1, from, to - from));
     }
     assert_eq!(cache.len(slot), 7);
@@ -55,17 +57,17 @@ fn rows_of_unequal_length_are_each_their_own() {
         let read = |cache: &mut crate::nn::KvCache, prompt: &Tensor<3>| {
             let len = prompt.dims()[1];
             let slot = cache.take(len + 1);
-            llm.forward(prompt.clone(), &tokens(vec![(0..len).collect()]), Some(cache.rows(&[slot])));
+            llm.forward(prompt.clone(), &tokens(vec![(0..len).collect()]), cache.rows(&[slot]));
             slot
         };
         let slots: Vec<usize> = prompts.iter().map(|prompt| read(&mut cache, prompt)).collect();
         let positions = tokens(lengths.iter().map(|&len| vec![len]).collect());
-        let together = llm.forward(new.clone(), &positions, Some(cache.rows(&slots)));
+        let together = llm.forward(new.clone(), &positions, cache.rows(&slots));
         for (row, prompt) in prompts.iter().enumerate() {
             let mut cache = llm.new_cache();
             let slot = read(&mut cache, prompt);
             let position = tokens(vec![vec![lengths[row]]]);
-            let alone = llm.forward(new.clone().narrow(0, row, 1), &position, Some(cache.rows(&[slot])));
+            let alone = llm.forward(new.clone().narrow(0, row, 1), &position, cache.rows(&[slot]));
             close(together.clone().narrow(0, row, 1), alone);
         }
     }

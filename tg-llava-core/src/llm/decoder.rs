@@ -119,7 +119,8 @@ impl Llm {
         }
     }
 
-    /// Hidden states behind the final norm.
+    /// Hidden states of new tokens behind the final norm, with what `cache` holds before them. Whole texts without a cache go
+    /// through [`Llm::walk`].
     ///
     /// # Shapes
     /// - inputs_embeds: `[batch, len, hidden]`, output the same
@@ -130,18 +131,16 @@ impl Llm {
         &self,
         inputs_embeds: Tensor<3>,
         tokens: &TokenBatch,
-        mut cache: Option<CachedRows<'_>>,
+        mut cache: CachedRows<'_>,
     ) -> Tensor<3> {
-        let context = self.context(tokens, cache.as_ref());
+        let context = self.context(tokens, Some(&cache));
         let len = inputs_embeds.dims()[1];
-        assert!(cache.as_ref().is_none_or(|cache| cache.has_room(len)), "the KV cache is full");
+        assert!(cache.has_room(len), "the KV cache is full");
         let mut hidden = inputs_embeds;
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(hidden, &context, cache.as_mut().map(|cache| cache.layer(index)));
+            hidden = layer.forward(hidden, &context, Some(cache.layer(index)));
         }
-        if let Some(mut cache) = cache {
-            cache.advance(len);
-        }
+        cache.advance(len);
         rms_norm(&self.norm, hidden)
     }
 
