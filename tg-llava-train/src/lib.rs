@@ -9,6 +9,7 @@ pub mod engine;
 pub mod learner;
 pub mod log;
 pub mod optim;
+pub mod parallel;
 pub mod run;
 pub mod schedule;
 pub mod start;

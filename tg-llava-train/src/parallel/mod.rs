@@ -1,0 +1,16 @@
+//! Ranks that train one model together: each on its own micro-batches, each the owner of a slice of the optimizer's state.
+//!
+//! Every rank calls the same collectives in the same order; whatever decides that order comes from bytes that all of them have
+//! exchanged. How the bytes travel is behind [`Collective`].
+
+mod collective;
+mod error;
+mod layout;
+mod single;
+mod world;
+
+pub use collective::Collective;
+pub use error::ParallelError;
+pub use layout::ShardLayout;
+pub use single::Single;
+pub use world::World;
