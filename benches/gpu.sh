@@ -52,6 +52,10 @@ part parity-bf16 60 "$ours" parity --device "$device" --dtype bf16 tests/fixture
 [ -n "$plain" ] && part parity-f32-plain 60 "$plain" parity --device "$device" tests/fixtures
 part chat 30 "$ours" chat --device "$device" --image examples/pictures/blue-rectangle.png "what color is the shape?"
 
+# Ranks: NCCL with a world of one, every collective amid products that reuse memory, 500 times; memory must not grow.
+part collectives 60 "$ours" bench --collectives --device "$device" --reps 500
+[ -n "$plain" ] && part collectives-plain 60 "$plain" bench --collectives --device "$device" --reps 500
+
 # Speed: small preset in all phases, then the large ones where they matter.
 part bench-smollm2 60 "$ours" bench --device "$device" --dtype bf16 --reps 5
 part bench-qwen2-7b 90 "$ours" bench --device "$device" --dtype bf16 --preset qwen2-7b --phase encode,prefill,decode

@@ -3,14 +3,20 @@
 //! Every rank calls the same collectives in the same order; whatever decides that order comes from bytes that all of them have
 //! exchanged. How the bytes travel is behind [`Collective`].
 
+mod check;
 mod collective;
 mod error;
 mod layout;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod single;
 mod world;
 
+pub use check::{CheckSize, check};
 pub use collective::Collective;
 pub use error::ParallelError;
 pub use layout::ShardLayout;
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
 pub use single::Single;
 pub use world::World;
