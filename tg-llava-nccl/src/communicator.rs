@@ -2,7 +2,9 @@
 #![expect(unsafe_code, reason = "NCCL is a C library; each block says why it holds")]
 
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+use std::time::Duration;
 
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
@@ -50,8 +52,7 @@ pub enum Call {
 #[derive(Debug, Clone, Copy)]
 struct Communicator(nccl::ncclComm_t);
 
-// SAFETY: the pointer is NCCL's, which lets any thread use it as long as one does at a time; all calls are made on the device's
-// runner thread, but those that NCCL allows beside them: asking for errors, and aborting.
+// SAFETY: the pointer is NCCL's, which lets any thread use it as long as one does at a time. `Communicators::alive` sees to that.
 unsafe impl Send for Communicator {}
 // SAFETY: as above.
 unsafe impl Sync for Communicator {}
@@ -63,7 +64,7 @@ pub struct Communicators {
     node: Communicator,
     across: Communicator,
     numbers: World,
-    /// Whether NCCL still has them.
+    /// Whether NCCL still has them. Held during every call.
     alive: Mutex<bool>,
 }
 
@@ -116,15 +117,12 @@ impl Communicators {
         Ok(Self { world, node, across, numbers, alive: Mutex::new(true) })
     }
 
-    /// The error that NCCL met on its own threads, if any.
+    /// The error that NCCL met on its own threads, if any; none is told while the other thread is inside of a call.
     ///
     /// # Errors
     /// That error.
     pub fn async_error(&self) -> Result<(), String> {
-        let alive = self.alive();
-        if !*alive {
-            return Ok(());
-        }
+        let Some(_alive) = self.soon().filter(|alive| **alive) else { return Ok(()) };
         [self.world, self.node, self.across].into_iter().try_for_each(|communicator| {
             let mut state = nccl::ncclResult_t::ncclSuccess;
             // SAFETY: the communicator is alive while the lock is held, and the state is written.
@@ -133,30 +131,43 @@ impl Communicators {
         })
     }
 
-    /// Ends what waits for other ranks, from any thread; nothing can be called afterwards.
+    /// Ends what waits for other ranks on the device, from any thread; nothing can be called afterwards. A thread that is stuck inside
+    /// of a call is left there: only the end of the process helps.
     pub fn abort(&self) {
-        if !std::mem::replace(&mut *self.alive(), false) {
-            return;
-        }
+        let Some(mut alive) = self.soon().filter(|alive| **alive) else { return };
+        *alive = false;
         for communicator in [self.node, self.across, self.world] {
-            // SAFETY: it was alive and nobody frees it again. NCCL allows this while another thread is inside of a call.
+            // SAFETY: it is alive, no other thread is inside of a call, and nobody uses or frees it again.
             unsafe { nccl::ncclCommAbort(communicator.0) };
         }
     }
 
     /// Gives them back after the last call, on the runner thread.
     pub fn destroy(&self) {
-        if !std::mem::replace(&mut *self.alive(), false) {
+        // Others wait for a moment at most, and not at all once this is false: giving back may take its time.
+        if !std::mem::replace(&mut *self.held(), false) {
             return;
         }
         for communicator in [self.node, self.across, self.world] {
-            // SAFETY: it was alive and nobody uses or frees it again.
+            // SAFETY: it was alive, and nobody uses or frees it again.
             unsafe { nccl::ncclCommDestroy(communicator.0) };
         }
     }
 
-    fn alive(&self) -> MutexGuard<'_, bool> {
+    fn held(&self) -> MutexGuard<'_, bool> {
         self.alive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same for a thread that must not wait long.
+    fn soon(&self) -> Option<MutexGuard<'_, bool>> {
+        for _ in 0..100 {
+            match self.alive.try_lock() {
+                Ok(alive) => return Some(alive),
+                Err(TryLockError::Poisoned(alive)) => return Some(alive.into_inner()),
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        None
     }
 
     fn group(&self, group: Group) -> (Communicator, usize) {
@@ -203,7 +214,8 @@ impl Communicators {
             let all = bindings.iter().flat_map(|(from, to)| [from, to]);
             let mut streams = server.write_streams().resolve(id, all).map_err(|error| error.to_string())?;
             let stream: CUstream = streams.current().signal();
-            if !*self.alive() {
+            let alive = self.held();
+            if !*alive {
                 return Err("the communicators are gone".into());
             }
             communicator.make(call, ranks, &places, stream)
