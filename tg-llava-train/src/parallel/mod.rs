@@ -3,19 +3,23 @@
 //! Every rank calls the same collectives in the same order; whatever decides that order comes from bytes that all of them have
 //! exchanged. How the bytes travel is behind [`Collective`].
 
+mod agree;
 mod check;
 mod collective;
 mod error;
 mod layout;
+mod local;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod single;
 mod world;
 
+pub use agree::agree;
 pub use check::{CheckSize, check};
 pub use collective::Collective;
 pub use error::ParallelError;
-pub use layout::ShardLayout;
+pub use layout::{ROW, ShardLayout};
+pub use local::Local;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
 pub use single::Single;
