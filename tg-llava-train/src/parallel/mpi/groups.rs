@@ -110,7 +110,8 @@ impl Groups {
     pub(super) fn sum_nodes(&self, shard: &[u8]) -> Vec<u8> {
         let mut sums = Vec::with_capacity(shard.len());
         gather(&self.across, shard, |piece, part| {
-            let mut sum = vec![0.0f32; piece.len() / size_of::<f32>()];
+            // What zero is to others: it leaves the first node's values as they are, the sign of a zero too.
+            let mut sum = vec![-0.0f32; piece.len() / size_of::<f32>()];
             for node in part.chunks_exact(piece.len()) {
                 for (sum, value) in sum.iter_mut().zip(node.as_chunks().0) {
                     *sum += f32::from_ne_bytes(*value);
