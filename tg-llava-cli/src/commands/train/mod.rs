@@ -11,12 +11,16 @@ use std::path::Path;
 use anyhow::Error;
 use burn::tensor::DType;
 use burn::train::Interrupter;
-use tg_llava_train::config::{ConfigError, RunDType, TrainConfig, from_llava_args, read_table, set};
+use tg_llava_train::config::{
+    ConfigError, RunDType, Stage, TrainConfig, from_llava_args, parse_table, read_table, set,
+};
+use tg_llava_train::parallel::World;
 use tg_llava_train::run::{RunError, Session, SessionOptions, launch};
 use tg_llava_train::start::{ModelSetup, open_data};
 
 pub use args::TrainArgs;
 
+use self::dry_run::Plan;
 use self::watch::Display;
 use crate::console::Console;
 use crate::device::{self, Backend, ComputeArgs, Dtype, Opened, Usual};
@@ -31,14 +35,19 @@ use crate::progress::Progress;
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
     let mut config = read_config(args, &console)?;
+    let world = World::SINGLE;
+    if let Some(preset) = &args.preset {
+        return dry_run::run_preset(&config, preset, (world, args.compute.dtype), &console);
+    }
     let opened = open_device(args, &mut config, &console)?;
     let setup = ModelSetup::new(&config).map_err(input)?;
     console.detail(format_args!("template {}", setup.template.name));
     let data = open_data(&config, &setup).map_err(input)?;
+    let plan = Plan { config: &config, setup: &setup, opened: &opened, world };
     if args.dry_run {
-        return dry_run::run(&config, &setup, &data, &opened, &console);
+        return dry_run::run(&plan, &data, &console);
     }
-    dry_run::check_memory(&config, &setup, &opened, &console)?;
+    dry_run::check_memory(&plan, &console)?;
     let options =
         SessionOptions { device: opened.device.clone(), dtype: opened.dtype, restart: args.restart };
     let bar = Progress::bar(&console, "loading", || None);
@@ -59,6 +68,10 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 fn read_config(args: &TrainArgs, console: &Console) -> Result<TrainConfig, Failure> {
     let mut table = match &args.config {
         Some(path) => read_table(path).map_err(config_error)?,
+        None if args.llava_flags.is_empty() && args.preset.is_some() => {
+            let stage = args.stage.map_or(Stage::Finetune, Stage::from);
+            parse_table(&dry_run::usual_run(stage), "--preset").map_err(config_error)?
+        }
         None if args.llava_flags.is_empty() => {
             return Err(Failure::input(
                 "no run given; name one with --config FILE (examples/runs has some), or write LLaVA's flags",
@@ -70,6 +83,9 @@ fn read_config(args: &TrainArgs, console: &Console) -> Result<TrainConfig, Failu
             table
         }
     };
+    for assignment in args.preset.iter().flat_map(|preset| dry_run::without_files(preset)) {
+        set(&mut table, &assignment).map_err(config_error)?;
+    }
     for assignment in &args.assignments {
         set(&mut table, assignment).map_err(config_error)?;
     }

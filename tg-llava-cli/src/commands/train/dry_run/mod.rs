@@ -1,36 +1,75 @@
 //! `--dry-run`: everything that can be known before the first step.
 
+mod memory;
+mod preset;
 mod samples;
+mod sizes;
 mod speed;
 
 use tg_llava_core::burn::tensor::DType;
+use tg_llava_core::config::ModelConfig;
 use tg_llava_train::config::{Component, TrainConfig};
 use tg_llava_train::engine::ParameterTable;
+use tg_llava_train::parallel::World;
 use tg_llava_train::run::{total_steps, trainer_options};
-use tg_llava_train::start::{MemoryForecast, ModelSetup, TrainingData, available_memory};
+use tg_llava_train::start::{Attention, MemoryForecast, ModelSetup, TrainingData, Workload};
 
-use self::samples::{Lengths, preview};
+pub(super) use self::memory::check as check_memory;
+pub(super) use self::preset::{run as run_preset, usual_run, without_files};
+use self::samples::{Checked, Lengths, preview};
+use self::sizes::Sizes;
 use crate::console::{Console, print, print_json};
-use crate::device::{DeviceSpec, Opened};
+use crate::device::{Backend, Opened};
 use crate::failure::Failure;
-use crate::progress::{short_bytes, short_count};
+use crate::progress::short_count;
 
 /// Points at which the schedule is shown.
 const SCHEDULE_POINTS: usize = 9;
 
+/// A run before its first step.
+#[derive(Clone, Copy)]
+pub(super) struct Plan<'a> {
+    /// The run.
+    pub config: &'a TrainConfig,
+    /// What it trains.
+    pub setup: &'a ModelSetup,
+    /// Where it computes.
+    pub opened: &'a Opened,
+    /// With whom.
+    pub world: World,
+}
+
+impl<'a> Plan<'a> {
+    /// The run with rows of `length` tokens, as far as the model reads them.
+    fn workload(&self, table: &'a ParameterTable, length: usize) -> Workload<'a> {
+        Workload {
+            config: self.config,
+            model: &self.setup.model,
+            table,
+            dtype: self.opened.dtype,
+            world: self.world,
+            attention: Attention::WrittenOut,
+            batch_size: self.config.run.batch_size,
+            length: length.min(self.setup.model.max_length),
+        }
+    }
+
+    /// Whether there is more to say than what a single processor needs.
+    fn is_for_cards(&self) -> bool {
+        self.world.size() > 1 || self.opened.spec.backend == Backend::Cuda
+    }
+}
+
 /// Checks samples and says what the run would be.
-pub(super) fn run(
-    config: &TrainConfig,
-    setup: &ModelSetup,
-    data: &TrainingData,
-    opened: &Opened,
-    console: &Console,
-) -> Result<(), Failure> {
+pub(super) fn run(plan: &Plan<'_>, data: &TrainingData, console: &Console) -> Result<(), Failure> {
+    let Plan { config, setup, opened, world } = *plan;
     let checked = samples::check(setup, data, console);
-    let table = table(config, setup)?;
-    let forecast = forecast(config, setup, &table, opened.dtype, checked.lengths.longest);
-    let measured = match checked.problems.is_empty() {
-        true => speed::measure(config, setup, data, opened, console)?,
+    let table = table(config, &setup.model)?;
+    let workload = plan.workload(&table, checked.lengths.longest);
+    let memory = MemoryForecast::new(&workload);
+    let sizes = plan.is_for_cards().then(|| Sizes::new(&workload, config.run.accumulation));
+    let measured = match checked.problems.is_empty() && world.size() == 1 {
+        true => speed::measure(plan, data, console)?,
         false => None,
     };
     let total = total_steps(config, data.len());
@@ -39,10 +78,11 @@ pub(super) fn run(
             "samples": data.len(),
             "problems": checked.problems,
             "lengths": checked.lengths,
-            "parameters": { "trainable": table.trainable(), "total": table.total() },
+            "parameters": parameters(&table),
             "steps": total,
-            "memory": forecast,
-            "memory_total": forecast.total(),
+            "memory": memory,
+            "memory_total": memory.total(),
+            "forecast": sizes,
             "seconds_per_step": measured,
             "seconds": measured.map(|seconds| seconds * total as f64),
         });
@@ -52,7 +92,14 @@ pub(super) fn run(
         text += &describe_samples(&checked.lengths, checked.problems.len(), setup);
         text += &describe_parameters(&table, console.verbose);
         text += &describe_schedule(config, total, opened.dtype);
-        text += &describe_memory(&forecast, opened);
+        text += &match &sizes {
+            Some(sizes) => sizes.text(),
+            None => {
+                let all = memory::bytes(memory.total());
+                let pictures = memory::line("pictures, about", memory.pictures);
+                format!("memory  {all} on {} in all\n{}{pictures}", opened.spec, memory::describe(&memory))
+            }
+        };
         text += &match measured {
             Some(seconds) => format!(
                 "time    {:.2} s a step, {} for the run, without validation and saves\n",
@@ -63,6 +110,10 @@ pub(super) fn run(
         };
         print(&text)?;
     }
+    report(&checked, console)
+}
+
+fn report(checked: &Checked, console: &Console) -> Result<(), Failure> {
     match checked.problems.as_slice() {
         [] => Ok(()),
         problems => {
@@ -75,69 +126,14 @@ pub(super) fn run(
     }
 }
 
-/// Refuses a run whose first step would not fit into memory.
-///
-/// # Errors
-/// [`Failure::Input`] with the forecast and what would be less.
-pub(super) fn check_memory(
-    config: &TrainConfig,
-    setup: &ModelSetup,
-    opened: &Opened,
-    console: &Console,
-) -> Result<(), Failure> {
-    let llm = &setup.model.llm;
-    let bytes = if config.train.llm { 4 } else { opened.dtype.size() };
-    let embedding = (llm.vocab_size * llm.hidden_size * bytes) as u64;
-    fits_a_buffer(embedding, opened.largest_buffer(), opened.spec)?;
-    let on_cpu = opened.spec.backend.is_cpu();
-    let Some(free) = available_memory().filter(|_| on_cpu) else { return Ok(()) };
-    let forecast = forecast(config, setup, &table(config, setup)?, opened.dtype, setup.model.max_length);
-    let text = format!(
-        "the run needs about {} of memory at its full length of {} tokens, {} are free",
-        short_bytes(forecast.total()),
-        setup.model.max_length,
-        short_bytes(free)
-    );
-    // The longest rows may be shorter than the limit, so a narrow miss is worth a try.
-    if forecast.total() > 2 * free {
-        return Err(Failure::input(format_args!(
-            "{text}; lower run.batch_size (and raise run.accumulation), set run.gradient_checkpointing = true, or lower \
-             model.max_length; --dry-run lists what takes how much"
-        )));
-    }
-    if forecast.total() > free {
-        console.warn(format_args!("{text}; --dry-run lists what takes how much"));
-    }
-    Ok(())
-}
-
-/// Chat and evaluation hold a large embedding in pieces; training does not.
-fn fits_a_buffer(embedding: u64, largest: Option<u64>, spec: DeviceSpec) -> Result<(), Failure> {
-    match largest {
-        Some(largest) if largest < embedding => Err(Failure::input(format_args!(
-            "the decoder's embedding takes {} in one buffer, {spec} binds at most {}; chat and eval cut it in pieces, \
-             training does not: use --device cuda or --device flex",
-            short_bytes(embedding),
-            short_bytes(largest)
-        ))),
-        _ => Ok(()),
-    }
-}
-
-fn table(config: &TrainConfig, setup: &ModelSetup) -> Result<ParameterTable, Failure> {
+fn table(config: &TrainConfig, model: &ModelConfig) -> Result<ParameterTable, Failure> {
     // Weights are lazy: nothing is allocated for the list.
-    let model = setup.model.init(&crate::device::any()?.autodiff())?;
+    let model = model.init(&crate::device::any()?.autodiff())?;
     Ok(ParameterTable::new(&model, config.train, config.optim.decay_rule))
 }
 
-fn forecast(
-    config: &TrainConfig,
-    setup: &ModelSetup,
-    table: &ParameterTable,
-    dtype: DType,
-    length: usize,
-) -> MemoryForecast {
-    MemoryForecast::new(config, &setup.model, table, dtype, length.min(setup.model.max_length))
+fn parameters(table: &ParameterTable) -> serde_json::Value {
+    serde_json::json!({ "trainable": table.trainable(), "total": table.total() })
 }
 
 fn describe_samples(lengths: &Lengths, problems: usize, setup: &ModelSetup) -> String {
@@ -204,35 +200,11 @@ fn describe_schedule(config: &TrainConfig, total: usize, dtype: DType) -> String
     text
 }
 
-fn describe_memory(forecast: &MemoryForecast, opened: &Opened) -> String {
-    let mut text = format!("memory  {} on {} in all\n", short_bytes(forecast.total()), opened.spec);
-    for (name, bytes) in forecast.parts().into_iter().filter(|(_, bytes)| *bytes > 0) {
-        text += &format!("        {name:<22} {:>12}\n", short_bytes(bytes));
-    }
-    text
-}
-
 fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     match (whole / 3600, whole / 60 % 60) {
         (0, 0) => format!("{seconds:.0} s"),
         (0, minutes) => format!("{minutes} min {} s", whole % 60),
         (hours, minutes) => format!("{hours} h {minutes} min"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::Backend;
-
-    #[test]
-    fn an_embedding_above_the_largest_buffer_is_refused() {
-        let spec = DeviceSpec { backend: Backend::Wgpu, index: 0 };
-        assert!(fits_a_buffer(1 << 30, None, spec).is_ok());
-        assert!(fits_a_buffer(1 << 27, Some(1 << 27), spec).is_ok());
-        let error = fits_a_buffer(1 << 28, Some(1 << 27), spec).unwrap_err();
-        let text = format!("{:?}", error);
-        assert!(text.contains("wgpu binds at most") && text.contains("--device cuda"), "{text}");
     }
 }
