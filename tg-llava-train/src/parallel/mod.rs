@@ -3,14 +3,18 @@
 //! Every rank calls the same collectives in the same order; whatever decides that order comes from bytes that all of them have
 //! exchanged. How the bytes travel is behind [`Collective`].
 
+mod agree;
 mod collective;
 mod error;
 mod layout;
+mod local;
 mod single;
 mod world;
 
+pub use agree::agree;
 pub use collective::Collective;
 pub use error::ParallelError;
-pub use layout::ShardLayout;
+pub use layout::{ROW, ShardLayout};
+pub use local::Local;
 pub use single::Single;
 pub use world::World;

@@ -42,16 +42,15 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let opened = open_device(args, &mut config, &console)?;
     let setup = ModelSetup::new(&config).map_err(input)?;
     console.detail(format_args!("template {}", setup.template.name));
-    let data = open_data(&config, &setup).map_err(input)?;
+    let data = open_data(&config, &setup, world.size()).map_err(input)?;
     let plan = Plan { config: &config, setup: &setup, opened: &opened, world };
     if args.dry_run {
         return dry_run::run(&plan, &data, &console);
     }
     dry_run::check_memory(&plan, &console)?;
-    let options =
-        SessionOptions { device: opened.device.clone(), dtype: opened.dtype, restart: args.restart };
+    let options = SessionOptions::alone(opened.device.clone(), opened.dtype, args.restart);
     let bar = Progress::bar(&console, "loading", || None);
-    let session = Session::open(config, setup, data, &options, &mut |count| bar.advance(count));
+    let session = Session::open(config, setup, data, options, &mut |count| bar.advance(count));
     drop(bar);
     let session = session.map_err(failed)?;
     report::opening(&session, &opened, &console);

@@ -1,7 +1,6 @@
 use serde::Serialize;
 
 use super::{Activations, ComponentStates, Workload};
-use crate::engine::LossMean;
 
 /// Bytes that one rank takes, by what they are for. States are exact; the rest is estimated, some tens of percent off either way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -10,7 +9,7 @@ pub struct MemoryForecast {
     pub states: Vec<ComponentStates>,
     /// What a micro-batch takes on its way.
     pub activations: Activations,
-    /// Pictures on the host: of the micro-batches that a step holds, and of those that wait for their turn, in f32.
+    /// Pictures on the host: of the micro-batch under way, and of those that wait for their turn, in f32.
     pub pictures: u64,
 }
 
@@ -38,32 +37,12 @@ impl MemoryForecast {
     pub fn state_bytes(&self) -> u64 {
         self.states.iter().map(ComponentStates::total).sum()
     }
-
-    /// The parts by name; of a block's work and the logits only the larger one is there at a time.
-    pub fn parts(&self) -> [(&'static str, u64); 8] {
-        let sum = |bytes: fn(&ComponentStates) -> u64| self.states.iter().map(bytes).sum();
-        [
-            ("weights", sum(|s| s.weights)),
-            ("master weights (f32)", sum(|s| s.master_weights)),
-            ("gradients (f32)", sum(|s| s.gradients)),
-            ("AdamW moments (f32)", sum(|s| s.moments)),
-            ("kept activations, about", self.activations.kept),
-            ("a block at work, about", self.activations.block),
-            ("or logits, about", self.activations.logits),
-            ("pictures, about", self.pictures),
-        ]
-    }
 }
 
 /// Bytes of the pixels of micro-batches whose samples all have one picture.
 fn pictures(workload: &Workload<'_>) -> f64 {
     let Some(mm) = &workload.model.multimodal else { return 0.0 };
-    let config = workload.config;
-    let held = match config.optim.loss_mean {
-        LossMean::MicroBatches => 1,
-        LossMean::Tokens => config.run.accumulation,
-    };
-    let samples = (held + config.data.prefetch) as f64 * workload.batch_size as f64;
+    let samples = (1 + workload.config.data.prefetch) as f64 * workload.batch_size as f64;
     let views = if mm.detail.is_some() { 5.0 } else { 1.0 };
     samples * views * 3.0 * (mm.vision.image_size as f64).powi(2) * 4.0
 }

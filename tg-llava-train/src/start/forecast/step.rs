@@ -79,9 +79,10 @@ const OTHER_UNITS: usize = 8;
 const UPDATE_BYTES: f64 = 44.0;
 
 impl StepForecast {
-    /// A step over `micro_batches` of the workload's size, dealt out to its ranks.
-    pub fn new(workload: &Workload<'_>, micro_batches: usize, assumed: &Assumptions) -> Self {
+    /// A step of the run, whose micro-batches are dealt out to all ranks.
+    pub fn new(workload: &Workload<'_>, assumed: &Assumptions) -> Self {
         let world = workload.world;
+        let micro_batches = workload.config.run.dealing(world.size()).micro_batches;
         let (ranks, nodes) = (world.local_size(), world.nodes());
         let rounds = micro_batches.div_ceil(world.size());
         let learning = workload.table.iter().filter(|(_, info)| info.trains);

@@ -26,8 +26,10 @@ struct Run {
 }
 
 impl Run {
+    /// With steps of 128 samples.
     fn new(preset: &str, stage: Stage) -> Self {
         let mut config = TrainConfig::new(stage);
+        config.run.global_batch_size = Some(128);
         config.model.vision_tower = Some("clip-l-336".into());
         config.run.gradient_checkpointing = true;
         let model = preset_model(&config, preset).unwrap();
@@ -44,7 +46,7 @@ impl Run {
             dtype: DType::BF16,
             world: World::new(0, ranks, ranks.min(8)).unwrap(),
             attention: Attention::WrittenOut,
-            batch_size: 8,
+            batch_size: self.config.run.batch_size,
             length: 2048,
         }
     }
@@ -133,9 +135,9 @@ fn a_step_takes_what_the_design_says() {
         ("vicuna-7b", 8, [4.75, 0.075, 0.034, 0.014, 0.29]),
         ("vicuna-13b", 4, [9.04, 0.284, 0.065, 0.028, 0.55]),
     ] {
-        let run = Run::new(preset, Stage::Finetune);
-        let workload = Workload { batch_size, ..run.on(8) };
-        let step = StepForecast::new(&workload, 128 / batch_size, &Assumptions::TUNED);
+        let mut run = Run::new(preset, Stage::Finetune);
+        run.config.run.batch_size = batch_size;
+        let step = StepForecast::new(&run.on(8), &Assumptions::TUNED);
         assert_eq!((step.samples, step.rounds), (128, 16 / batch_size));
         let found = [step.compute, step.transposes, step.gather, step.optimizer, step.waiting];
         for (found, expected) in found.into_iter().zip(expected) {
@@ -146,16 +148,17 @@ fn a_step_takes_what_the_design_says() {
 
 #[test]
 fn one_rank_sends_nothing_and_nodes_add_a_sum() {
-    let run = Run::new("smollm2-135m", Stage::Finetune);
-    let step = |ranks| StepForecast::new(&run.on(ranks), 64, &Assumptions::TUNED);
+    let mut run = Run::new("smollm2-135m", Stage::Finetune);
+    let step = |ranks| StepForecast::new(&run.on(ranks), &Assumptions::TUNED);
     let alone = step(1);
     assert_eq!((alone.transpose_bytes, alone.gather_bytes, alone.node_sum_bytes), (0.0, 0.0, 0.0));
     assert_eq!((alone.transposes, alone.gather, alone.node_sum, alone.waiting), (0.0, 0.0, 0.0, 0.0));
     assert!(step(8).node_sum_bytes == 0.0 && step(16).node_sum_bytes > 0.0);
     let seconds = [1, 2, 4, 8, 16].map(|ranks| step(ranks).seconds);
     assert!(seconds.is_sorted_by(|more, less| more > less), "{seconds:?}");
-    // 65 micro-batches cost 8 ranks a ninth round.
-    assert_eq!(StepForecast::new(&run.on(8), 65, &Assumptions::TUNED).rounds, 9);
+    // A micro-batch more than can be dealt out evenly costs a round.
+    run.config.run.global_batch_size = Some(136);
+    assert_eq!(StepForecast::new(&run.on(8), &Assumptions::TUNED).rounds, 3);
 }
 
 #[test]

@@ -22,7 +22,7 @@ impl Set {
         set
     }
 
-    fn folder(&self) -> std::path::PathBuf {
+    fn folder(&self) -> PathBuf {
         self.0.path().join("images")
     }
 

@@ -6,7 +6,6 @@ mod samples;
 mod sizes;
 mod speed;
 
-use tg_llava_core::burn::tensor::DType;
 use tg_llava_core::config::ModelConfig;
 use tg_llava_train::config::{Component, TrainConfig};
 use tg_llava_train::engine::ParameterTable;
@@ -67,12 +66,12 @@ pub(super) fn run(plan: &Plan<'_>, data: &TrainingData, console: &Console) -> Re
     let table = table(config, &setup.model)?;
     let workload = plan.workload(&table, checked.lengths.longest);
     let memory = MemoryForecast::new(&workload);
-    let sizes = plan.is_for_cards().then(|| Sizes::new(&workload, config.run.accumulation));
+    let sizes = plan.is_for_cards().then(|| Sizes::new(&workload));
     let measured = match checked.problems.is_empty() && world.size() == 1 {
         true => speed::measure(plan, data, console)?,
         false => None,
     };
-    let total = total_steps(config, data.len());
+    let total = total_steps(config, data.len(), world.size());
     if console.json {
         let value = serde_json::json!({
             "samples": data.len(),
@@ -91,7 +90,7 @@ pub(super) fn run(plan: &Plan<'_>, data: &TrainingData, console: &Console) -> Re
         let mut text = preview(setup, data);
         text += &describe_samples(&checked.lengths, checked.problems.len(), setup);
         text += &describe_parameters(&table, console.verbose);
-        text += &describe_schedule(config, total, opened.dtype);
+        text += &describe_schedule(plan, total);
         text += &match &sizes {
             Some(sizes) => sizes.text(),
             None => {
@@ -182,13 +181,13 @@ fn describe_parameters(table: &ParameterTable, each: bool) -> String {
     text
 }
 
-fn describe_schedule(config: &TrainConfig, total: usize, dtype: DType) -> String {
-    let options = trainer_options(config, total, dtype);
+fn describe_schedule(plan: &Plan<'_>, total: usize) -> String {
+    let options = trainer_options(plan.config, total, plan.opened.dtype);
     let schedule = options.schedule;
     let mut text = format!(
         "steps   {total}, {} of them warm-up; {} samples a step; learning rate\n",
         schedule.warmup_steps(),
-        config.run.batch_size * config.run.accumulation
+        plan.config.run.dealing(plan.world.size()).micro_batches * plan.config.run.batch_size
     );
     let last = total.saturating_sub(1);
     let mut points: Vec<usize> = (0..SCHEDULE_POINTS).map(|i| last * i / (SCHEDULE_POINTS - 1)).collect();

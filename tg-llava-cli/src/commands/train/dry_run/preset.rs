@@ -18,7 +18,7 @@ pub(in super::super) fn usual_run(stage: Stage) -> String {
         Stage::Finetune => "finetune",
     };
     format!(
-        "stage = \"{stage}\"\n[run]\nbatch_size = 8\naccumulation = 16\ngradient_checkpointing = true\ndtype = \"bf16\"\n"
+        "stage = \"{stage}\"\n[run]\nbatch_size = 8\nglobal_batch_size = 128\ngradient_checkpointing = true\ndtype = \"bf16\"\n"
     )
 }
 
@@ -52,7 +52,7 @@ pub(in super::super) fn run(
         batch_size: config.run.batch_size,
         length: model.max_length,
     };
-    let sizes = Sizes::new(&workload, config.run.accumulation);
+    let sizes = Sizes::new(&workload);
     if console.json {
         let value = serde_json::json!({
             "preset": preset,

@@ -42,8 +42,8 @@ struct Step {
 }
 
 impl Sizes {
-    /// The forecast for `micro_batches` a step.
-    pub(super) fn new(workload: &Workload<'_>, micro_batches: usize) -> Self {
+    /// The forecast for a run.
+    pub(super) fn new(workload: &Workload<'_>) -> Self {
         let with = |attention| Workload { attention, ..*workload };
         let [written_out, fused] = Attention::ALL.map(with);
         let fits = |card| Fits {
@@ -51,7 +51,7 @@ impl Sizes {
             written_out: largest_micro_batch(&written_out, card),
             fused: largest_micro_batch(&fused, card),
         };
-        let step = |assumed| Step { assumed, forecast: StepForecast::new(workload, micro_batches, &assumed) };
+        let step = |assumed| Step { assumed, forecast: StepForecast::new(workload, &assumed) };
         Self {
             ranks: workload.world.size(),
             ranks_per_node: workload.world.local_size(),
