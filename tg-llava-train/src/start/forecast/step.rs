@@ -2,6 +2,7 @@ use serde::Serialize;
 
 use super::Workload;
 use crate::config::Component;
+use crate::engine::Units;
 use crate::parallel::ShardLayout;
 
 /// What a step's time is computed with. Nothing of it is measured by this program.
@@ -72,9 +73,6 @@ pub struct StepForecast {
     pub seconds: f64,
 }
 
-/// Collectives of a pass beside one for each block: embedding, head, bridges.
-const OTHER_UNITS: usize = 8;
-
 /// Bytes that the optimizer reads and writes for each value that it updates.
 const UPDATE_BYTES: f64 = 44.0;
 
@@ -85,21 +83,26 @@ impl StepForecast {
         let micro_batches = workload.config.run.dealing(world.size()).micro_batches;
         let (ranks, nodes) = (world.local_size(), world.nodes());
         let rounds = micro_batches.div_ceil(world.size());
-        let learning = workload.table.iter().filter(|(_, info)| info.trains);
-        let slice: usize = learning.map(|(_, info)| ShardLayout { count: info.count(), ranks }.len()).sum();
-        let slice = slice as f64;
-        // A rank sends each other rank of its node a slice.
-        let to_node = workload.dtype.size() as f64 * slice * (ranks - 1) as f64;
-        let transpose_bytes = rounds as f64 * to_node;
+        let units = Units::new(workload.table, workload.dtype);
+        // What each other rank of the node gets of a slice.
+        let others = (ranks - 1) as f64;
+        let (mut slice, mut gradients) = (0.0, 0.0);
+        for member in units.all() {
+            let len = ShardLayout { count: member.count, ranks }.len() as f64;
+            slice += len;
+            gradients += member.travels.size() as f64 * len;
+        }
+        let transpose_bytes = rounds as f64 * gradients * others;
+        let gather_bytes = workload.dtype.size() as f64 * slice * others;
         let node_sum_bytes = 2.0 * 4.0 * slice * (nodes - 1) as f64 / nodes as f64;
 
-        let units = (workload.model.llm.num_hidden_layers + OTHER_UNITS) as f64;
+        let units = units.len() as f64;
         let latency = if ranks > 1 { units * assumed.latency } else { 0.0 };
         let flops = (rounds * workload.batch_size) as f64 * sample_flops(workload);
         let compute = flops / assumed.flops;
         let waiting = compute * assumed.spread * (2.0 * (world.size() as f64).ln()).sqrt();
         let transposes = transpose_bytes / assumed.transpose + rounds as f64 * latency;
-        let gather = to_node / assumed.gather + latency;
+        let gather = gather_bytes / assumed.gather + latency;
         // A tree over the nodes, up and down.
         let node_sum =
             node_sum_bytes / assumed.between_nodes + 2.0 * units * assumed.latency * (nodes as f64).log2();
@@ -108,7 +111,7 @@ impl StepForecast {
             rounds,
             samples: micro_batches * workload.batch_size,
             transpose_bytes,
-            gather_bytes: to_node,
+            gather_bytes,
             node_sum_bytes,
             flops,
             compute,
