@@ -4,13 +4,18 @@
 //! exchanged. How the bytes travel is behind [`Collective`].
 
 mod collective;
+mod environment;
 mod error;
 mod layout;
+mod simulated;
 mod single;
+pub mod watch;
 mod world;
 
 pub use collective::Collective;
+pub use environment::{EnvironmentError, Launcher, Placement};
 pub use error::ParallelError;
 pub use layout::ShardLayout;
+pub use simulated::{Sent, Simulated, Traffic};
 pub use single::Single;
 pub use world::World;
