@@ -29,12 +29,12 @@ fn main() -> anyhow::Result<()> {
     config.optim.lr = 1e-3;
 
     let setup = ModelSetup::new(&config)?;
-    let data = Arc::new(open_data(&config, &setup)?);
+    let data = Arc::new(open_data(&config, &setup, 1)?);
     let device = Device::flex().autodiff();
     let model = load_weights(&config, &setup, None, &device, DType::F32, &mut |_| {})?.model;
 
     // Model, optimizer and schedule as burn-train takes them.
-    let options = trainer_options(&config, total_steps(&config, data.len()), DType::F32);
+    let options = trainer_options(&config, total_steps(&config, data.len(), 1), DType::F32);
     let learning = Learning::new(model, options);
     let (optimizer, rate) = (learning.optimizer(), learning.rate());
     let train = Arc::new(EpochLoader::new(data, config.run.batch_size));

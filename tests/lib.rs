@@ -1,8 +1,43 @@
-//! Golden fixtures, and the tests that need the whole workspace; they are in `tests/` beside this file.
+//! Golden fixtures, runs over the small slice of easy-VQA, and the tests that need the whole workspace; they are in `tests/` beside
+//! this file.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tg_llava_core::model::TgLlava;
+use tg_llava_core::weights::reference_tensors;
+use tg_llava_train::config::{Init, Stage, Steps, TrainConfig};
 
 /// A golden folder or file by its path under `fixtures/`.
 pub fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// The folder of the examples.
+pub fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
+}
+
+/// A run from random weights, with dropout, that saves nothing on its way.
+pub fn config(stage: Stage, output_dir: &Path) -> TrainConfig {
+    let mut config = TrainConfig::new(stage);
+    config.output_dir = output_dir.to_path_buf();
+    config.seed = 7;
+    config.model.path = examples().join("runs/easy-vqa/model");
+    config.model.init = Init::Random;
+    config.model.init_std = Some(0.08);
+    config.model.dropout = Some(0.1);
+    config.model.max_length = 128;
+    config.data.path = vec![examples().join("data/easy-vqa/train.json")];
+    config.data.image_folder = Some(examples().join("data/easy-vqa/images"));
+    config.data.workers = 1;
+    config.run.save_steps = Steps::Never;
+    config.optim.lr = 1e-3;
+    config
+}
+
+/// The values of every weight, by the reference's keys.
+pub fn weights(model: &TgLlava) -> BTreeMap<String, Vec<f32>> {
+    let tensors = reference_tensors(model);
+    tensors.into_iter().map(|(key, tensor)| (key, tensor.values().unwrap())).collect()
 }

@@ -1,8 +1,6 @@
 //! The trainer's parts under burn-train's own strategy, beside our loop; alone in its file, since the CPU backends have one
 //! random generator a process.
 
-mod common;
-
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +8,7 @@ use burn::data::dataloader::DataLoader;
 use burn::tensor::{DType, Device};
 use burn::train::renderer::CliMetricsRenderer;
 use burn::train::{ExecutionStrategy, Learner, SupervisedTraining};
-use common::{config, weights};
+use tg_llava_tests::{config, weights};
 use tg_llava_train::config::Stage;
 use tg_llava_train::learner::{EpochLoader, Learning};
 use tg_llava_train::run::{Quiet, Session, SessionOptions};
@@ -22,9 +20,9 @@ fn open(output_dir: &Path) -> Session {
     config.run.batch_size = 31;
     config.optim.weight_decay = 0.1;
     let setup = ModelSetup::new(&config).unwrap();
-    let data = open_data(&config, &setup).unwrap();
-    let options = SessionOptions { device: Device::flex(), dtype: DType::F32, restart: false };
-    Session::open(config, setup, data, &options, &mut |_| {}).unwrap()
+    let data = open_data(&config, &setup, 1).unwrap();
+    let options = SessionOptions::alone(Device::flex(), DType::F32, false);
+    Session::open(config, setup, data, options, &mut |_| {}).unwrap()
 }
 
 #[test]

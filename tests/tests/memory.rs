@@ -7,12 +7,11 @@ use tg_llava_core::model::{GuideTexts, ModelBatch};
 use tg_llava_core::multimodal::SpliceRow;
 use tg_llava_train::data::Micro;
 use tg_llava_train::engine::{TrainedParts, Trainer, TrainerOptions};
-use tg_llava_train::optim::ParameterGradients;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// An update replaces weight by weight: old and new weights are never there together.
+/// An update replaces weight by weight: old and new weights are never there together, so a step takes little more than the gradients.
 #[test]
 fn an_update_does_not_hold_the_weights_twice() {
     let mut config = tiny(50);
@@ -33,12 +32,10 @@ fn an_update_does_not_hold_the_weights_twice() {
     let weights = 4 * trainer.table().trainable();
     // The first step also makes the moments.
     for step in 0..2 {
-        let mut gradients = ParameterGradients::new();
-        trainer.accumulate(&micro, 0, 1.0, &mut gradients).unwrap();
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();
-        assert!(trainer.update(gradients, vec![1.0], &[1.0]).unwrap().updated);
+        assert!(trainer.step(std::slice::from_ref(&micro)).unwrap().updated);
         let more = MEMORY.peak_usage().saturating_sub(before);
-        assert!(step == 0 || more < weights / 2, "{more} bytes more for {weights} bytes of weights");
+        assert!(step == 0 || more < weights / 2 * 3, "{more} bytes more for {weights} bytes of weights");
     }
 }

@@ -2,14 +2,12 @@
 //!
 //! The CPU backends have one random generator a process, so these tests take turns.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Device};
-use common::examples;
+use tg_llava_tests::examples;
 use tg_llava_train::config::{
     Bridges, Component, Init, PerComponent, Stage, Steps, TrainConfig, ValidationOptions,
 };
@@ -27,7 +25,7 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// A run of `steps` steps over two samples each.
 fn config(stage: Stage, output_dir: &Path, steps: usize) -> TrainConfig {
-    let mut config = common::config(stage, output_dir);
+    let mut config = tg_llava_tests::config(stage, output_dir);
     config.run.batch_size = 2;
     config.run.max_steps = Some(steps);
     config
@@ -45,9 +43,9 @@ fn open(config: &TrainConfig) -> Result<Session, RunError> {
 fn open_in(config: &TrainConfig, dtype: DType) -> Result<Session, RunError> {
     config.validate().unwrap();
     let setup = ModelSetup::new(config)?;
-    let data = open_data(config, &setup)?;
-    let options = SessionOptions { device: Device::flex(), dtype, restart: false };
-    Session::open(config.clone(), setup, data, &options, &mut |_| {})
+    let data = open_data(config, &setup, 1)?;
+    let options = SessionOptions::alone(Device::flex(), dtype, false);
+    Session::open(config.clone(), setup, data, options, &mut |_| {})
 }
 
 fn run(config: &TrainConfig) -> Summary {
@@ -55,7 +53,7 @@ fn run(config: &TrainConfig) -> Summary {
 }
 
 fn weights(trainer: &Trainer) -> BTreeMap<String, Vec<f32>> {
-    common::weights(trainer.model())
+    tg_llava_tests::weights(trainer.model())
 }
 
 /// The bytes of every weight file in `dir`.

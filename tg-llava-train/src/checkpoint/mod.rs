@@ -6,7 +6,8 @@
 //! output_dir/
 //!   checkpoint-200/            one save, named by its optimizer step as the HF Trainer does
 //!     ...                      the stage's own files, folders among them
-//!     optimizer.safetensors    OPTIMIZER_FILE: the optimizer's tensors, little-endian
+//!     optimizer.safetensors    OPTIMIZER_FILE: the optimizer's tensors, little-endian; of several ranks each writes its slices into
+//!                              optimizer-00001-of-00008.safetensors and so on
 //!     state.json               STATE_FILE: TrainState
 //!     manifest.json            written last: every other file with its length and hash
 //!   checkpoint-400/
@@ -66,7 +67,7 @@ pub use state::TrainState;
 pub use store::{CheckpointStore, Latest, Saved};
 pub use tensors::{TensorFile, TensorSource, write_tensors};
 pub use tg_llava_core::weights::TensorProblem;
-pub use verified::Checkpoint;
+pub use verified::{Checkpoint, optimizer_file};
 
 /// Name of the file with a [`TrainState`] in a checkpoint.
 pub const STATE_FILE: &str = "state.json";

@@ -56,10 +56,15 @@ impl CheckpointStore {
     /// # Errors
     /// Where the folder cannot be created, listed or written.
     pub fn open(output_dir: impl Into<PathBuf>, keep: Option<NonZeroUsize>) -> Result<Self> {
-        let store = Self { output_dir: output_dir.into(), keep };
+        let store = Self::at(output_dir, keep);
         fs::create_dir_all(&store.output_dir).map_err(|e| CheckpointError::io(&store.output_dir, e))?;
         store.put_back()?;
         Ok(store)
+    }
+
+    /// `output_dir` as it is, which another process has opened.
+    pub fn at(output_dir: impl Into<PathBuf>, keep: Option<NonZeroUsize>) -> Self {
+        Self { output_dir: output_dir.into(), keep }
     }
 
     /// The folder that was opened.

@@ -89,7 +89,7 @@ fn what_is_saved_is_found_and_read() {
     assert!(damaged.is_empty());
     assert_eq!((checkpoint.step(), checkpoint.path()), (10, store.path_of(10).as_path()));
     assert_eq!(checkpoint.state(&state(10).fingerprint).unwrap(), (state(10), Vec::new()));
-    let values = checkpoint.optimizer().unwrap().read("first/a", Dtype::F32, &[2, 5]).unwrap();
+    let values = checkpoint.optimizer().unwrap()[0].read("first/a", Dtype::F32, &[2, 5]).unwrap();
     assert_eq!(values[3], 30);
     assert_eq!(Checkpoint::open(store.path_of(10)).unwrap(), checkpoint);
     let now = [("seed".to_owned(), "43".to_owned())].into();

@@ -1,11 +1,13 @@
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::folder_name::FolderName;
 use super::manifest::Manifest;
 use super::{Damage, Damaged, Fingerprint, OPTIMIZER_FILE, Result, TensorFile, TrainState};
 
 /// A checkpoint whose files were all there and unchanged when it was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     step: usize,
     path: PathBuf,
@@ -46,12 +48,30 @@ impl Checkpoint {
         Ok((state, untold))
     }
 
-    /// The optimizer's tensors.
+    /// The optimizer's tensors: a file for each rank that saved them, by rank.
     ///
     /// # Errors
-    /// Where there is no such file, or its header is unusable.
-    pub fn optimizer(&self) -> Result<TensorFile> {
-        TensorFile::open(self.path.join(OPTIMIZER_FILE))
+    /// Where a file is missing, or its header is unusable.
+    pub fn optimizer(&self) -> Result<Vec<TensorFile>> {
+        let whole = self.path.join(optimizer_file(0, 1));
+        if whole.is_file() {
+            return Ok(vec![TensorFile::open(whole)?]);
+        }
+        // Whoever saved has as many files as the name of the first one says.
+        let ranks = (2..=MOST_RANKS).find(|&ranks| self.path.join(optimizer_file(0, ranks)).is_file());
+        let files = (0..ranks.unwrap_or(1)).map(|rank| optimizer_file(rank, ranks.unwrap_or(1)));
+        files.map(|name| TensorFile::open(self.path.join(name))).collect()
+    }
+}
+
+/// More ranks than a node has.
+const MOST_RANKS: usize = 1024;
+
+/// Name of the file with the slices of the optimizer's tensors that `rank` of `ranks` has.
+pub fn optimizer_file(rank: usize, ranks: usize) -> String {
+    match ranks {
+        1 => OPTIMIZER_FILE.to_owned(),
+        _ => format!("optimizer-{:05}-of-{ranks:05}.safetensors", rank + 1),
     }
 }
 

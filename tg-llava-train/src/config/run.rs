@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Steps;
+use crate::data::Dealing;
 
 /// Length, batches, memory and checkpoints of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -10,8 +11,11 @@ use super::Steps;
 pub struct RunOptions {
     /// Samples that go through the model at once (`per_device_train_batch_size`). Default 8.
     pub batch_size: usize,
-    /// Batches whose gradients make up one optimizer step (`gradient_accumulation_steps`). Default 1.
+    /// Batches of each device whose gradients make up one optimizer step (`gradient_accumulation_steps`). Default 1.
     pub accumulation: usize,
+    /// Samples of one optimizer step over all devices, a multiple of `batch_size`, instead of `accumulation`: the run does not depend
+    /// on the number of devices then. Default: `batch_size * accumulation * devices`.
+    pub global_batch_size: Option<usize>,
     /// Passes over the samples; may be a fraction (`num_train_epochs`). Default 1.
     pub epochs: f64,
     /// Optimizer steps, whatever `epochs` says. Default: none.
@@ -40,6 +44,7 @@ impl Default for RunOptions {
         Self {
             batch_size: 8,
             accumulation: 1,
+            global_batch_size: None,
             epochs: 1.0,
             max_steps: None,
             gradient_checkpointing: false,
@@ -49,6 +54,24 @@ impl Default for RunOptions {
             log_every: 1,
             dtype: None,
             max_shard_bytes: 5_000_000_000,
+        }
+    }
+}
+
+impl RunOptions {
+    /// How a step's samples are dealt out among `ranks`.
+    pub fn dealing(&self, ranks: usize) -> Dealing {
+        let batch_size = self.batch_size.max(1);
+        match self.global_batch_size {
+            Some(samples) => {
+                let micro_batches = (samples / batch_size).max(1);
+                Dealing { batch_size, micro_batches, fill: samples.max(1) }
+            }
+            // As the HF Trainer: one device takes an epoch as it is, several fill it up so that all of them have as many batches.
+            None => {
+                let fill = if ranks > 1 { batch_size * ranks } else { 1 };
+                Dealing { batch_size, micro_batches: self.accumulation.max(1) * ranks.max(1), fill }
+            }
         }
     }
 }

@@ -167,6 +167,16 @@ impl RunOptions {
     fn validate(&self) -> Checked {
         count(self.batch_size, "run.batch_size", MOST_SAMPLES)?;
         count(self.accumulation, "run.accumulation", MOST_BATCHES)?;
+        if let Some(samples) = self.global_batch_size {
+            let key = "run.global_batch_size";
+            count(samples, key, MOST_SAMPLES.saturating_mul(MOST_BATCHES))?;
+            ensure(samples.is_multiple_of(self.batch_size), key, || {
+                format!("{samples}; expected a multiple of run.batch_size = {}", self.batch_size)
+            })?;
+            ensure(self.accumulation == 1, key, || {
+                format!("{samples}, but run.accumulation is {} too; remove one of them", self.accumulation)
+            })?;
+        }
         let epochs = self.epochs;
         within(epochs, "run.epochs", epochs > 0.0 && epochs <= MOST_EPOCHS, "(0, 1000000]")?;
         count(self.max_steps.unwrap_or(1), "run.max_steps", MOST_STEPS)?;

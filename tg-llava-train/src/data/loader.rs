@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tg_llava_core::{
     config::{GuidePadding, ModelConfig},
     conversation::LabelNote,
@@ -31,7 +31,7 @@ pub struct Loader {
 }
 
 /// What happened to a sample.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It was left out.
@@ -41,7 +41,7 @@ pub enum Outcome {
 }
 
 /// A sample that did not contribute, for logs and the summary at the end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SampleNotice {
     /// What happened to it.
     pub outcome: Outcome,
@@ -184,7 +184,7 @@ impl Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{EncodeOptions, EpochBatches, Prefetch, Shard};
+    use crate::data::{Dealing, EncodeOptions, EpochBatches, Prefetch};
     use std::{
         fs,
         path::{Path, PathBuf},
@@ -382,9 +382,9 @@ mod tests {
         let model = model(2048);
         let make = || {
             let (loader, model) = (Arc::clone(&loader), model.clone());
-            move |indices: &[usize]| loader.micro(indices, &model)
+            move |indices: Vec<usize>| loader.micro(&indices, &model)
         };
-        let batches = || EpochBatches::new((0..11).rev().collect(), 0, 2, Shard::SINGLE);
+        let batches = || EpochBatches::new((0..11).rev().collect(), 0, Dealing::single(2, 1));
         let expected: Vec<_> = batches().map(|indices| loader.micro(&indices, &model).unwrap()).collect();
         for (threads, ahead) in [(1, 1), (3, 4), (2, 100)] {
             let found: Vec<_> =

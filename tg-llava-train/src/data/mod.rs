@@ -17,7 +17,7 @@ mod records;
 mod sample;
 mod sampler;
 
-pub use batches::{DataPosition, EpochBatches, Shard, optimizer_steps};
+pub use batches::{DataPosition, Dealing, EpochBatches};
 pub use collate::Batch;
 pub use dataset::LlavaDataset;
 pub use error::{DataError, OnBadSample, SampleProblem};

@@ -4,7 +4,7 @@ use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData, activation:
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::{LossTargets, cast_to, rms_norm};
 
-use crate::optim::ParameterGradients;
+use super::tape::GradientSink;
 
 /// The loss of a batch and where it points.
 pub struct HeadLoss {
@@ -27,7 +27,7 @@ pub fn head_loss(
     targets: &LossTargets,
     chunk: usize,
     scale: f64,
-    sink: &mut ParameterGradients,
+    sink: &mut impl GradientSink,
 ) -> HeadLoss {
     let [batch, len, width] = hidden_states.dims();
     let device = hidden_states.device();

@@ -14,30 +14,16 @@ pub enum LossMean {
     Tokens,
 }
 
+/// Tokens that count as one micro-batch in [`LossMean::Tokens`]; a power of two, so that it rounds nothing.
+const TOKENS: f64 = 256.0;
+
 impl LossMean {
-    /// What each micro-batch's mean loss is multiplied with before the mean over those that are not empty;
-    /// `supervised` are the tokens that each learns.
-    pub fn weights(self, supervised: &[usize]) -> Vec<f64> {
-        let filled = supervised.iter().filter(|&&tokens| tokens > 0).count() as f64;
-        let all = supervised.iter().sum::<usize>() as f64;
-        let weight = |&tokens: &usize| match self {
+    /// What the mean loss of a micro-batch with `supervised` tokens counts in the step's. Only how the weights of a step are to one
+    /// another matters.
+    pub fn weight(self, supervised: usize) -> f64 {
+        match self {
             Self::MicroBatches => 1.0,
-            Self::Tokens if tokens > 0 => tokens as f64 * filled / all,
-            Self::Tokens => 0.0,
-        };
-        supervised.iter().map(weight).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weights_add_up_to_the_number_of_micro_batches_that_hold_something() {
-        assert_eq!(LossMean::MicroBatches.weights(&[3, 0, 9]), [1.0, 1.0, 1.0]);
-        assert_eq!(LossMean::Tokens.weights(&[3, 0, 9]), [0.5, 0.0, 1.5]);
-        assert_eq!(LossMean::Tokens.weights(&[7]), [1.0]);
-        assert_eq!(LossMean::Tokens.weights(&[0, 0]), [0.0, 0.0]);
+            Self::Tokens => supervised as f64 / TOKENS,
+        }
     }
 }

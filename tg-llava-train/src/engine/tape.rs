@@ -1,11 +1,35 @@
 //! A pass through the model which can forget what happened inside a step and repeat it later.
 
-use burn::tensor::{Device, Tensor};
+use burn::module::Module;
+use burn::tensor::{Device, Gradients, Tensor};
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::pass::{Pass, Site};
 
 use super::parts::TrainedParts;
 use crate::optim::ParameterGradients;
+use crate::parallel::ParallelError;
+
+/// Where the gradients of a backward pass go.
+pub trait GradientSink {
+    /// Adds what one part of the pass gave the parameters of `module`.
+    fn add<M: Module>(&mut self, module: &M, gradients: &Gradients);
+
+    /// The pass is through with `site`: nothing is added any more to the parameters there, nor to those behind.
+    ///
+    /// # Errors
+    /// Where what is ready cannot be passed on.
+    fn passed(&mut self, site: Site) -> Result<(), ParallelError>;
+}
+
+impl GradientSink for ParameterGradients {
+    fn add<M: Module>(&mut self, module: &M, gradients: &Gradients) {
+        Self::add(self, module, gradients);
+    }
+
+    fn passed(&mut self, _site: Site) -> Result<(), ParallelError> {
+        Ok(())
+    }
+}
 
 /// What is kept of a step until its backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +53,7 @@ type Step<'m> = Box<dyn Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + 'm>;
 
 /// A step that is repeated on the way back.
 struct Segment<'m> {
+    site: Site,
     inputs: Vec<Var>,
     outputs: Vec<usize>,
     step: Step<'m>,
@@ -68,11 +93,19 @@ impl<'m> Tape<'m> {
 
     /// Goes back from `var`, whose gradient is `gradient` (without graph), and adds the parameters' gradients
     /// to `sink`.
-    pub fn backward(mut self, var: Var, gradient: Tensor<3>, sink: &mut ParameterGradients) {
-        let Some(last) = var.gradient else { return };
+    ///
+    /// # Errors
+    /// Those of `sink`.
+    pub fn backward(
+        mut self,
+        var: Var,
+        gradient: Tensor<3>,
+        sink: &mut impl GradientSink,
+    ) -> Result<(), ParallelError> {
+        let Some(last) = var.gradient else { return Ok(()) };
         if self.activations == Activations::Keep {
             sink.add(self.model, &(var.tensor * Tensor::from_inner(gradient)).sum().backward());
-            return;
+            return Ok(());
         }
         drop(var);
         let mut gradients: Vec<Option<Tensor<3>>> = vec![None; self.gradients];
@@ -105,7 +138,10 @@ impl<'m> Tape<'m> {
                     None => gradient,
                 });
             }
+            drop(found);
+            sink.passed(segment.site)?;
         }
+        Ok(())
     }
 
     fn on_graph(&self, var: &Var) -> bool {
@@ -147,6 +183,7 @@ impl<'m> Pass<'m> for Tape<'m> {
         if needs_gradient && self.activations == Activations::Recompute {
             let places = outputs.iter().filter_map(|output| output.gradient).collect();
             self.segments.push(Segment {
+                site: at,
                 inputs: inputs.to_vec(),
                 outputs: places,
                 step: Box::new(step),

@@ -1,109 +1,99 @@
 //! A model that learns: micro-batches in, optimizer steps out.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fmt::Display;
 
 use burn::tensor::{Device, Tensor};
+use tg_llava_core::Error;
 use tg_llava_core::model::TgLlava;
-use tg_llava_core::{Error, Result};
 
+use super::StepOutcome;
 use super::head::head_loss;
 use super::inputs::ModelInput;
-use super::mean::LossMean;
-use super::parts::TrainedParts;
+use super::options::TrainerOptions;
+use super::reduce::{Reducer, Sums};
+use super::report::{Reports, StepReport};
 use super::scaler::LossScale;
 use super::table::ParameterTable;
-use super::tape::{Activations, Tape, mix};
-use crate::config::Component;
+use super::tape::{GradientSink, Tape, mix};
+use super::timed::Timed;
+use super::units::Units;
 use crate::data::Micro;
-use crate::optim::{AdamWConfig, DecayRule, OptimizerStates, ParameterGradients, ParameterSettings};
-use crate::schedule::{LrSchedule, ScheduleKind, Warmup};
+use crate::optim::{OptimizerStates, ParameterGradients, ParameterSettings, Update, read, squares};
+use crate::parallel::{Collective, ParallelError, ROW, Single, World};
 
-/// How a model learns.
-#[derive(Debug, Clone)]
-pub struct TrainerOptions {
-    /// Which components learn.
-    pub parts: TrainedParts,
-    /// What is kept for the backward pass.
-    pub activations: Activations,
-    /// Rows of logits that are alive at a time.
-    pub loss_chunk: usize,
-    /// Constants of the optimizer.
-    pub adamw: AdamWConfig,
-    /// Peak learning rate.
-    pub lr: f64,
-    /// Peak learning rates of single components.
-    pub lr_of: BTreeMap<Component, f64>,
-    /// Weight decay of the parameters that decay.
-    pub weight_decay: f64,
-    /// Which those are.
-    pub decay_rule: DecayRule,
-    /// Longest gradient, as a global norm; 0 = no clipping.
-    pub max_grad_norm: f64,
-    /// The learning rate's course.
-    pub schedule: LrSchedule,
-    /// How the micro-batches' losses become the step's.
-    pub loss_mean: LossMean,
-    /// Scaling of the loss (f16).
-    pub loss_scale: LossScale,
-    /// Decides dropout, with the step's number.
-    pub seed: u64,
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a step could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The model could not compute.
+    #[error(transparent)]
+    Model(#[from] Error),
+    /// The ranks cannot go on together.
+    #[error(transparent)]
+    Parallel(#[from] ParallelError),
 }
 
-impl TrainerOptions {
-    /// The reference's constants at a constant rate of `lr`: everything is kept for the backward pass, gradients are clipped at
-    /// 1, nothing decays.
-    pub fn new(parts: TrainedParts, lr: f64) -> Self {
-        Self {
-            parts,
-            activations: Activations::Keep,
-            loss_chunk: 1024,
-            adamw: AdamWConfig::default(),
-            lr,
-            lr_of: BTreeMap::new(),
-            weight_decay: 0.0,
-            decay_rule: DecayRule::Reference,
-            max_grad_norm: 1.0,
-            schedule: LrSchedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1),
-            loss_mean: LossMean::default(),
-            loss_scale: LossScale::ONE,
-            seed: 0,
-        }
+/// Gives an optimizer step its micro-batches, one after the other.
+pub trait StepFeed {
+    /// Where the samples are.
+    type Input: ModelInput;
+    /// What may be wrong with a micro-batch.
+    type Error: Display + From<StepError>;
+
+    /// Micro-batch `place` of the step. A rank asks for its own alone, in order; `None` and empty ones keep their place and add nothing.
+    ///
+    /// # Errors
+    /// Where it cannot be had. All ranks end the step then, each with an error.
+    fn micro(&mut self, place: usize) -> std::result::Result<Option<&Micro<Self::Input>>, Self::Error>;
+
+    /// Whether the run shall end after this step.
+    fn wants_stop(&mut self) -> bool {
+        false
     }
 }
 
-/// What one optimizer step did.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StepOutcome {
-    /// Mean of the micro-batches' losses, as [`LossMean`] has it; NaN where all were empty.
-    pub loss: f64,
-    /// Loss of each micro-batch that was not empty.
-    pub micro_losses: Vec<f64>,
-    /// Learning rate of the step, without the components' own.
-    pub lr: f64,
-    /// Global norm of the gradients before clipping.
-    pub grad_norm: f64,
-    /// Whether the weights were updated; not where a loss or a gradient is not finite.
-    pub updated: bool,
+/// Micro-batches that are all there.
+struct Recorded<'a, B>(&'a [Micro<B>]);
+
+impl<B: ModelInput> StepFeed for Recorded<'_, B> {
+    type Input = B;
+    type Error = StepError;
+
+    fn micro(&mut self, place: usize) -> std::result::Result<Option<&Micro<B>>, StepError> {
+        Ok(self.0.get(place))
+    }
 }
 
-/// A model, its optimizer, and the number of steps made.
-#[derive(Debug)]
+/// A model, its optimizer, and the number of steps made: one rank of those that train together.
 pub struct Trainer {
     /// Absent while it is updated.
     model: Option<TgLlava>,
     optimizer: OptimizerStates,
     table: ParameterTable,
+    units: Units,
     options: TrainerOptions,
     step: usize,
+    collective: Timed,
 }
 
 impl Trainer {
-    /// A trainer before its first step. The model is moved to its device's recording twin and frozen as
+    /// A trainer alone, before its first step. The model is moved to its device's recording twin and frozen as
     /// `options` say.
     pub fn new(model: TgLlava, options: TrainerOptions) -> Self {
+        Self::with_ranks(model, options, Box::new(Single))
+    }
+
+    /// A rank of those that `collective` joins; all of them have the same model and options.
+    pub fn with_ranks(model: TgLlava, options: TrainerOptions, collective: Box<dyn Collective>) -> Self {
         let model = options.parts.freeze(recording(model));
         let table = ParameterTable::new(&model, options.parts, options.decay_rule);
-        Self { model: Some(model), optimizer: OptimizerStates::new(options.adamw), table, options, step: 0 }
+        let units = Units::new(&table, model.llm.dtype());
+        let optimizer = OptimizerStates::new(options.adamw);
+        let collective = Timed::new(collective);
+        Self { model: Some(model), optimizer, table, units, options, step: 0, collective }
     }
 
     /// The model.
@@ -111,7 +101,7 @@ impl Trainer {
         self.model.as_ref().expect("a trainer lacks its model only while it updates it")
     }
 
-    /// The optimizer.
+    /// The optimizer: this rank's slices.
     pub fn optimizer(&self) -> &OptimizerStates {
         &self.optimizer
     }
@@ -136,6 +126,16 @@ impl Trainer {
         self.model().llm.device()
     }
 
+    /// Those that train together.
+    pub fn collective(&mut self) -> &mut dyn Collective {
+        &mut self.collective
+    }
+
+    /// Which of them this is.
+    pub fn world(&self) -> World {
+        self.collective.world()
+    }
+
     /// Goes on from what a checkpoint holds.
     pub fn restore(&mut self, optimizer: OptimizerStates, step: usize, loss_scale: LossScale) {
         self.optimizer = optimizer;
@@ -143,80 +143,163 @@ impl Trainer {
         self.options.loss_scale = loss_scale;
     }
 
-    /// Adds the gradients of one micro-batch to `sink`, scaled by the loss scale and `weight`; returns its loss, which
-    /// is not. `place` is its number within the step.
+    /// The gradients of one micro-batch alone, scaled by the loss scale. `place` is its number within the step.
     ///
     /// # Errors
     /// Where the batch was planned for another model.
-    pub fn accumulate(
+    pub fn gradients(
         &self,
         micro: &Micro<impl ModelInput>,
         place: usize,
-        weight: f64,
-        sink: &mut ParameterGradients,
-    ) -> Result<Tensor<1>> {
-        let seed = mix(mix(self.options.seed, self.step as u64), place as u64);
-        backward(self.model(), &self.options, micro, seed, weight, sink)
+    ) -> Result<ParameterGradients, StepError> {
+        let mut gradients = ParameterGradients::new();
+        backward(self.model(), &self.options, micro, self.seed(place), 1.0, &mut gradients)?;
+        Ok(gradients)
     }
 
-    /// One optimizer step over the mean of `micro_batches`; empty ones keep their place and add nothing. Where a loss
-    /// or gradient is not finite the weights stay as they are; the step counts all the same, so that data and
-    /// schedule go on.
+    fn seed(&self, place: usize) -> u64 {
+        mix(mix(self.options.seed, self.step as u64), place as u64)
+    }
+
+    /// One optimizer step over the mean of `micro_batches`, of which each rank takes its own; empty ones keep their place and add
+    /// nothing.
     ///
     /// # Errors
-    /// As [`Self::accumulate`], and where the device could not compute.
-    pub fn step(&mut self, micro_batches: &[Micro<impl ModelInput>]) -> Result<StepOutcome> {
-        let supervised: Vec<usize> = micro_batches.iter().map(Micro::supervised).collect();
-        let weights = self.options.loss_mean.weights(&supervised);
-        let mut gradients = ParameterGradients::new();
-        let (mut losses, mut of_loss) = (Vec::new(), Vec::new());
-        for (place, (micro, weight)) in micro_batches.iter().zip(weights).enumerate() {
-            if !micro.is_empty() {
-                losses.push(self.accumulate(micro, place, weight, &mut gradients)?);
-                of_loss.push(weight);
-            }
-        }
-        let losses = losses.into_iter().map(scalar).collect::<Result<Vec<f64>>>()?;
-        self.update(gradients, losses, &of_loss)
+    /// As [`Self::step_over`].
+    pub fn step(&mut self, micro_batches: &[Micro<impl ModelInput>]) -> Result<StepOutcome, StepError> {
+        self.step_over(micro_batches.len(), &mut Recorded(micro_batches))
     }
 
-    /// The second half of [`Self::step`]: mean, clipping and update.
-    pub fn update(
+    /// One optimizer step over the mean of `micro_batches`, as `feed` gives them. Where a loss or gradient is not finite the weights
+    /// stay as they are; the step counts all the same, so that data and schedule go on.
+    ///
+    /// Micro-batch `m` is that of rank `m % ranks`, and gradients are added in the order of `m`: the step is the same for any number
+    /// of ranks.
+    ///
+    /// # Errors
+    /// Those of `feed`, here or at another rank; where a batch was planned for another model, the device could not compute, or the
+    /// ranks have lost one another.
+    pub fn step_over<F: StepFeed>(
         &mut self,
-        mut gradients: ParameterGradients,
-        micro_losses: Vec<f64>,
-        weights: &[f64],
-    ) -> Result<StepOutcome> {
-        let options = &self.options;
-        let count = micro_losses.len().max(1) as f64;
-        let scale = options.loss_scale.scale;
-        if count != 1.0 || scale != 1.0 {
-            gradients.scale(1.0 / (count * scale));
+        micro_batches: usize,
+        feed: &mut F,
+    ) -> std::result::Result<StepOutcome, F::Error> {
+        let mut sums = Sums::default();
+        let mut report = StepReport::default();
+        let mut losses = Vec::new();
+        let mut trouble: Option<F::Error> = None;
+        let world = self.world();
+        let device = self.device().inner();
+        self.collective.begin();
+        for round in 0..micro_batches.div_ceil(world.size()) {
+            let place = round * world.size() + world.rank();
+            let seed = self.seed(place);
+            let model = self.model.as_ref().expect("a trainer lacks its model only while it updates it");
+            let mut reducer = Reducer::new(&self.units, &device, &mut self.collective, &mut sums);
+            let wanted = place < micro_batches && trouble.is_none();
+            match if wanted { feed.micro(place) } else { Ok(None) } {
+                Ok(Some(micro)) => {
+                    report.fed(micro);
+                    if !micro.is_empty() {
+                        let weight = self.options.loss_mean.weight(micro.supervised());
+                        match backward(model, &self.options, micro, seed, weight, &mut reducer) {
+                            Ok(loss) => losses.push((place, micro.supervised(), loss)),
+                            Err(StepError::Parallel(error)) => return Err(StepError::from(error).into()),
+                            Err(error) => trouble = Some(error.into()),
+                        }
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => trouble = Some(error),
+            }
+            reducer.finish().map_err(StepError::from)?;
         }
-        let grad_norm = match options.max_grad_norm > 0.0 {
-            true => gradients.clip(options.max_grad_norm)?,
-            false => gradients.global_norm()?,
-        };
-        let lr = options.schedule.lr(self.step, options.lr);
-        let loss = match micro_losses.is_empty() {
-            true => f64::NAN,
-            false => {
-                micro_losses.iter().zip(weights).map(|(loss, weight)| loss * weight).sum::<f64>() / count
+        for (place, supervised, loss) in losses {
+            match scalar(loss) {
+                Ok(loss) => report.losses.push((place, supervised, loss.to_bits())),
+                Err(error) => trouble = Some(StepError::from(error).into()),
+            }
+        }
+        report.trouble = trouble.as_ref().map(ToString::to_string);
+        report.wants_stop = feed.wants_stop();
+        let reports = self.exchange(report, &mut sums)?;
+        if let Some(error) = trouble {
+            return Err(error);
+        }
+        if let Some((rank, message)) = reports.trouble() {
+            return Err(StepError::from(ParallelError::Other { rank, message }).into());
+        }
+        Ok(self.update(sums, reports)?)
+    }
+
+    /// Tells the other ranks of the step, and hears of theirs.
+    fn exchange(&mut self, mut report: StepReport, sums: &mut Sums) -> Result<Reports, StepError> {
+        let world = self.world();
+        if world.nodes() > 1 {
+            let (paths, slices): (Vec<_>, Vec<_>) = std::mem::take(&mut sums.slices).into_iter().unzip();
+            sums.slices = paths.into_iter().zip(self.collective.sum_nodes(slices)?).collect();
+        }
+        report.seen = self.units.all().map(|member| sums.seen.contains(&member.path)).collect();
+        report.times = self.collective.times();
+        // Where the device fails, all ranks must hear of it.
+        let squares = match read(sums.slices.values().map(squares).collect()) {
+            Ok(squares) => squares,
+            Err(error) => {
+                report.trouble.get_or_insert(error.to_string());
+                Vec::new()
             }
         };
+        let bytes = self.collective.exchange(&report.encode(&squares))?;
+        Ok(Reports::decode(&bytes, world)?)
+    }
+
+    /// Mean, clipping and update.
+    fn update(&mut self, mut sums: Sums, reports: Reports) -> Result<StepOutcome, StepError> {
+        let options = &self.options;
+        let norm = reports.norm(sums.slices.values().map(|slice| slice.dims()[0].div_ceil(ROW)));
+        let seen = reports.seen();
+        let seen: BTreeSet<&str> = self
+            .units
+            .all()
+            .zip(seen)
+            .filter(|(_, seen)| *seen)
+            .map(|(member, _)| member.path.as_str())
+            .collect();
+        sums.slices.retain(|path, _| seen.contains(path.as_str()));
+        let losses = reports.losses();
+        let weight = |supervised: usize| options.loss_mean.weight(supervised);
+        let weights: f64 = losses.iter().map(|(supervised, _)| weight(*supervised)).sum();
+        let loss = losses.iter().map(|(supervised, loss)| weight(*supervised) * loss).sum::<f64>() / weights;
+        let micro_losses: Vec<f64> = losses.into_iter().map(|(_, loss)| loss).collect();
+        let mean = 1.0 / (weights * options.loss_scale.scale);
+        let grad_norm = if micro_losses.is_empty() { 0.0 } else { norm * mean };
+        let clip = match options.max_grad_norm > 0.0 {
+            true => (options.max_grad_norm / (grad_norm + 1e-6)).min(1.0),
+            false => 1.0,
+        };
+        let lr = options.schedule.lr(self.step, options.lr);
         let updated = grad_norm.is_finite() && loss.is_finite() && !micro_losses.is_empty();
         if updated {
             // Given away, not cloned: each weight's old value goes when its new one is there.
             let model = self.model.take().expect("a trainer lacks its model only in here");
-            let (options, table, step) = (&self.options, &self.table, self.step);
+            let (table, step) = (&self.table, self.step);
             let settings = |path: &str| settings(options, table, step, path);
-            self.model = Some(self.optimizer.step(model, &gradients, &settings));
+            let update = Update {
+                gradients: sums.slices,
+                factor: mean * clip,
+                settings: &settings,
+                collective: &mut self.collective,
+            };
+            let (model, result) = self.optimizer.step(model, update);
+            self.model = Some(model);
+            result?;
         }
         if !micro_losses.is_empty() {
             self.options.loss_scale.update(updated);
         }
         self.step += 1;
-        Ok(StepOutcome { loss, micro_losses, lr, grad_norm, updated })
+        let Reports { work, .. } = reports;
+        Ok(StepOutcome { loss, micro_losses, lr, grad_norm, updated, work })
     }
 }
 
@@ -224,21 +307,21 @@ impl Trainer {
 /// decides dropout.
 ///
 /// # Errors
-/// Where the batch was planned for another model.
+/// Where the batch was planned for another model, and those of `sink`.
 pub(crate) fn backward(
     model: &TgLlava,
     options: &TrainerOptions,
     micro: &Micro<impl ModelInput>,
     seed: u64,
     weight: f64,
-    sink: &mut ParameterGradients,
-) -> Result<Tensor<1>> {
+    sink: &mut impl GradientSink,
+) -> Result<Tensor<1>, StepError> {
     let batch = micro.batch.on_device(model);
     let mut tape = Tape::new(model, options.parts, options.activations, seed);
     let hidden = model.walk_decoder(&mut tape, &batch, &micro.plan)?;
     let scale = options.loss_scale.scale * weight;
     let head = head_loss(model, tape.value(&hidden), &micro.targets, options.loss_chunk, scale, sink);
-    tape.backward(hidden, head.gradient, sink);
+    tape.backward(hidden, head.gradient, sink)?;
     Ok(head.loss)
 }
 

@@ -92,7 +92,8 @@ impl TrainStep for Learning {
         let mut gradients = ParameterGradients::new();
         // As the trainer has it for the one micro-batch of a step.
         let seed = mix(mix(self.options.seed, self.seen.fetch_add(1, Ordering::Relaxed)), 0);
-        let loss = backward(&self.model, &self.options, &micro, seed, 1.0, &mut gradients).and_then(scalar);
+        let loss = backward(&self.model, &self.options, &micro, seed, 1.0, &mut gradients);
+        let loss = loss.and_then(|loss| Ok(scalar(loss)?));
         let loss = loss.unwrap_or_else(|error| panic!("{error}"));
         let scale = self.options.loss_scale.scale;
         if scale != 1.0 {

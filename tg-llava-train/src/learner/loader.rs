@@ -6,7 +6,8 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 
-use crate::data::{DataPosition, Micro};
+use crate::data::{DataPosition, Dealing, Micro};
+use crate::parallel::World;
 use crate::run::BatchStream;
 use crate::start::TrainingData;
 
@@ -39,7 +40,8 @@ impl DataLoader<Micro> for EpochLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Micro> + 'a> {
         let epoch = self.epoch.fetch_add(1, Ordering::Relaxed);
         let start = DataPosition { epoch, sample: self.part.start };
-        let stream = BatchStream::new(&self.data, self.batch_size, 1, 2, start);
+        let dealing = Dealing::single(self.batch_size, 1);
+        let stream = BatchStream::new(&self.data, dealing, World::SINGLE, (1, 2), start);
         Box::new(Epoch { stream, part: self.part.clone(), epoch })
     }
 
@@ -57,13 +59,13 @@ impl DataLoader<Micro> for EpochLoader {
     }
 }
 
-struct Epoch<'a> {
-    stream: BatchStream<'a>,
+struct Epoch {
+    stream: BatchStream,
     part: Range<usize>,
     epoch: u64,
 }
 
-impl Epoch<'_> {
+impl Epoch {
     /// Samples of the part that were handed out.
     fn done(&self) -> usize {
         let position = self.stream.position();
@@ -72,14 +74,16 @@ impl Epoch<'_> {
     }
 }
 
-impl Iterator for Epoch<'_> {
+impl Iterator for Epoch {
     type Item = Result<Micro, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.done() < self.part.len() {
-            match self.stream.next_micro() {
-                Ok(micro) if micro.is_empty() => {}
-                Ok(micro) => return Some(Ok(micro)),
+            let micro = self.stream.next_micro();
+            self.stream.end_step();
+            match micro {
+                Ok(Some(micro)) if !micro.is_empty() => return Some(Ok(micro)),
+                Ok(_) => {}
                 Err(error) => return Some(Err(DatasetError::new(error))),
             }
         }
@@ -87,7 +91,7 @@ impl Iterator for Epoch<'_> {
     }
 }
 
-impl DataLoaderIterator<Micro> for Epoch<'_> {
+impl DataLoaderIterator<Micro> for Epoch {
     fn progress(&self) -> Progress {
         Progress::new(self.done(), self.part.len(), Some("samples".to_owned()))
     }

@@ -19,6 +19,7 @@ pub fn progress_line(record: &StepRecord, total_steps: usize, eta: Option<Durati
     columns.push(format!("{:>5} samples/s", three(record.samples_per_s)));
     columns.push(format!("{:>5} tok/s", three(record.tokens_per_s)));
     columns.push(format!("wait {:>3.0}%", record.data_wait * 100.0));
+    columns.extend(record.communication.map(|share| format!("comm {:>3.0}%", share * 100.0)));
     columns.extend(record.memory_bytes.map(|bytes| format!("mem {:>8}", memory(bytes))));
     columns.extend(record.loss_scale.map(|scale| format!("scale {:>5}", three(scale))));
     columns.extend(eta.map(|eta| format!("eta {:>6}", duration(eta))));
@@ -96,6 +97,8 @@ mod tests {
             seconds: 60.0,
             skipped: false,
             loss_scale: None,
+            straggler: None,
+            communication: None,
         }
     }
 

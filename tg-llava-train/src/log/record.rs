@@ -33,6 +33,12 @@ pub struct StepRecord {
     pub skipped: bool,
     /// Factor on the loss, in a run with half-precision floats.
     pub loss_scale: Option<f64>,
+    /// The rank that the others waited for, in a run on several devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub straggler: Option<usize>,
+    /// Share of the ranks' time, within `0..=1`, that went into communication and waiting for one another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub communication: Option<f64>,
 }
 
 /// One validation during training.

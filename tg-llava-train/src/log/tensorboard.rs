@@ -93,6 +93,7 @@ fn scalars(record: &Record) -> Vec<(&'static str, Option<f64>)> {
             ("train/data_wait", Some(step.data_wait)),
             ("train/memory_bytes", step.memory_bytes.map(|bytes| bytes as f64)),
             ("train/loss_scale", step.loss_scale),
+            ("train/communication", step.communication),
         ],
         Record::Eval(eval) => vec![("eval/loss", Some(eval.loss)), ("eval/exact_match", eval.exact_match)],
         Record::Note(_) => vec![],

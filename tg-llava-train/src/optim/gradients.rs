@@ -7,6 +7,8 @@ use tg_llava_core::Error;
 use tg_llava_core::nn::cast_to;
 use tg_llava_core::weights::{ParameterPath, ParameterVisitor, visit_parameters};
 
+use super::norm::{read, squares};
+
 /// Gradients of a module's parameters by path, flat and in f32, summed over micro-batches.
 ///
 /// Keyed by path and not by Burn's parameter ids: paths mean the same in the next run.
@@ -33,20 +35,13 @@ impl ParameterGradients {
         }
     }
 
-    /// The length of all gradients as one vector, to the same bits every time: rows of 4,096 values are summed on the device,
-    /// the rows in f64 in their order. (A sum over millions of values in one go follows the threads on flex.)
+    /// The length of all gradients as one vector, to the same bits every time; see [`squares`].
     ///
     /// # Errors
     /// [`Error::Request`] where the device could not compute it.
     pub fn global_norm(&self) -> Result<f64, Error> {
-        let rows: Vec<Tensor<1>> = self.by_path.values().flat_map(sums_of_squares).collect();
-        if rows.is_empty() {
-            return Ok(0.0);
-        }
-        let sums = Tensor::cat(rows, 0).try_into_vec_as::<f32>();
-        let sums =
-            sums.map_err(|e| Error::Request(format!("the device could not compute the gradients: {e}")))?;
-        Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
+        let squares = read(self.by_path.values().map(squares).collect())?;
+        Ok(squares.into_iter().map(f64::from).sum::<f64>().sqrt())
     }
 
     /// Scales all gradients so that their global norm is at most `max_norm`, as
@@ -61,6 +56,11 @@ impl ParameterGradients {
             self.scale(factor);
         }
         Ok(norm)
+    }
+
+    /// Takes the gradient of the parameter at `path` out, flat.
+    pub fn take(&mut self, path: &str) -> Option<Tensor<1>> {
+        self.by_path.remove(path)
     }
 
     /// The gradient of the parameter at `path`, flat.
@@ -91,20 +91,6 @@ impl ParameterGradients {
     pub fn is_empty(&self) -> bool {
         self.by_path.is_empty()
     }
-}
-
-/// Values that are summed on the device.
-const ROW: usize = 4096;
-
-/// The sum of squares of each row of [`ROW`] values, and of what is left.
-fn sums_of_squares(values: &Tensor<1>) -> Vec<Tensor<1>> {
-    let count = values.dims()[0];
-    let (rows, rest) = (count / ROW, count % ROW);
-    let sum =
-        |part: Tensor<1>, shape: [usize; 2]| part.reshape(shape).square().sum_dim(1).reshape([shape[0]]);
-    let whole = (rows > 0).then(|| sum(values.clone().narrow(0, 0, rows * ROW), [rows, ROW]));
-    let left = (rest > 0).then(|| sum(values.clone().narrow(0, rows * ROW, rest), [1, rest]));
-    whole.into_iter().chain(left).collect()
 }
 
 struct Adder<'a> {

@@ -3,9 +3,11 @@
 mod adamw;
 mod gradients;
 mod groups;
+mod norm;
 mod states;
 
 pub use adamw::{AdamW, AdamWConfig, AdamWState};
 pub use gradients::ParameterGradients;
 pub use groups::{DecayRule, ParameterSettings, decays};
-pub use states::OptimizerStates;
+pub use norm::{read, squares};
+pub use states::{OptimizerStates, Update};

@@ -6,9 +6,10 @@ use burn::tensor::Tensor;
 use tg_llava_core::weights::{ParameterMapper, ParameterPath, map_parameters};
 
 use super::adamw::{FIRST, MASTER, SECOND};
-use super::{AdamW, AdamWConfig, AdamWState, ParameterGradients, ParameterSettings};
+use super::{AdamW, AdamWConfig, AdamWState, ParameterSettings};
+use crate::parallel::{Collective, ParallelError, ShardLayout};
 
-/// [`AdamW`] on a whole module, its states kept flat and by parameter path.
+/// [`AdamW`] on a whole module, its states kept flat and by parameter path: this rank's slices of them.
 ///
 /// Burn's `ModuleOptimizer` keys them by ids that another run does not have, and gives them out as one record.
 #[derive(Debug, Clone)]
@@ -23,25 +24,23 @@ impl OptimizerStates {
         Self { config, by_path: BTreeMap::new() }
     }
 
-    /// Updates every parameter of `module` that has a gradient; `settings` gives rate and decay by its path.
-    pub fn step<M: Module>(
-        &mut self,
-        module: M,
-        gradients: &ParameterGradients,
-        settings: &dyn Fn(&str) -> ParameterSettings,
-    ) -> M {
-        map_parameters(module, &mut Updater { states: self, gradients, settings })
+    /// Updates every parameter of `module` that has a gradient, together with the other ranks: each updates its slice.
+    ///
+    /// The module comes back in any case; after an error its parameters are of different steps.
+    pub fn step<M: Module>(&mut self, module: M, mut update: Update<'_>) -> (M, Result<(), ParallelError>) {
+        let mut updater = Updater { states: self, update: &mut update, result: Ok(()) };
+        let module = map_parameters(module, &mut updater);
+        let result = updater.result;
+        (module, result)
     }
 
-    /// What must be kept to go on later, by name: `<path>.exp_avg`, `<path>.exp_avg_sq` and, where the model
-    /// holds fewer bits than f32, `<path>.master`; all flat and in f32.
-    pub fn tensors(&self) -> impl Iterator<Item = (String, Tensor<1>)> + '_ {
+    /// What must be kept to go on later: by path and part, `exp_avg`, `exp_avg_sq` and, where the model holds fewer bits than f32,
+    /// `master`; this rank's slices, flat and in f32.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &'static str, Tensor<1>)> + '_ {
         self.by_path.iter().flat_map(|(path, state)| {
             let parts =
                 [(FIRST, Some(&state.first)), (SECOND, Some(&state.second)), (MASTER, state.master.as_ref())];
-            parts
-                .into_iter()
-                .filter_map(move |(name, tensor)| Some((format!("{path}.{name}"), tensor?.clone())))
+            parts.into_iter().filter_map(move |(part, tensor)| Some((path.as_str(), part, tensor?.clone())))
         })
     }
 
@@ -50,48 +49,87 @@ impl OptimizerStates {
         self.by_path.iter().map(|(path, state)| (path.clone(), state.step)).collect()
     }
 
-    /// States as [`Self::tensors`] and [`Self::steps`] described them; `read` gives the tensor of a name.
+    /// States as [`Self::tensors`] and [`Self::steps`] described them; `has` tells whether there is such a part, `read` gives it, both
+    /// by path and part.
     ///
     /// # Errors
     /// What `read` returns.
     pub fn restore<E>(
         config: AdamWConfig,
         steps: &BTreeMap<String, i32>,
-        has_master: &dyn Fn(&str) -> bool,
-        read: &mut dyn FnMut(&str) -> Result<Tensor<1>, E>,
+        has: &dyn Fn(&str, &str) -> bool,
+        read: &mut dyn FnMut(&str, &str) -> Result<Tensor<1>, E>,
     ) -> Result<Self, E> {
         let mut by_path = BTreeMap::new();
         for (path, &step) in steps {
-            let master = format!("{path}.{MASTER}");
-            let first = read(&format!("{path}.{FIRST}"))?;
-            let second = read(&format!("{path}.{SECOND}"))?;
-            let master = if has_master(&master) { Some(read(&master)?) } else { None };
+            let (first, second) = (read(path, FIRST)?, read(path, SECOND)?);
+            let master = if has(path, MASTER) { Some(read(path, MASTER)?) } else { None };
             by_path.insert(path.clone(), AdamWState { step, first, second, master });
         }
         Ok(Self { config, by_path })
     }
 }
 
-struct Updater<'a> {
-    states: &'a mut OptimizerStates,
-    gradients: &'a ParameterGradients,
-    settings: &'a dyn Fn(&str) -> ParameterSettings,
+/// One update of a module.
+pub struct Update<'a> {
+    /// This rank's slices of the gradients by path, flat and in f32.
+    pub gradients: BTreeMap<String, Tensor<1>>,
+    /// What all of them are multiplied with.
+    pub factor: f64,
+    /// Rate and decay of the parameter at a path.
+    pub settings: &'a dyn Fn(&str) -> ParameterSettings,
+    /// Those who hold the other slices.
+    pub collective: &'a mut dyn Collective,
 }
 
-impl ParameterMapper for Updater<'_> {
+struct Updater<'a, 'u> {
+    states: &'a mut OptimizerStates,
+    update: &'a mut Update<'u>,
+    result: Result<(), ParallelError>,
+}
+
+impl Updater<'_, '_> {
+    /// The new values of the parameter at `path`, flat.
+    fn updated(
+        &mut self,
+        path: String,
+        values: Tensor<1>,
+        gradient: Tensor<1>,
+    ) -> Result<Tensor<1>, ParallelError> {
+        let ParameterSettings { lr, weight_decay } = (self.update.settings)(&path);
+        let optimizer = AdamW::new(self.states.config, weight_decay);
+        let gradient = match self.update.factor {
+            1.0 => gradient,
+            factor => gradient * factor,
+        };
+        let world = self.update.collective.world();
+        let layout = ShardLayout { count: values.dims()[0], ranks: world.local_size() };
+        let slice = layout.slice(&values, world.local_rank());
+        let state = self.states.by_path.remove(&path);
+        let (slice, state) = optimizer.step(lr, slice, gradient, state);
+        self.states.by_path.extend(state.map(|state| (path, state)));
+        let full = self.update.collective.all_gather(vec![slice], vec![values])?;
+        let full = full.into_iter().next().expect("as many tensors come as went");
+        Ok(if layout.padded() > layout.count { full.narrow(0, 0, layout.count) } else { full })
+    }
+}
+
+impl ParameterMapper for Updater<'_, '_> {
     fn map<const D: usize>(&mut self, path: &ParameterPath, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let path = path.dotted();
-        let Some(gradient) = self.gradients.get(&path).cloned() else { return param };
+        let Some(gradient) = self.update.gradients.remove(&path) else { return param };
+        if self.result.is_err() {
+            return param;
+        }
         let (id, tensor, mapper) = param.consume();
-        let shape = tensor.dims();
-        let count = tensor.shape().num_elements();
-        let value = tensor.inner().reshape([count]);
-        let ParameterSettings { lr, weight_decay } = (self.settings)(&path);
-        let optimizer = AdamW::new(self.states.config, weight_decay);
-        let state = self.states.by_path.remove(&path);
-        let (updated, state) = optimizer.step(lr, value, gradient, state);
-        self.states.by_path.extend(state.map(|state| (path, state)));
-        let updated = Tensor::from_inner(updated.reshape(shape)).require_grad();
+        let (shape, count) = (tensor.dims(), tensor.shape().num_elements());
+        let updated = match self.updated(path, tensor.clone().inner().reshape([count]), gradient) {
+            Ok(updated) => Tensor::from_inner(updated.reshape(shape)).require_grad(),
+            Err(error) => {
+                self.result = Err(error);
+                tensor
+            }
+        };
         Param::from_mapped_value(id, updated, mapper)
     }
 }
@@ -102,6 +140,30 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
+    use crate::optim::ParameterGradients;
+    use crate::parallel::Single;
+
+    /// One update of `layer` by what `input` gives, of which `factor` is taken.
+    fn step(
+        optimizer: &mut OptimizerStates,
+        layer: Linear,
+        input: [f32; 2],
+        (lr, weight_decay, factor): (f64, f64, f64),
+    ) -> Linear {
+        let device = layer.weight.device();
+        let input = Tensor::<2>::from_floats([input], &device);
+        let mut gradients = ParameterGradients::new();
+        gradients.add(&layer, &layer.forward(input).sum().backward());
+        let update = Update {
+            gradients: BTreeMap::from([("weight".to_owned(), gradients.take("weight").unwrap())]),
+            factor,
+            settings: &|_| ParameterSettings { lr, weight_decay },
+            collective: &mut Single,
+        };
+        let (layer, result) = optimizer.step(layer, update);
+        result.unwrap();
+        layer
+    }
 
     fn linear(device: &Device, values: [f32; 2]) -> Linear {
         let mut layer = LinearConfig::new(2, 1).with_bias(false).init(device);
@@ -116,11 +178,7 @@ mod tests {
         let mut layer = linear(&device, [1.0, -2.0]);
         let mut optimizer = OptimizerStates::new(AdamWConfig::default());
         for _ in 0..3 {
-            let input = Tensor::<2>::from_floats([[0.5, -4.0]], &device);
-            let mut gradients = ParameterGradients::new();
-            gradients.add(&layer, &layer.forward(input).sum().backward());
-            let settings = |_: &str| ParameterSettings { lr: 0.1, weight_decay: 0.0 };
-            layer = optimizer.step(layer, &gradients, &settings);
+            layer = step(&mut optimizer, layer, [0.5, -4.0], (0.1, 0.0, 1.0));
         }
         let weights = layer.weight.val().into_data().try_to_vec::<f32>().unwrap();
         assert!((weights[0] - 0.7).abs() < 1e-5 && (weights[1] + 1.7).abs() < 1e-5, "{weights:?}");
@@ -136,8 +194,7 @@ mod tests {
         assert!((gradients.clip(1.0).unwrap() - 50.0).abs() < 1e-4);
         assert!((gradients.global_norm().unwrap() - 1.0).abs() < 1e-5);
         let mut optimizer = OptimizerStates::new(AdamWConfig::default());
-        let settings = |_: &str| ParameterSettings { lr: 0.5, weight_decay: 0.2 };
-        let layer = optimizer.step(layer, &gradients, &settings);
+        let layer = step(&mut optimizer, layer, [30.0, 40.0], (0.5, 0.2, 1.0 / 50.0));
         let weights = layer.weight.val().into_data().try_to_vec::<f32>().unwrap();
         assert!((weights[0] - (2.7 - 0.5)).abs() < 1e-4 && (weights[1] - (3.6 - 0.5)).abs() < 1e-4);
     }

@@ -24,7 +24,8 @@ pub trait Collective: Send {
     ///
     /// # Shapes
     /// - shards: `[len]` each
-    /// - old, and the result: `[local_size * len]` each
+    /// - old: `[count]` each, at most `local_size * len`; the zeros behind the last value may be missing
+    /// - output: `[local_size * len]` each
     ///
     /// # Errors
     /// As [`Self::transpose`].

@@ -1,5 +1,7 @@
 use std::ops::Range;
 
+use burn::tensor::Tensor;
+
 /// Values that belong together in sums and in slices.
 pub const ROW: usize = 4096;
 
@@ -37,6 +39,24 @@ impl ShardLayout {
     pub fn range(self, rank: usize) -> Range<usize> {
         let at = |rank: usize| (rank * self.len()).min(self.count);
         at(rank)..at(rank + 1)
+    }
+
+    /// What `rank` has of `values`.
+    ///
+    /// # Shapes
+    /// - values: `[count]`
+    /// - output: `[len]`
+    pub fn slice(self, values: &Tensor<1>, rank: usize) -> Tensor<1> {
+        if self.ranks <= 1 {
+            return values.clone();
+        }
+        let zeros = |count: usize| Tensor::zeros([count], (&values.device(), values.dtype()));
+        let range = self.range(rank);
+        match (range.len(), self.len() - range.len()) {
+            (0, rest) => zeros(rest),
+            (some, 0) => values.clone().narrow(0, range.start, some),
+            (some, rest) => Tensor::cat(vec![values.clone().narrow(0, range.start, some), zeros(rest)], 0),
+        }
     }
 }
 

@@ -3,19 +3,23 @@
 //! Every rank calls the same collectives in the same order; whatever decides that order comes from bytes that all of them have
 //! exchanged. How the bytes travel is behind [`Collective`].
 
+mod agree;
 mod collective;
 mod environment;
 mod error;
 mod layout;
+mod local;
 mod simulated;
 mod single;
 pub mod watch;
 mod world;
 
+pub use agree::agree;
 pub use collective::Collective;
 pub use environment::{EnvironmentError, Launcher, Placement};
 pub use error::ParallelError;
-pub use layout::ShardLayout;
+pub use layout::{ROW, ShardLayout};
+pub use local::Local;
 pub use simulated::{Sent, Simulated, Traffic};
 pub use single::Single;
 pub use world::World;

@@ -2,7 +2,9 @@ use std::path::PathBuf;
 
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
+use crate::engine::StepError;
 use crate::log::LogError;
+use crate::parallel::ParallelError;
 use crate::start::StartError;
 
 /// Why a run ended before its last step.
@@ -21,6 +23,9 @@ pub enum RunError {
     /// A checkpoint could not be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The ranks cannot go on together.
+    #[error(transparent)]
+    Parallel(#[from] ParallelError),
     /// A log could not be written.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -68,4 +73,13 @@ pub enum RunError {
     /// The trainer gave up under burn-train.
     #[error("{0}")]
     Engine(String),
+}
+
+impl From<StepError> for RunError {
+    fn from(error: StepError) -> Self {
+        match error {
+            StepError::Model(error) => error.into(),
+            StepError::Parallel(error) => error.into(),
+        }
+    }
 }

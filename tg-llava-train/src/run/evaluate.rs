@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tg_llava_core::generate::{Event, RequestId};
 use tg_llava_core::model::TgLlava;
 
@@ -23,7 +23,7 @@ pub struct EvaluateOptions {
 }
 
 /// What came of it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Samples that were answered, or looked at where no answers are generated.
     pub samples: usize,
@@ -35,11 +35,33 @@ pub struct Evaluation {
     #[serde(skip)]
     pub predictions: Vec<Prediction>,
     /// Samples that could not be checked, wholly or in part, each once.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<SampleFailure>,
+    /// Sum of the cross-entropies of each batch, and over how many tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    batches: Vec<(f64, f64)>,
 }
 
 impl Evaluation {
+    /// What came of parts that took the batches in turns: part `p` of `n` the batches `p`, `n + p`, and so on.
+    pub fn of_parts(parts: Vec<Self>) -> Self {
+        let mut whole = Self::default();
+        let longest = parts.iter().map(|part| part.batches.len()).max().unwrap_or(0);
+        for batch in 0..longest {
+            whole.batches.extend(parts.iter().filter_map(|part| part.batches.get(batch)));
+        }
+        for part in parts {
+            whole.samples += part.samples;
+            whole.correct = whole.correct.or(part.correct.map(|_| 0));
+            whole.correct = whole.correct.map(|sum| sum + part.correct.unwrap_or(0));
+            whole.predictions.extend(part.predictions);
+            whole.failures.extend(part.failures);
+        }
+        whole.failures.sort_by_key(|failure| failure.index);
+        whole.loss = mean(&whole.batches);
+        whole
+    }
+
     /// Share of answers that equal the expected ones.
     pub fn exact_match(&self) -> Option<f64> {
         self.correct.map(|correct| correct as f64 / self.samples.max(1) as f64)
@@ -60,7 +82,7 @@ pub struct Prediction {
 }
 
 /// A sample that could not be checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SampleFailure {
     /// Its number in the data set.
     pub index: usize,
@@ -95,12 +117,10 @@ pub fn evaluate(
     watch: &mut dyn FnMut(Progress<'_>) -> bool,
 ) -> Result<Evaluation, RunError> {
     let mut check = Check { model, loader, result: Evaluation::default(), watch, told: 0, goes_on: true };
-    let (mut loss, mut tokens) = (0.0, 0.0);
     for batch in indices.chunks(options.batch_size.max(1)) {
         if options.loss {
-            let (sum, count) = check.loss(batch)?;
-            loss += sum;
-            tokens += count;
+            let sum = check.loss(batch)?;
+            check.result.batches.push(sum);
         }
         match options.max_new_tokens {
             Some(budget) => check.answer(batch, budget)?,
@@ -114,7 +134,7 @@ pub fn evaluate(
     }
     let mut result = check.result;
     if options.loss {
-        result.loss = Some(if tokens > 0.0 { loss / tokens } else { f64::NAN });
+        result.loss = mean(&result.batches);
     }
     if options.max_new_tokens.is_none() {
         result.samples -= result.failures.len();
@@ -124,6 +144,12 @@ pub fn evaluate(
         result.correct = Some(result.predictions.iter().filter(right).count());
     }
     Ok(result)
+}
+
+/// Mean cross-entropy over all tokens of some batches; `None` where there is no batch.
+fn mean(batches: &[(f64, f64)]) -> Option<f64> {
+    let sum = batches.iter().fold((0.0, 0.0), |(loss, tokens), (sum, count)| (loss + sum, tokens + count));
+    (!batches.is_empty()).then(|| if sum.1 > 0.0 { sum.0 / sum.1 } else { f64::NAN })
 }
 
 struct Check<'a> {

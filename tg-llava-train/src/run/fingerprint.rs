@@ -21,7 +21,7 @@ const CODEC_FILES: [&str; 9] = [
     "vocab.json",
 ];
 
-/// Everything that decides the numbers of a run, by name; the pictures' own files aside, which would take as long as
+/// Everything that decides the numbers of a run on `ranks` devices, by name; the pictures' own files aside, which would take as long as
 /// an epoch to read. How often a run is saved, logged or checked, where its files lie, and in how many threads they
 /// are read, decide none.
 ///
@@ -31,8 +31,10 @@ pub fn fingerprint(
     config: &TrainConfig,
     setup: &ModelSetup,
     data: &TrainingData,
+    ranks: usize,
 ) -> Result<Fingerprint, CheckpointError> {
     let run = &config.run;
+    let dealing = run.dealing(ranks);
     let trained: Vec<&str> = Component::ALL
         .into_iter()
         .filter(|&component| *config.train.get(component))
@@ -50,7 +52,8 @@ pub fn fingerprint(
         ("contents of data.path", hash_bytes(digests.concat().as_bytes())),
         ("order", format!("{:?}", config.data.order)),
         ("batch size", run.batch_size.to_string()),
-        ("accumulation", run.accumulation.to_string()),
+        // Micro-batches of a step, on however many devices.
+        ("accumulation", dealing.micro_batches.to_string()),
         ("epochs", run.epochs.to_string()),
         ("max steps", run.max_steps.map_or("none".to_owned(), |steps| steps.to_string())),
         ("dtype", format!("{:?}", run.dtype)),
@@ -59,6 +62,10 @@ pub fn fingerprint(
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
+    // Older checkpoints do not name what was the only way then.
+    if dealing.fill > 1 {
+        fingerprint.insert("epochs are filled up to".to_owned(), format!("{} samples", dealing.fill));
+    }
     for (owner, folder) in codec_folders(setup) {
         let names: Vec<&str> = CODEC_FILES.into_iter().filter(|name| folder.join(name).is_file()).collect();
         for name in &names {

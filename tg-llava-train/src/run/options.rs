@@ -3,15 +3,13 @@
 use burn::tensor::DType;
 
 use crate::config::{Component, LossScale as ScaleOption, TrainConfig};
-use crate::data::optimizer_steps;
 use crate::engine::{Activations, LossScale, TrainerOptions};
 use crate::optim::AdamWConfig;
 use crate::schedule::LrSchedule;
 
-/// The optimizer steps of a run over `samples` samples.
-pub fn total_steps(config: &TrainConfig, samples: usize) -> usize {
-    let batches = samples.div_ceil(config.run.batch_size.max(1));
-    let steps = optimizer_steps(batches, config.run.accumulation, config.run.epochs);
+/// The optimizer steps of a run over `samples` samples on `ranks` devices.
+pub fn total_steps(config: &TrainConfig, samples: usize, ranks: usize) -> usize {
+    let steps = config.run.dealing(ranks).steps(samples, config.run.epochs);
     config.run.max_steps.unwrap_or(steps)
 }
 

@@ -8,7 +8,7 @@ use tg_llava_core::config::ModelConfig;
 use super::{ModelSetup, StartError};
 use crate::config::TrainConfig;
 use crate::data::{
-    EncodeOptions, Grouping, LlavaDataset, Loader, Permutations, SampleEncoder, SampleOrder, Sampler,
+    Dealing, EncodeOptions, Grouping, LlavaDataset, Loader, Permutations, SampleEncoder, SampleOrder, Sampler,
 };
 
 /// The samples of a run.
@@ -48,11 +48,11 @@ impl TrainingData {
     }
 }
 
-/// Opens the files of `config`.
+/// Opens the files of `config` for a run on `ranks` devices.
 ///
 /// # Errors
 /// Where a file cannot be used, or no sample is left to train on.
-pub fn open_data(config: &TrainConfig, setup: &ModelSetup) -> Result<TrainingData, StartError> {
+pub fn open_data(config: &TrainConfig, setup: &ModelSetup, ranks: usize) -> Result<TrainingData, StartError> {
     let loader = open(&config.data.path, config, setup)?;
     let count = loader.dataset().len();
     let (indices, validation) = match &config.data.validation {
@@ -88,7 +88,8 @@ pub fn open_data(config: &TrainConfig, setup: &ModelSetup) -> Result<TrainingDat
     };
     let lengths = indices.iter().map(|&index| all[index]).collect();
     // The reference groups over a whole optimizer step's samples.
-    let grouping = Grouping { batch_size: config.run.batch_size, chunks: config.run.accumulation };
+    let Dealing { batch_size, micro_batches, .. } = config.run.dealing(ranks);
+    let grouping = Grouping { batch_size, chunks: micro_batches };
     let sampler = Sampler::new(config.data.order, lengths, grouping, config.seed);
     Ok(TrainingData { loader, sampler, model: setup.model.clone(), indices, validation })
 }

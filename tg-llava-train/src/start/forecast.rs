@@ -5,7 +5,7 @@ use serde::Serialize;
 use tg_llava_core::config::ModelConfig;
 
 use crate::config::TrainConfig;
-use crate::engine::{LossMean, ParameterTable};
+use crate::engine::ParameterTable;
 
 /// Bytes by what they are for. Weights, gradients and optimizer state are exact; activations and logits are
 /// estimates from the plain formulas of attention and feed-forward, some tens of percent off either way.
@@ -23,7 +23,7 @@ pub struct MemoryForecast {
     pub activations: u64,
     /// Rows of logits that are alive at once, with their softmax and gradient.
     pub logits: u64,
-    /// Pictures on the host: of the micro-batches that a step holds, and of those that wait for their turn, in f32.
+    /// Pictures on the host: of the micro-batch under way, and of those that wait for their turn, in f32.
     pub pictures: u64,
 }
 
@@ -152,11 +152,7 @@ fn activations(config: &TrainConfig, model: &ModelConfig, length: usize) -> f64 
 /// Bytes of the pixels of micro-batches whose samples all have one picture.
 fn pictures(config: &TrainConfig, model: &ModelConfig) -> f64 {
     let Some(mm) = &model.multimodal else { return 0.0 };
-    let held = match config.optim.loss_mean {
-        LossMean::MicroBatches => 1,
-        LossMean::Tokens => config.run.accumulation,
-    };
-    let samples = (held + config.data.prefetch) as f64 * config.run.batch_size as f64;
+    let samples = (1 + config.data.prefetch) as f64 * config.run.batch_size as f64;
     let views = if mm.detail.is_some() { 5.0 } else { 1.0 };
     samples * views * 3.0 * (mm.vision.image_size as f64).powi(2) * 4.0
 }

@@ -101,7 +101,7 @@ impl Step {
         let hidden = model.llm.walk(&mut tape, inputs, &self.tokens);
         let states = tape.value(&hidden);
         let head = head_loss(model, states, &self.targets, LOSS_CHUNK, 1.0, &mut gradients);
-        tape.backward(hidden, head.gradient, &mut gradients);
+        tape.backward(hidden, head.gradient, &mut gradients).map_err(|error| Failure::Run(error.into()))?;
         scalar(head.loss).map(drop).map_err(|error| Failure::Run(error.into()))
     }
 }

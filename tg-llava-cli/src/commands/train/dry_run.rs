@@ -33,7 +33,7 @@ pub(super) fn run(
         true => speed::measure(config, setup, data, opened, console)?,
         false => None,
     };
-    let total = total_steps(config, data.len());
+    let total = total_steps(config, data.len(), 1);
     if console.json {
         let value = serde_json::json!({
             "samples": data.len(),
@@ -192,7 +192,7 @@ fn describe_schedule(config: &TrainConfig, total: usize, dtype: DType) -> String
     let mut text = format!(
         "steps   {total}, {} of them warm-up; {} samples a step; learning rate\n",
         schedule.warmup_steps(),
-        config.run.batch_size * config.run.accumulation
+        config.run.dealing(1).micro_batches * config.run.batch_size
     );
     let last = total.saturating_sub(1);
     let mut points: Vec<usize> = (0..SCHEDULE_POINTS).map(|i| last * i / (SCHEDULE_POINTS - 1)).collect();

@@ -34,15 +34,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let opened = open_device(args, &mut config, &console)?;
     let setup = ModelSetup::new(&config).map_err(input)?;
     console.detail(format_args!("template {}", setup.template.name));
-    let data = open_data(&config, &setup).map_err(input)?;
+    let data = open_data(&config, &setup, 1).map_err(input)?;
     if args.dry_run {
         return dry_run::run(&config, &setup, &data, &opened, &console);
     }
     dry_run::check_memory(&config, &setup, &opened, &console)?;
-    let options =
-        SessionOptions { device: opened.device.clone(), dtype: opened.dtype, restart: args.restart };
+    let options = SessionOptions::alone(opened.device.clone(), opened.dtype, args.restart);
     let bar = Progress::bar(&console, "loading", || None);
-    let session = Session::open(config, setup, data, &options, &mut |count| bar.advance(count));
+    let session = Session::open(config, setup, data, options, &mut |count| bar.advance(count));
     drop(bar);
     let session = session.map_err(failed)?;
     report::opening(&session, &opened, &console);

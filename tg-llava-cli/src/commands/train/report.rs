@@ -20,7 +20,7 @@ pub(super) fn opening(session: &Session, opened: &Opened, console: &Console) {
         "{} samples, {} optimizer steps of {} x {}, on {} in {}",
         session.data().len(),
         session.total_steps(),
-        config.run.accumulation,
+        config.run.dealing(1).micro_batches,
         config.run.batch_size,
         opened.spec,
         opened.dtype.name()

@@ -61,9 +61,8 @@ fn compare(
     for (mode, activations) in [("", Activations::Keep), (" (recompute)", Activations::Recompute)] {
         let options = TrainerOptions { activations, ..TrainerOptions::new(parts, 0.0) };
         let trainer = Trainer::new(trainable(case, stage, &device)?, options);
-        let mut gradients = ParameterGradients::new();
         let micro = Micro::of(batch.clone(), trainer.model().config())?;
-        trainer.accumulate(&micro, 0, 1.0, &mut gradients)?;
+        let gradients = trainer.gradients(&micro, 0)?;
         rows.extend(compare_gradients(case, &format!("{name}{mode}"), &trainer, &gradients, meta, golden)?);
     }
     Ok(rows)

@@ -91,6 +91,7 @@ fn full() -> TrainConfig {
         run: RunOptions {
             batch_size: 4,
             accumulation: 2,
+            global_batch_size: Some(32),
             epochs: 2.5,
             max_steps: Some(99),
             gradient_checkpointing: true,

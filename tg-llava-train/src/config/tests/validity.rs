@@ -90,6 +90,12 @@ fn every_fault_is_named() {
     check("optim.loss_scale", "(0, inf)", &|c| c.optim.loss_scale = LossScale::Fixed(0.0));
     check("run.batch_size", "from 1 to", &|c| c.run.batch_size = 0);
     check("run.accumulation", "from 1 to", &|c| c.run.accumulation = 0);
+    check("run.global_batch_size", "a multiple of run.batch_size = 8", &|c| {
+        c.run.global_batch_size = Some(12)
+    });
+    check("run.global_batch_size", "remove one of them", &|c| {
+        (c.run.global_batch_size, c.run.accumulation) = (Some(16), 2);
+    });
     check("run.epochs", "(0, 1000000]", &|c| c.run.epochs = 0.0);
     check("run.max_steps", "from 1 to", &|c| c.run.max_steps = Some(0));
     check("run.loss_chunk", "from 1 to", &|c| c.run.loss_chunk = 0);

@@ -17,10 +17,10 @@ use crate::config::TrainConfig;
 use crate::data::{DataPosition, SampleNotice};
 use crate::engine::Trainer;
 use crate::log::EvalRecord;
+use crate::parallel::{Collective, Single};
 use crate::start::{ModelSetup, TrainingData};
 
 /// What a run needs besides its configuration.
-#[derive(Debug, Clone)]
 pub struct SessionOptions {
     /// Where the model lives.
     pub device: Device,
@@ -28,6 +28,15 @@ pub struct SessionOptions {
     pub dtype: DType,
     /// Whether to begin anew although there are checkpoints.
     pub restart: bool,
+    /// Those who train together; every one of them opens a session of its own.
+    pub collective: Box<dyn Collective>,
+}
+
+impl SessionOptions {
+    /// A run on one device.
+    pub fn alone(device: Device, dtype: DType, restart: bool) -> Self {
+        Self { device, dtype, restart, collective: Box::new(Single) }
+    }
 }
 
 /// How a run ended.
@@ -67,7 +76,8 @@ pub struct Session {
     last_loss: f64,
     saved_at: Option<usize>,
     messages: Vec<String>,
-    _lock: OutputLock,
+    /// The rank that leads has it.
+    _lock: Option<OutputLock>,
 }
 
 impl Session {

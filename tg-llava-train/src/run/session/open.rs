@@ -3,48 +3,77 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::fingerprint::fingerprint;
 use super::super::lock::OutputLock;
 use super::super::options::{total_steps, trainer_options};
 use super::checkpoint::restore;
 use super::{Session, SessionOptions};
-use crate::checkpoint::{Checkpoint, CheckpointStore};
+use crate::checkpoint::{Checkpoint, CheckpointStore, Fingerprint};
 use crate::config::TrainConfig;
 use crate::data::DataPosition;
 use crate::engine::Trainer;
+use crate::parallel::{Collective, ParallelError, agree};
 use crate::run::RunError;
 use crate::start::{ModelSetup, StartError, TrainingData, load_weights};
+
+/// What the ranks tell one another before a run.
+#[derive(Serialize, Deserialize)]
+struct Greeting {
+    program: String,
+    fingerprint: Fingerprint,
+    /// The checkpoint to go on from, as the rank that leads found it.
+    checkpoint: Option<Checkpoint>,
+}
 
 impl Session {
     /// Loads everything; goes on from the newest checkpoint in `output_dir` that is whole, if there is one.
     /// `progress` is told how many values each tensor brought.
     ///
     /// # Errors
-    /// Where the start, the data or a checkpoint cannot be used, or there is no step to make.
+    /// Where the start, the data or a checkpoint cannot be used, there is no step to make, or the ranks were started
+    /// differently.
     pub fn open(
         config: TrainConfig,
         setup: ModelSetup,
         data: TrainingData,
-        options: &SessionOptions,
+        options: SessionOptions,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self, RunError> {
-        let total_steps = total_steps(&config, data.len());
-        if total_steps == 0 {
-            let reason = "run.max_steps or run.epochs leaves none".to_owned();
-            return Err(StartError::NoSteps { reason }.into());
-        }
-        let lock = OutputLock::take(&config.output_dir)?;
+        let SessionOptions { device, dtype, restart, mut collective } = options;
+        let world = collective.world();
+        let total_steps = total_steps(&config, data.len(), world.size());
         let keep = config.run.save_total_limit.and_then(NonZeroUsize::new);
-        let store = CheckpointStore::open(&config.output_dir, keep)?;
-        let mut messages: Vec<String> = store
-            .clean()?
-            .iter()
-            .map(|path| format!("removed what an interrupted save left: {}", path.display()))
-            .collect();
-        let latest = store.latest()?;
-        messages.extend(latest.damaged.iter().map(|damaged| format!("not used: {damaged}")));
-        let checkpoint = latest.checkpoint.filter(|_| !options.restart);
-        let fingerprint = fingerprint(&config, &setup, &data)?;
+        let mut messages = Vec::new();
+        let simulated = collective.is_simulated();
+        let mut lead = || -> Result<_, RunError> {
+            if total_steps == 0 {
+                let reason = "run.max_steps or run.epochs leaves none".to_owned();
+                return Err(StartError::NoSteps { reason }.into());
+            }
+            if !world.leads() || simulated {
+                return Ok((None, None));
+            }
+            let lock = OutputLock::take(&config.output_dir)?;
+            let store = CheckpointStore::open(&config.output_dir, keep)?;
+            let cleaned = store.clean()?;
+            let cleaned = cleaned.iter().map(|path| path.display());
+            messages.extend(cleaned.map(|path| format!("removed what an interrupted save left: {path}")));
+            let latest = store.latest()?;
+            messages.extend(latest.damaged.iter().map(|damaged| format!("not used: {damaged}")));
+            Ok((Some(lock), latest.checkpoint.filter(|_| !restart)))
+        };
+        let led = lead();
+        let fingerprint = || fingerprint(&config, &setup, &data, world.size());
+        let (lock, greeting) = match led.and_then(|led| Ok((led, fingerprint()?))) {
+            Ok(((lock, checkpoint), fingerprint)) => {
+                let program = env!("CARGO_PKG_VERSION").to_owned();
+                (lock, Ok(Greeting { program, fingerprint, checkpoint }))
+            }
+            Err(error) => (None, Err(error)),
+        };
+        let Greeting { fingerprint, checkpoint, .. } = greet(collective.as_mut(), greeting)?;
         let state = match &checkpoint {
             Some(checkpoint) => {
                 let (state, untold) = checkpoint.state(&fingerprint)?;
@@ -58,10 +87,8 @@ impl Session {
             }
             None => None,
         };
-
         let folder = checkpoint.as_ref().map(Checkpoint::path);
-        let device = options.device.clone().autodiff();
-        let started = load_weights(&config, &setup, folder, &device, options.dtype, progress)?;
+        let started = load_weights(&config, &setup, folder, &device.autodiff(), dtype, progress)?;
         if !started.report.initialised.is_empty() {
             let count = started.report.initialised.len();
             messages.push(format!("{count} tensors of the bridges start fresh"));
@@ -69,7 +96,9 @@ impl Session {
         if !started.report.not_finite.is_empty() {
             messages.push(format!("values that are not finite in {}", started.report.not_finite.join(", ")));
         }
-        let mut trainer = Trainer::new(started.model, trainer_options(&config, total_steps, options.dtype));
+        let trainer_options = trainer_options(&config, total_steps, dtype);
+        let mut trainer = Trainer::with_ranks(started.model, trainer_options, collective);
+        let store = CheckpointStore::at(&config.output_dir, keep);
         let mut session_start = (DataPosition::default(), 0.0, None);
         if let (Some(checkpoint), Some(state)) = (&checkpoint, &state) {
             restore(&mut trainer, checkpoint, state)?;
@@ -97,4 +126,25 @@ impl Session {
             _lock: lock,
         })
     }
+}
+
+/// What all ranks agree on; the checkpoint is that of the rank that leads.
+fn greet(
+    collective: &mut dyn Collective,
+    greeting: Result<Greeting, RunError>,
+) -> Result<Greeting, RunError> {
+    let mut all = agree(collective, greeting)?.into_iter();
+    let first = all.next().ok_or_else(|| RunError::Engine("no rank answers".into()))?;
+    for (rank, other) in (1..).zip(all) {
+        let theirs = &other.fingerprint;
+        let unlike = first.fingerprint.iter().filter(|(name, value)| theirs.get(*name) != Some(value));
+        let mut what: Vec<String> = unlike.map(|(name, _)| name.clone()).collect();
+        if other.program != first.program {
+            what.push(format!("version {} of the program", other.program));
+        }
+        if !what.is_empty() {
+            return Err(ParallelError::Unlike { rank, what: what.join(", ") }.into());
+        }
+    }
+    Ok(first)
 }

@@ -7,10 +7,10 @@ use super::super::stream::BatchStream;
 use super::files::RunLog;
 use super::{Session, Summary};
 use crate::config::OnNan;
-use crate::data::{DataError, Micro, SampleNotice};
-use crate::engine::{LossMean, StepOutcome, scalar};
-use crate::log::{StepRecord, StepWork, Throughput, memory_bytes};
-use crate::optim::ParameterGradients;
+use crate::data::{Batch, Micro, SampleNotice};
+use crate::engine::{StepFeed, StepOutcome, StepWork};
+use crate::log::{Record, StepRecord, StepWork as StepWorkload, Throughput, memory_bytes};
+use crate::parallel::agree;
 use crate::run::{Observer, RunError};
 
 /// Steps over which speeds are averaged.
@@ -19,19 +19,25 @@ const SPEED_WINDOW: usize = 20;
 /// Samples that were left out whose reasons are told where nothing was learned.
 const REASONS: usize = 3;
 
-/// What a step was fed with.
-#[derive(Default)]
-struct Fed {
-    /// Ids of the samples.
-    samples: Vec<String>,
-    /// Decoder tokens without padding.
-    tokens: usize,
+/// Feeds a step from the stream; each micro-batch goes, with its pictures, when the next one comes.
+struct Feed<'a> {
+    stream: &'a mut BatchStream,
+    observer: &'a mut dyn Observer,
+    micro: Option<Micro>,
 }
 
-impl Fed {
-    fn add(&mut self, micro: &Micro) {
-        self.samples.extend(micro.samples.iter().cloned());
-        self.tokens += micro.tokens();
+impl StepFeed for Feed<'_> {
+    type Input = Batch;
+    type Error = RunError;
+
+    fn micro(&mut self, _place: usize) -> Result<Option<&Micro>, RunError> {
+        self.micro = None;
+        self.micro = self.stream.next_micro()?;
+        Ok(self.micro.as_ref())
+    }
+
+    fn wants_stop(&mut self) -> bool {
+        self.observer.should_stop()
     }
 }
 
@@ -45,34 +51,43 @@ impl Session {
         for message in std::mem::take(&mut self.messages) {
             observer.note(&message);
         }
-        let mut log = RunLog::open(&self.config, self.trainer.steps())?;
+        let mut log = match self.writes() {
+            true => Some(RunLog::open(&self.config, self.trainer.steps())?),
+            false => None,
+        };
         self.make_up_for_check(&mut log, observer)?;
         let data = Arc::clone(&self.data);
         let options = &self.config.data;
-        let (threads, ahead) = (options.workers, options.prefetch);
-        let mut stream = BatchStream::new(&data, self.config.run.batch_size, threads, ahead, self.position);
+        let workers = (options.workers, options.prefetch);
+        let world = self.trainer.world();
+        let dealing = self.config.run.dealing(world.size());
+        let mut stream = BatchStream::new(&data, dealing, world, workers, self.position);
         let mut speed = Throughput::new(SPEED_WINDOW);
         let mut learnable = !self.trainer.optimizer().steps().is_empty();
         let mut interrupted = false;
         while self.trainer.steps() < self.total_steps {
             let begin = Instant::now();
-            let (outcome, Fed { samples, tokens }) = self.one_step(&mut stream)?;
+            let mut feed = Feed { stream: &mut stream, observer, micro: None };
+            let outcome = self.trainer.step_over(dealing.micro_batches, &mut feed)?;
+            stream.end_step();
             let done = self.trainer.steps();
             self.position = stream.position();
             let elapsed = begin.elapsed();
             self.seconds += elapsed.as_secs_f64();
-            speed.push(StepWork { samples: samples.len(), tokens, elapsed, waited: stream.take_waited() });
+            let StepWork { samples, tokens, .. } = &outcome.work;
+            let (samples, tokens) = (samples.len(), *tokens);
+            speed.push(StepWorkload { samples, tokens, elapsed, waited: stream.take_waited() });
             let record = self.step_record(&outcome, stream.epochs(), &speed);
             self.last_loss = outcome.loss;
             if !outcome.updated {
-                self.not_updated(&outcome, &samples, &mut log, observer)?;
+                self.not_updated(&outcome, &mut log, observer)?;
             }
             learnable |= !outcome.micro_losses.is_empty();
             if !learnable && stream.epochs() >= 1.0 {
                 return Err(self.nothing_learned());
             }
             if done.is_multiple_of(self.config.run.log_every) || done == self.total_steps {
-                log.write(&record.clone().into())?;
+                self.write(&mut log, &record.clone().into())?;
                 observer.step(&record, (done, self.total_steps));
             }
             // What was learned is safe before anything looks at it.
@@ -82,37 +97,14 @@ impl Session {
             if self.check_is_due() {
                 self.check(&mut log, observer)?;
             }
-            if observer.should_stop() && done < self.total_steps {
+            // Alone there is no one to ask, so a wish that came up since the step counts as well.
+            let stop = outcome.work.wants_stop || (world.size() == 1 && observer.should_stop());
+            if stop && done < self.total_steps {
                 interrupted = true;
                 break;
             }
         }
         self.finish(log, interrupted, observer)
-    }
-
-    /// Micro-batches until an optimizer step is full, and the step. Each goes, with its pictures, as soon as it has
-    /// been learned from.
-    fn one_step(&mut self, stream: &mut BatchStream<'_>) -> Result<(StepOutcome, Fed), RunError> {
-        let mut fed = Fed::default();
-        let trainer = &mut self.trainer;
-        let micros = (0..self.config.run.accumulation).map(|_| stream.next_micro().inspect(|m| fed.add(m)));
-        let outcome = match trainer.options().loss_mean {
-            // Each one's share is known only when all are there.
-            LossMean::Tokens => trainer.step(&micros.collect::<Result<Vec<Micro>, DataError>>()?)?,
-            LossMean::MicroBatches => {
-                let (mut gradients, mut losses) = (ParameterGradients::new(), Vec::new());
-                for (place, micro) in micros.enumerate() {
-                    let micro = micro?;
-                    if !micro.is_empty() {
-                        losses.push(trainer.accumulate(&micro, place, 1.0, &mut gradients)?);
-                    }
-                }
-                let losses = losses.into_iter().map(scalar).collect::<tg_llava_core::Result<Vec<f64>>>()?;
-                let weights = vec![1.0; losses.len()];
-                trainer.update(gradients, losses, &weights)?
-            }
-        };
-        Ok((outcome, fed))
     }
 
     fn step_record(&self, outcome: &StepOutcome, epoch: f64, speed: &Throughput) -> StepRecord {
@@ -129,6 +121,8 @@ impl Session {
             seconds: self.seconds,
             skipped: !outcome.updated,
             loss_scale: Some(self.trainer.options().loss_scale.scale).filter(|&scale| scale != 1.0),
+            straggler: outcome.work.straggler(),
+            communication: outcome.work.communication(),
         }
     }
 
@@ -136,8 +130,7 @@ impl Session {
     fn not_updated(
         &self,
         outcome: &StepOutcome,
-        samples: &[String],
-        log: &mut RunLog,
+        log: &mut Option<RunLog>,
         observer: &mut dyn Observer,
     ) -> Result<(), RunError> {
         let step = self.trainer.steps();
@@ -149,17 +142,26 @@ impl Session {
             format!("step {step}: the gradient overflowed; the loss scale is {scale} from now on")
         } else if self.config.optim.on_nan == OnNan::Skip {
             let (loss, norm) = (outcome.loss, outcome.grad_norm);
-            let samples = samples.join(", ");
+            let samples = outcome.work.samples.join(", ");
             format!("step {step} left out: loss {loss}, norm {norm}; its samples: {samples}")
         } else {
             return Err(RunError::NotFinite {
                 step,
                 loss: outcome.loss,
                 grad_norm: outcome.grad_norm,
-                samples: samples.join(", "),
+                samples: outcome.work.samples.join(", "),
             });
         };
         self.tell(&text, log, observer)
+    }
+
+    /// Whether this rank writes what is written once.
+    pub(super) fn writes(&mut self) -> bool {
+        self.trainer.world().leads() && !self.trainer.collective().is_simulated()
+    }
+
+    pub(super) fn write(&self, log: &mut Option<RunLog>, record: &Record) -> Result<(), RunError> {
+        log.as_mut().map_or(Ok(()), |log| log.write(record))
     }
 
     /// Every sample so far that was left out or taught nothing.
@@ -187,7 +189,7 @@ impl Session {
     /// The last checkpoint, the trained model in `output_dir`, and the plot.
     fn finish(
         &mut self,
-        log: RunLog,
+        log: Option<RunLog>,
         interrupted: bool,
         observer: &mut dyn Observer,
     ) -> Result<Summary, RunError> {
@@ -198,13 +200,15 @@ impl Session {
         let saved = match interrupted {
             true => self.store.path_of(self.trainer.steps()),
             false => {
-                self.write_model(&self.config.output_dir)?;
+                self.save_trained()?;
                 self.config.output_dir.clone()
             }
         };
-        if let Err(error) = log.plot(&self.config) {
+        if let Some(Err(error)) = log.map(|log| log.plot(&self.config)) {
             observer.note(&format!("no plot: {error}"));
         }
+        let notices = self.notices();
+        let notices = agree::<_, RunError>(self.trainer.collective(), Ok(notices))?;
         Ok(Summary {
             steps: self.trainer.steps(),
             total_steps: self.total_steps,
@@ -213,7 +217,18 @@ impl Session {
             best: self.best.clone(),
             saved,
             interrupted,
-            notices: self.notices(),
+            notices: merged(notices),
         })
     }
+}
+
+/// The notices of all ranks, each once.
+fn merged(ranks: Vec<Vec<SampleNotice>>) -> Vec<SampleNotice> {
+    let mut notices: Vec<SampleNotice> = Vec::new();
+    for notice in ranks.into_iter().flatten() {
+        if !notices.contains(&notice) {
+            notices.push(notice);
+        }
+    }
+    notices
 }

@@ -7,6 +7,7 @@ use super::Session;
 use super::files::RunLog;
 use crate::checkpoint::Best;
 use crate::log::{EvalRecord, NoteRecord};
+use crate::parallel::agree;
 use crate::run::{Observer, RunError};
 
 impl Session {
@@ -19,11 +20,16 @@ impl Session {
     /// Checks the step that was resumed from, where the run ended between saving and checking it.
     pub(super) fn make_up_for_check(
         &mut self,
-        log: &mut RunLog,
+        log: &mut Option<RunLog>,
         observer: &mut dyn Observer,
     ) -> Result<(), RunError> {
         let step = self.trainer.steps();
-        if step > 0 && self.check_is_due() && !log.has_check(step)? {
+        if step == 0 || !self.check_is_due() {
+            return Ok(());
+        }
+        // The rank that leads knows.
+        let missing = log.as_ref().map_or(Ok(false), |log| log.has_check(step).map(|has| !has));
+        if agree(self.trainer.collective(), missing)?.contains(&true) {
             self.check(log, observer)?;
         }
         Ok(())
@@ -31,7 +37,11 @@ impl Session {
 
     /// Checks the model on the held-out samples; the best so far is saved. What goes wrong with the samples or the
     /// answers is told, and the run goes on.
-    pub(super) fn check(&mut self, log: &mut RunLog, observer: &mut dyn Observer) -> Result<(), RunError> {
+    pub(super) fn check(
+        &mut self,
+        log: &mut Option<RunLog>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), RunError> {
         let Some(options) = &self.config.data.validation else { return Ok(()) };
         let (step, generate) = (self.trainer.steps(), options.generate);
         let mut result = self.evaluate(generate, observer);
@@ -63,14 +73,19 @@ impl Session {
             self.keep_if_best(&record, observer)?;
         }
         // Last: a resumed run takes a step with a record for checked.
-        log.write(&record.clone().into())?;
+        self.write(log, &record.clone().into())?;
         observer.evaluated(&record);
         self.evaluation = Some(record);
         Ok(())
     }
 
-    /// Looks at the held-out samples; `None` where there are none, or `observer` wants to stop.
-    fn evaluate(&self, generate: bool, observer: &mut dyn Observer) -> Result<Option<Evaluation>, RunError> {
+    /// Looks at the held-out samples, of which each rank takes every so manyeth batch; `None` where there are none, or a rank wants to
+    /// stop.
+    fn evaluate(
+        &mut self,
+        generate: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>, RunError> {
         let (Some(options), Some((loader, indices))) = (&self.config.data.validation, &self.data.validation)
         else {
             return Ok(None);
@@ -80,13 +95,23 @@ impl Session {
             loss: true,
             max_new_tokens: generate.then_some(options.max_new_tokens),
         };
+        let world = self.trainer.world();
+        let batches = indices.chunks(options.batch_size.max(1)).enumerate();
+        let own = batches.filter(|(batch, _)| world.owns(*batch)).flat_map(|(_, batch)| batch);
+        let own: Vec<usize> = own.copied().collect();
         let model = self.trainer.model().clone().valid();
         let mut stopped = false;
-        let result = evaluate(&model, loader, indices, &settings, &mut |_| {
+        let result = evaluate(&model, loader, &own, &settings, &mut |_| {
             stopped = observer.should_stop();
             !stopped
-        })?;
-        Ok((!stopped).then_some(result))
+        });
+        drop(model);
+        let part = result.map(|result| (stopped, result));
+        let parts = agree(self.trainer.collective(), part)?;
+        if parts.iter().any(|(stopped, _)| *stopped) {
+            return Ok(None);
+        }
+        Ok(Some(Evaluation::of_parts(parts.into_iter().map(|(_, part)| part).collect())))
     }
 
     /// Marks the step that `record` is of as the best so far, if it is, and saves it.
@@ -111,11 +136,11 @@ impl Session {
     pub(super) fn tell(
         &self,
         text: &str,
-        log: &mut RunLog,
+        log: &mut Option<RunLog>,
         observer: &mut dyn Observer,
     ) -> Result<(), RunError> {
         let record = NoteRecord { step: self.trainer.steps(), text: text.to_owned(), seconds: self.seconds };
-        log.write(&record.into())?;
+        self.write(log, &record.into())?;
         observer.note(text);
         Ok(())
     }

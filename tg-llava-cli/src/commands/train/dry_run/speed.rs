@@ -29,7 +29,7 @@ pub(super) fn measure(
     let input = |e: anyhow::Error| Failure::Input(e);
     let started = load_weights(config, setup, None, &device, opened.dtype, &mut |_| {});
     let started = started.map_err(|e| input(e.into()))?;
-    let total = total_steps(config, data.len());
+    let total = total_steps(config, data.len(), 1);
     let mut trainer = Trainer::new(started.model, trainer_options(config, total, opened.dtype));
     let order = data.epoch(0);
     let mut batches = order.chunks(config.run.batch_size).cycle();
@@ -37,14 +37,14 @@ pub(super) fn measure(
     for _ in 0..=STEPS {
         let start = Instant::now();
         let mut micros = Vec::new();
-        for _ in 0..config.run.accumulation {
+        for _ in 0..config.run.dealing(1).micro_batches {
             let Some(indices) = batches.next() else { continue };
             micros.push(data.loader.micro(indices, &data.model).map_err(|e| input(e.into()))?);
         }
         if micros.iter().all(Micro::is_empty) {
             return Ok(None);
         }
-        trainer.step(&micros)?;
+        trainer.step(&micros).map_err(|error| Failure::Run(error.into()))?;
         seconds.push(start.elapsed().as_secs_f64());
     }
     drop(bar);
