@@ -24,6 +24,16 @@ fn models_on_ndarray() {
     assert_passes(&report, 250);
 }
 
+#[test]
+fn recorded_runs_on_several_ranks() {
+    let only = vec!["training".to_owned()];
+    for (ranks, case) in [(2, "models/qwen2-tiny"), (4, "models/llama3-tiny")] {
+        let options = ParityOptions { ranks, only: only.clone(), ..ParityOptions::default() };
+        let report = run(&[fixture(case)], &Device::flex(), &options).unwrap();
+        assert_passes(&report, 16);
+    }
+}
+
 /// A comparison that cannot fail is none: one changed golden value must show.
 #[test]
 fn a_changed_value_fails() {

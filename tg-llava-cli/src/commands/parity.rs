@@ -22,6 +22,9 @@ pub struct ParityArgs {
     /// Compare only these groups of model folders, separated by commas, and no other folders
     #[arg(long, value_name = "GROUPS", value_delimiter = ',', value_parser = PossibleValuesParser::new(MODEL_GROUPS))]
     pub only: Vec<String>,
+    /// Repeat recorded training runs on so many ranks, which are threads here and take turns
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub ranks: u16,
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -40,6 +43,7 @@ pub fn run(args: &ParityArgs) -> Result<(), Failure> {
     let options = ParityOptions {
         dtype: opened.dtype,
         only: args.only.clone(),
+        ranks: args.ranks.into(),
         largest_buffer: opened.largest_buffer(),
         ..ParityOptions::default()
     };

@@ -26,6 +26,8 @@ pub struct ParityOptions {
     pub dtype: DType,
     /// Groups of a model case that run; empty means all.
     pub only: Vec<String>,
+    /// Ranks that recorded training runs are repeated on.
+    pub ranks: usize,
     /// Factor on f32 tolerances, for devices whose f32 products are rounded (TF32).
     pub tolerance_scale: f64,
     /// The device's largest buffer in bytes, where it has a narrow limit; for real decoders.
@@ -35,7 +37,7 @@ pub struct ParityOptions {
 impl Default for ParityOptions {
     /// Everything, in f32, to the stated tolerances.
     fn default() -> Self {
-        Self { dtype: DType::F32, only: Vec::new(), tolerance_scale: 1.0, largest_buffer: None }
+        Self { dtype: DType::F32, only: Vec::new(), ranks: 1, tolerance_scale: 1.0, largest_buffer: None }
     }
 }
 

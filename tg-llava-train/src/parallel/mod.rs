@@ -5,16 +5,21 @@
 
 mod agree;
 mod collective;
+mod environment;
 mod error;
 mod layout;
 mod local;
+mod simulated;
 mod single;
+pub mod watch;
 mod world;
 
 pub use agree::agree;
 pub use collective::Collective;
+pub use environment::{EnvironmentError, Launcher, Placement};
 pub use error::ParallelError;
 pub use layout::{ROW, ShardLayout};
 pub use local::Local;
+pub use simulated::{Sent, Simulated, Traffic};
 pub use single::Single;
 pub use world::World;

@@ -11,6 +11,7 @@ use tg_llava_train::config::Component;
 use tg_llava_train::data::Micro;
 use tg_llava_train::engine::{Activations, TrainedParts, Trainer, TrainerOptions};
 use tg_llava_train::optim::{AdamWConfig, DecayRule, decays};
+use tg_llava_train::parallel::{Collective, Local, Single};
 use tg_llava_train::schedule::{LrSchedule, ScheduleKind, Warmup};
 
 use super::gradients::{Stage, recorded_batch, trainable};
@@ -26,6 +27,9 @@ const LEARNING_RATE: f64 = 1e-12;
 
 #[derive(Deserialize)]
 struct Recorded {
+    /// As the file's.
+    #[serde(skip)]
+    name: String,
     batches: Vec<String>,
     config: RunConfig,
     steps: Vec<Step>,
@@ -84,30 +88,61 @@ pub(super) fn run(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
 /// One run, with all activations kept and with recompute: both must give the recorded numbers.
 fn repeat(case: &Case<'_>, name: &str, file: &Path) -> anyhow::Result<Vec<Row>> {
     let recorded: Recorded = serde_json::from_str(&std::fs::read_to_string(file)?)?;
-    let mut rows = train(case, name, "", &recorded, Activations::Keep)?;
-    rows.extend(train(case, name, " (recompute)", &recorded, Activations::Recompute)?);
+    let recorded = Recorded { name: name.to_owned(), ..recorded };
+    let mut rows = Vec::new();
+    for (mode, activations) in [("", Activations::Keep), (" (recompute)", Activations::Recompute)] {
+        rows.extend(match case.options.ranks {
+            1 => train(case, &format!("{name}{mode}"), &recorded, activations, Box::new(Single))?,
+            ranks => {
+                let mode = format!("{name}, {ranks} ranks{mode}");
+                on_ranks(ranks, |local| train(case, &mode, &recorded, activations, local))?
+            }
+        });
+    }
     Ok(rows)
 }
 
+/// Runs `body` on so many ranks; the rows of the first one.
+fn on_ranks(
+    ranks: usize,
+    body: impl Fn(Box<dyn Collective>) -> anyhow::Result<Vec<Row>> + Sync,
+) -> anyhow::Result<Vec<Row>> {
+    let body = |local: Local| {
+        local.enter();
+        body(Box::new(local))
+    };
+    let rows: Vec<anyhow::Result<Vec<Row>>> = std::thread::scope(|scope| {
+        let group = Local::group(ranks, ranks)?;
+        let threads: Vec<_> = group.into_iter().map(|local| scope.spawn(|| body(local))).collect();
+        let ended = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a rank panicked; see its message above")))
+        };
+        anyhow::Ok(threads.into_iter().map(ended).collect())
+    })?;
+    let mut rows = rows.into_iter().collect::<anyhow::Result<Vec<_>>>()?.into_iter();
+    Ok(rows.next().unwrap_or_default())
+}
+
+/// A rank's part of a run; every rank compares its own numbers and weights.
 fn train(
     case: &Case<'_>,
     name: &str,
-    mode: &str,
     recorded: &Recorded,
     activations: Activations,
+    collective: Box<dyn Collective>,
 ) -> anyhow::Result<Vec<Row>> {
     let device = case.device.clone().autodiff();
     let stage = if recorded.config.stage == 1 { Stage::Pretrain } else { Stage::Finetune };
     let model = trainable(case, stage, &device)?;
     let family = model.config().llm.family;
-    let mut trainer = Trainer::new(model, options(&recorded.config, activations));
+    let mut trainer = Trainer::with_ranks(model, options(&recorded.config, activations), collective);
     let batches: Vec<Micro<ModelBatch>> = recorded
         .batches
         .iter()
         .map(|scenario| Ok(Micro::of(recorded_batch(case, scenario, &device)?, trainer.model().config())?))
         .collect::<anyhow::Result<_>>()?;
 
-    let group = |what: &str, tolerance: f64| Group::new(format!("training {name}{mode}: {what}"), tolerance);
+    let group = |what: &str, tolerance: f64| Group::new(format!("training {name}: {what}"), tolerance);
     let mut losses = group("losses", case.tolerance(LOSS));
     let mut norms = group("gradient norms", case.tolerance(NORM));
     let mut rates = group("learning rates", LEARNING_RATE);
@@ -133,7 +168,7 @@ fn train(
         }
     }
     let mut finals = group("final parameters", case.tolerance(PARAMETER));
-    parameters(case, name, trainer.model(), &recorded.noise_grad_params, &mut finals)?;
+    parameters(case, &recorded.name, trainer.model(), &recorded.noise_grad_params, &mut finals)?;
     Ok([losses, norms, rates, groups, finals].into_iter().filter_map(Group::row).collect())
 }
 

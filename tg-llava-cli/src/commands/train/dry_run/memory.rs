@@ -38,12 +38,12 @@ pub(super) fn bytes(bytes: u64) -> String {
     DecimalBytes(bytes).to_string()
 }
 
-/// Refuses a run whose first step would not fit into memory.
+/// Refuses a run whose first step would not fit into memory, of which `ranks` share this machine's.
 ///
 /// # Errors
 /// [`Failure::Input`] with the forecast and what would be less.
-pub(in super::super) fn check(plan: &Plan<'_>, console: &Console) -> Result<(), Failure> {
-    let Plan { config, setup, opened, world } = *plan;
+pub(in super::super) fn check(plan: &Plan<'_>, ranks: usize, console: &Console) -> Result<(), Failure> {
+    let Plan { config, setup, opened, .. } = *plan;
     let llm = &setup.model.llm;
     let bytes = if config.train.llm { 4 } else { opened.dtype.size() };
     let embedding = (llm.vocab_size * llm.hidden_size * bytes) as u64;
@@ -52,8 +52,7 @@ pub(in super::super) fn check(plan: &Plan<'_>, console: &Console) -> Result<(), 
     let Some(free) = available_memory().filter(|_| on_cpu) else { return Ok(()) };
     let table = super::table(config, &setup.model)?;
     let forecast = MemoryForecast::new(&plan.workload(&table, setup.model.max_length));
-    // Ranks on one processor share its memory.
-    let needed = forecast.total().saturating_mul(world.local_size() as u64);
+    let needed = forecast.total().saturating_mul(ranks as u64);
     let text = format!(
         "the run needs about {} of memory at its full length of {} tokens, {} are free",
         short_bytes(needed),
