@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use burn::tensor::{DType, Tensor};
@@ -41,7 +42,7 @@ pub fn to_host<const D: usize>(tensor: Tensor<D>) -> anyhow::Result<Array<f32>> 
 pub struct Golden {
     floats: BTreeMap<String, Array<f32>>,
     ints: BTreeMap<String, Array<i64>>,
-    seen: std::cell::RefCell<BTreeSet<String>>,
+    seen: Mutex<BTreeSet<String>>,
 }
 
 impl Golden {
@@ -76,21 +77,25 @@ impl Golden {
         Ok(golden)
     }
 
+    fn look_at(&self, name: &str) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+    }
+
     /// The float tensor `name`.
     pub fn float(&self, name: &str) -> Option<&Array<f32>> {
-        self.seen.borrow_mut().insert(name.to_owned());
+        self.look_at(name);
         self.floats.get(name)
     }
 
     /// The integer tensor `name`.
     pub fn int(&self, name: &str) -> Option<&Array<i64>> {
-        self.seen.borrow_mut().insert(name.to_owned());
+        self.look_at(name);
         self.ints.get(name)
     }
 
     /// Notes that nothing in the model corresponds to `name`.
     pub fn skip(&self, name: &str) {
-        self.seen.borrow_mut().insert(name.to_owned());
+        self.look_at(name);
     }
 
     /// Names of all tensors.
@@ -100,7 +105,7 @@ impl Golden {
 
     /// Names that nothing has asked for: a comparison that forgot them is not complete.
     pub fn unseen(&self) -> Vec<String> {
-        let seen = self.seen.borrow();
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         self.names().filter(|name| !seen.contains(*name)).map(str::to_owned).collect()
     }
 }

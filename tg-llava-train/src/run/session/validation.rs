@@ -5,7 +5,7 @@ use burn::module::Module;
 use super::super::evaluate::{EvaluateOptions, Evaluation, evaluate};
 use super::Session;
 use super::files::RunLog;
-use crate::checkpoint::Best;
+use crate::checkpoint::{Best, Rotation};
 use crate::log::{EvalRecord, NoteRecord};
 use crate::parallel::agree;
 use crate::parallel::watch::{Phase, Progress};
@@ -129,8 +129,13 @@ impl Session {
             let best = Best { step: record.step, metric: metric.to_owned(), value };
             self.best = Some(best.clone());
             self.save(observer)?;
-            let rotation = self.store.mark_best(&best)?;
-            rotation.problems.iter().for_each(|problem| observer.note(&problem.to_string()));
+            let marked = match self.writes() {
+                true => self.store.mark_best(&best).map_err(RunError::from),
+                false => Ok(Rotation::default()),
+            };
+            let problems = marked.map(|rotation| rotation.problems.iter().map(ToString::to_string).collect());
+            let problems: Vec<Vec<String>> = agree(self.trainer.collective(), problems)?;
+            problems.iter().flatten().for_each(|problem| observer.note(problem));
         }
         Ok(())
     }
