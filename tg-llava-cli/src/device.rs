@@ -242,6 +242,17 @@ fn list_built() -> String {
     }
 }
 
+/// How many GPUs CUDA can use here, without taking any memory of them; none where this build has no CUDA.
+pub fn gpus() -> usize {
+    #[cfg(any(feature = "cuda", feature = "cuda-plain"))]
+    {
+        let found = || Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len();
+        fault::catch(false, found).unwrap_or_default()
+    }
+    #[cfg(not(any(feature = "cuda", feature = "cuda-plain")))]
+    0
+}
+
 /// A device to describe models with, on which nothing is computed.
 ///
 /// # Errors
