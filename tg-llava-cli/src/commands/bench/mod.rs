@@ -15,7 +15,7 @@ use tg_llava_core::config::{LLM_PRESETS, TOWER_PRESETS};
 
 use crate::args::{OutputArgs, at_least_one};
 use crate::console::{Console, print_json};
-use crate::device::{self, ComputeArgs, Opened, Usual};
+use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use machine::Machine;
@@ -107,7 +107,7 @@ struct Bench<'a> {
 /// [`Failure::Input`] where the sizes do not fit together, [`Failure::Run`] where the device fails.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    let opened = device::open(&args.compute, Usual::Fast, &console)?;
+    let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
     let spinner = Progress::spinner(&console, "measuring the machine");
     let machine = Machine::measure(&opened)?;
     drop(spinner);
