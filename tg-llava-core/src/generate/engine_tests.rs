@@ -1,21 +1,31 @@
 //! An answer in company is the answer alone.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use proptest::prelude::*;
 
+use super::pictures::least_guide_len;
 use super::*;
 use crate::assistant::{Assistant, AssistantOptions, Chat};
 use crate::error::Error;
 use crate::preprocess::{DecodeOptions, decode_file};
 
-fn model() -> std::path::PathBuf {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/models/vicuna-tiny").into()
+fn repository() -> PathBuf {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/..").into()
+}
+
+fn model() -> PathBuf {
+    repository().join("tests/fixtures/models/vicuna-tiny")
 }
 
 fn assistant() -> Assistant {
-    Assistant::load(&model(), &Device::flex(), &AssistantOptions::default(), &mut |_| {}).unwrap()
+    load(&model())
+}
+
+fn load(dir: &Path) -> Assistant {
+    Assistant::load(dir, &Device::flex(), &AssistantOptions::default(), &mut |_| {}).unwrap()
 }
 
 /// What an engine told of a request.
@@ -96,6 +106,10 @@ fn requests(assistant: &Assistant) -> Vec<Request> {
             all.push(assistant.request(&chat, &options).unwrap());
         }
     }
+    // Long ones, which may be read in pieces.
+    let text = |len: usize| (0..len).map(|place| 3 + (place * 31 % 200) as i64).collect();
+    let options = GenerateOptions { max_new_tokens: 6, ..assistant.generate_options() };
+    all.extend([150, 333].map(|len| Request::text(text(len), options.clone())));
     // One ends by its second token, one by its text.
     let second = alone(assistant, all[4].clone()).tokens[1];
     all[4].options.eos_token_ids.push(second);
@@ -105,7 +119,8 @@ fn requests(assistant: &Assistant) -> Vec<Request> {
     all
 }
 
-/// Whenever requests come and go: tokens, scores to the bit, texts and ends are those of each request alone.
+/// Whenever requests come and go, and in whatever pieces their prompts are read: tokens, scores to the bit, texts and ends are
+/// those of each request alone.
 #[test]
 fn rows_join_and_leave_without_a_trace_in_the_others() {
     let assistant = assistant();
@@ -117,8 +132,10 @@ fn rows_join_and_leave_without_a_trace_in_the_others() {
     // Which request comes, how many steps are made before, and which of those before it is cancelled.
     let arrival = (0..requests.len(), 0..4usize, prop::option::weighted(0.2, 0..12usize));
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(20) };
-    proptest!(config, |(arrivals in prop::collection::vec(arrival, 1..14))| {
-        let (mut engine, mut outcomes) = (assistant.engine(), Outcomes::new());
+    proptest!(config, |(arrivals in prop::collection::vec(arrival, 1..14), prefill_tokens in 1..400usize)| {
+        let options = EngineOptions { prefill_tokens };
+        let mut engine = Engine::with_options(&assistant.model, Some(&assistant.tokenizer), options);
+        let mut outcomes = Outcomes::new();
         let mut admitted: Vec<(RequestId, usize)> = Vec::new();
         for (which, steps, cancelled) in arrivals {
             (0..steps).for_each(|_| step(&mut engine, &mut outcomes));
@@ -182,4 +199,53 @@ fn the_context_ends_an_answer() {
     assert_eq!((engine.len(), engine.prompt_len(id)), (1, Some(505)));
     finish(&mut engine, &mut outcomes);
     assert_eq!((outcomes[&id].tokens.len(), outcomes[&id].reason), (7, Some(FinishReason::Length)));
+}
+
+/// A long prompt is read piece by piece, while another answer goes on with each step.
+#[test]
+fn a_long_prompt_does_not_hold_up_the_others() {
+    let assistant = assistant();
+    let mut engine = Engine::with_options(&assistant.model, None, EngineOptions { prefill_tokens: 80 });
+    let mut outcomes = Outcomes::new();
+    let options = |max_new_tokens| GenerateOptions { max_new_tokens, ..GenerateOptions::default() };
+    let short = admit(&mut engine, &mut outcomes, Request::text(vec![1, 5, 9], options(20)));
+    step(&mut engine, &mut outcomes);
+    let long = admit(&mut engine, &mut outcomes, Request::text(vec![7; 400], options(20)));
+    for steps in 1..=5 {
+        step(&mut engine, &mut outcomes);
+        assert_eq!(outcomes[&short].tokens.len(), 1 + steps);
+        assert_eq!(outcomes[&long].tokens.len(), usize::from(steps == 5));
+    }
+    // Nobody else waits: as many pieces as it takes.
+    assert!(engine.cancel(short) && engine.cancel(long));
+    let long = admit(&mut engine, &mut outcomes, Request::text(vec![7; 400], options(20)));
+    step(&mut engine, &mut outcomes);
+    assert_eq!(outcomes[&long].tokens.len(), 1);
+}
+
+/// The shipped checkpoint's pictures go through the bridges together.
+#[test]
+fn questions_about_pictures_are_answered_together_as_alone() {
+    let assistant = load(&repository().join("weights/easy-vqa"));
+    assert!(least_guide_len(&assistant.model).is_some_and(|least| least < 8));
+    let images = repository().join("examples/data/easy-vqa/images/test");
+    let mut files: Vec<_> = std::fs::read_dir(images).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let questions =
+        ["what color is the shape?", "what shape is in the image?", "is there a red shape in the image?"];
+    let mut requests = Vec::new();
+    for (file, question) in files.iter().take(5).flat_map(|file| questions.map(|question| (file, question))) {
+        let picture = decode_file(file, &DecodeOptions::default()).unwrap();
+        let mut chat = Chat::new();
+        chat.show(assistant.encode_image(&picture).unwrap());
+        chat.ask(question).unwrap();
+        requests.push(assistant.request(&chat, &assistant.generate_options()).unwrap());
+    }
+    let (mut engine, mut outcomes) = (assistant.engine(), Outcomes::new());
+    let ids: Vec<_> =
+        requests.iter().map(|request| admit(&mut engine, &mut outcomes, request.clone())).collect();
+    finish(&mut engine, &mut outcomes);
+    for (id, request) in ids.into_iter().zip(requests) {
+        assert_eq!(outcomes[&id], alone(&assistant, request));
+    }
 }

@@ -5,6 +5,8 @@ mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod options;
+mod pictures;
+mod prefill;
 mod request;
 mod row;
 mod sampler;
@@ -13,7 +15,7 @@ mod text;
 mod text_stream;
 
 pub use answer::Answer;
-pub use engine::{Engine, Event, FinishReason, RequestId};
+pub use engine::{Engine, EngineOptions, Event, FinishReason, RequestId};
 pub use options::{GenerateOptions, Sampling};
 pub use request::Request;
 pub use sampler::Sampler;

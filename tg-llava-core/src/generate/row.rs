@@ -1,20 +1,19 @@
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 
-use super::Sampler;
 use super::engine::{Event, FinishReason, RequestId};
 use super::text_stream::TextStream;
+use super::{Prompt, Sampler};
 use crate::error::{Error, Result};
 
 /// A request that is being answered.
 #[derive(Debug)]
 pub(super) struct Row<'m> {
     pub id: RequestId,
-    /// Its place in the cache.
-    pub slot: usize,
+    pub stage: Stage,
     /// Tokens of the prompt.
     pub prompt_len: usize,
-    /// Scores of the first token, `[1, vocab_size]`, from the prompt; taken by the first step.
-    pub first: Option<Tensor<2>>,
     /// Tokens so far, the ending one included.
     pub answer: Vec<i64>,
     /// Whether the answer is complete or has failed.
@@ -28,7 +27,56 @@ pub(super) struct Row<'m> {
     pub text: Option<TextStream<'m>>,
 }
 
+/// How far a request has come.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Nothing was computed.
+    Waiting(Box<Prompt>),
+    /// The prompt's first tokens may be in the cache.
+    Reading {
+        /// Place in the cache.
+        slot: usize,
+        /// The whole prompt, `[1, prompt_len, hidden]`.
+        inputs_embeds: Tensor<3>,
+        /// Tokens that are in the cache.
+        read: usize,
+    },
+    /// All but the last token of the answer is in the cache.
+    Answering {
+        /// Place in the cache.
+        slot: usize,
+    },
+}
+
 impl Row<'_> {
+    /// Its place in the cache, once it has one.
+    pub fn slot(&self) -> Option<usize> {
+        match self.stage {
+            Stage::Waiting(_) => None,
+            Stage::Reading { slot, .. } | Stage::Answering { slot } => Some(slot),
+        }
+    }
+
+    /// Tokens of the prompt that are not in the cache.
+    pub fn unread(&self) -> Range<usize> {
+        match self.stage {
+            Stage::Waiting(_) => 0..self.prompt_len,
+            Stage::Reading { read, .. } => read..self.prompt_len,
+            Stage::Answering { .. } => self.prompt_len..self.prompt_len,
+        }
+    }
+
+    /// Notes that `len` more tokens of the prompt are in the cache; whether these were the last ones.
+    pub fn note_read(&mut self, len: usize) -> bool {
+        let Stage::Reading { slot, read, .. } = &mut self.stage else { return false };
+        *read += len;
+        let ready = *read == self.prompt_len;
+        if ready {
+            self.stage = Stage::Answering { slot: *slot };
+        }
+        ready
+    }
+
     /// Chooses the next token by `scores` and tells what came of it.
     pub fn advance(&mut self, scores: Vec<f32>, events: &mut Vec<Event>) {
         match self.choose(scores, events) {
