@@ -22,7 +22,7 @@ pub struct KvCache {
     device: Device,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Slot {
     layers: Vec<LayerMemory>,
     len: usize,
@@ -32,7 +32,7 @@ struct Slot {
 }
 
 /// Keys and values of one text in one layer, in memory that is allocated once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct LayerMemory {
     // `Option` so that the one reference can be moved into the in-place update.
     key: Option<Tensor<4>>,
@@ -57,7 +57,36 @@ impl KvCache {
         let capacity = prompt + more;
         let memory = || Some(Tensor::zeros([1, heads, capacity, head_dim], (&self.device, self.dtype)));
         let layers = (0..self.num_layers).map(|_| LayerMemory { key: memory(), value: memory() }).collect();
-        let slot = Some(Slot { layers, len: 0, prompt, capacity });
+        self.put(Slot { layers, len: 0, prompt, capacity })
+    }
+
+    /// Takes a slot that holds what another one holds, with as much room; memory is shared until either is written to.
+    ///
+    /// # Panics
+    /// Where the slot is free: a programmer's error.
+    pub fn fork(&mut self, slot: usize) -> usize {
+        self.put(self.slots[slot].clone().expect("a slot that is taken"))
+    }
+
+    /// Slots of texts that go on from others: for each, `parents` has the place of the other in `slots`. Those that nobody goes
+    /// on from are freed.
+    ///
+    /// # Panics
+    /// Where a slot is free: a programmer's error.
+    pub fn follow(&mut self, slots: &[usize], parents: &[usize]) -> Vec<usize> {
+        let mut taken = vec![false; slots.len()];
+        let mut next = |&parent: &usize| match std::mem::replace(&mut taken[parent], true) {
+            false => slots[parent],
+            true => self.fork(slots[parent]),
+        };
+        let followers = parents.iter().map(&mut next).collect();
+        let unused = slots.iter().zip(&taken).filter(|(_, taken)| !**taken);
+        unused.for_each(|(&slot, _)| self.free(slot));
+        followers
+    }
+
+    fn put(&mut self, slot: Slot) -> usize {
+        let slot = Some(slot);
         match self.slots.iter().position(Option::is_none) {
             Some(number) => {
                 self.slots[number] = slot;
@@ -78,6 +107,14 @@ impl KvCache {
     /// Tokens that a slot holds; 0 for a free one.
     pub fn len(&self, slot: usize) -> usize {
         self.slots.get(slot).and_then(Option::as_ref).map_or(0, |slot| slot.len)
+    }
+
+    /// Bytes of a slot with room for so many tokens.
+    pub fn bytes_of(&self, tokens: usize) -> u64 {
+        let [heads, head_dim] = self.token;
+        [2, self.num_layers, heads, head_dim, tokens, self.dtype.size()]
+            .into_iter()
+            .fold(1, |bytes: u64, factor| bytes.saturating_mul(factor as u64))
     }
 
     /// Slots that are taken.
@@ -217,6 +254,31 @@ mod tests {
         assert_eq!((cache.taken(), cache.len(1)), (2, 0));
         assert_eq!(cache.take(2, 7), 1);
         assert_eq!(cache.texts(&[(2, 1), (1, 2)]).positions(), [(0..1, 1), (0..2, 2)]);
+    }
+
+    /// A fork goes on from the same tokens, and neither sees what the other reads.
+    #[test]
+    fn forks_share_what_was_read_and_nothing_else() {
+        let device = Device::flex();
+        device.seed(4);
+        let mut cache = KvCache::new(1, [1, 4], DType::F32, &device);
+        let read = |cache: &mut KvCache, slot: usize, [query, key, value]: &[Tensor<4>; 3]| {
+            let mut texts = cache.texts(&[(slot, key.dims()[2])]);
+            let attended = texts.layer(0).attend(query.clone(), key.clone(), value.clone());
+            texts.advance();
+            values(attended)
+        };
+        let inputs = |len| [0; 3].map(|_| random(1, len, &device));
+        let (prompt, new, other) = (inputs(3), inputs(1), inputs(1));
+        let (first, alone) = (cache.take(3, 2), cache.take(3, 2));
+        read(&mut cache, first, &prompt);
+        read(&mut cache, alone, &prompt);
+        let fork = cache.fork(first);
+        let expected = [&new, &new].map(|new| read(&mut cache, alone, new));
+        assert_eq!(read(&mut cache, first, &new), expected[0]);
+        assert_ne!(read(&mut cache, fork, &other), expected[0]);
+        assert_eq!(read(&mut cache, first, &new), expected[1]);
+        assert_eq!(cache.bytes_of(5), 2 * 4 * 5 * 4);
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl<'m> Asking<'m> {
     pub fn new(model: &'m TgLlava, encoder: &'m SampleEncoder, max_new_tokens: usize) -> Self {
         let (template, tokenizer) = (&encoder.options.template, &encoder.tokenizer);
         // Nobody waits for a single token.
-        let options = EngineOptions { prefill_tokens: 4096 };
+        let options = EngineOptions { prefill_tokens: 4096, ..EngineOptions::default() };
         let stops = GenerateOptions::for_turns(template, tokenizer, &model.config().llm);
         Self {
             model,
