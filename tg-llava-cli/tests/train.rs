@@ -273,6 +273,32 @@ fn a_dry_run_counts_and_writes_nothing() {
 }
 
 #[test]
+fn a_published_model_is_forecast_without_weights_or_data() {
+    let forecast = |more: &[&str]| {
+        let arguments = ["train", "--dry-run", "--preset", "qwen2-7b"];
+        common::stdout(program().args(arguments).args(more))
+    };
+    let json = |more: &[&str]| serde_json::from_str::<serde_json::Value>(&forecast(more)).unwrap();
+    let value = json(&["--json"]);
+    assert_eq!((&value["stage"], &value["measured"]), (&"finetune".into(), &false.into()));
+    let parts = value["forecast"]["memory"]["states"].as_array().unwrap();
+    assert_eq!(parts.len(), 6);
+    let sum = |name: &str| parts.iter().map(|part| part[name].as_u64().unwrap()).sum::<u64>();
+    let total = value["parameters"]["total"].as_u64().unwrap();
+    let trainable = value["parameters"]["trainable"].as_u64().unwrap();
+    assert_eq!((sum("weights"), sum("moments")), (2 * total, 8 * trainable));
+    // The options of any run count.
+    let value = json(&["--json", "--stage", "pretrain", "--set", "run.batch_size=3", "--dtype", "f32"]);
+    assert_eq!((&value["stage"], &value["forecast"]["batch_size"]), (&"pretrain".into(), &3.into()));
+    assert_eq!(value["forecast"]["memory"]["states"][5]["weights"], 4 * 7_615_616_512u64);
+    let text = forecast(&["--config", examples().join("runs/pretrain.toml").to_str().unwrap()]);
+    for expected in ["nothing was read", "largest micro-batch", "80 GB (H100)", "computed, not measured"] {
+        assert!(text.contains(expected), "{expected}\nis not in\n{text}");
+    }
+    program().args(["train", "--preset", "qwen2-7b"]).assert().code(2);
+}
+
+#[test]
 fn the_shipped_checkpoint_answers_the_slice() {
     let data = examples().join("data/easy-vqa");
     let output = program()

@@ -1,6 +1,9 @@
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+use tg_llava_core::config::LLM_PRESETS;
+use tg_llava_train::config::Stage;
 use tg_llava_train::parallel::World;
 
 use super::simulate;
@@ -20,6 +23,12 @@ pub struct TrainArgs {
     /// Check all samples, show labels, lengths, parameters, schedule and a forecast of memory and time, and stop
     #[arg(long)]
     pub dry_run: bool,
+    /// With --dry-run: forecast memory and time for a decoder of these published sizes, without weights or data
+    #[arg(long, value_name = "NAME", requires = "dry_run", value_parser = PossibleValuesParser::new(LLM_PRESETS))]
+    pub preset: Option<String>,
+    /// With --preset, where nothing else describes the run: its stage [default: finetune]
+    #[arg(long, value_name = "STAGE", requires = "preset", conflicts_with_all = ["config", "llava_flags"])]
+    pub stage: Option<StageArg>,
     /// Begin anew where output_dir holds checkpoints; without it, the run goes on from the last one
     #[arg(long)]
     pub restart: bool,
@@ -41,6 +50,24 @@ pub struct TrainArgs {
     /// LLaVA's own flags, as its scripts have them, behind all others
     #[arg(value_name = "LLAVA FLAGS", allow_hyphen_values = true, trailing_var_arg = true, num_args = 0..)]
     pub llava_flags: Vec<String>,
+}
+
+/// `--stage`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StageArg {
+    /// Stage 1: the bridges learn
+    Pretrain,
+    /// Stage 2: bridges and decoder learn
+    Finetune,
+}
+
+impl From<StageArg> for Stage {
+    fn from(stage: StageArg) -> Self {
+        match stage {
+            StageArg::Pretrain => Self::Pretrain,
+            StageArg::Finetune => Self::Finetune,
+        }
+    }
 }
 
 const FLAGS_HELP: &str = "\

@@ -20,7 +20,9 @@ use std::path::Path;
 use anyhow::Error;
 use burn::tensor::DType;
 use burn::train::Interrupter;
-use tg_llava_train::config::{ConfigError, RunDType, TrainConfig, from_llava_args, read_table, set};
+use tg_llava_train::config::{
+    ConfigError, RunDType, Stage, TrainConfig, from_llava_args, parse_table, read_table, set,
+};
 use tg_llava_train::parallel::{ParallelError, Single};
 use tg_llava_train::run::RunError;
 use tg_llava_train::start::ModelSetup;
@@ -42,10 +44,7 @@ use crate::failure::Failure;
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
     if args.dry_run {
-        let mut config = read_config(args, &console)?;
-        let opened = open_device(args, args.compute.device, &mut config, &console)?;
-        let Start { config, setup, data, opened } = Start::new(config, opened, 1, &console)?;
-        return dry_run::run(&config, &setup, &data, &opened, &console);
+        return dry_run(args, &console);
     }
     match Spread::new(args, &console)? {
         Spread::Alone => alone(args, &console),
@@ -57,6 +56,21 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         Spread::Mpirun(count, mpirun) => launch(count, args, &console)?.mpirun(&mpirun),
         Spread::Simulated(world) => simulate::run(world, args, &console),
     }
+}
+
+/// What can be known before the first step.
+fn dry_run(args: &TrainArgs, console: &Console) -> Result<(), Failure> {
+    let world = ranks::asked(args)?;
+    if !world.leads() {
+        return Ok(());
+    }
+    let mut config = read_config(args, console)?;
+    if let Some(preset) = &args.preset {
+        return dry_run::run_preset(&config, preset, (world, args.compute.dtype), console);
+    }
+    let opened = open_device(args, args.compute.device, &mut config, console)?;
+    let start = Start::new(config, opened, world.size(), console)?;
+    dry_run::run(&start.plan(world), &start.data, console)
 }
 
 /// One rank, in this process.
@@ -89,6 +103,10 @@ fn launch(count: usize, args: &TrainArgs, console: &Console) -> Result<launcher:
 fn read_config(args: &TrainArgs, console: &Console) -> Result<TrainConfig, Failure> {
     let mut table = match &args.config {
         Some(path) => read_table(path).map_err(config_error)?,
+        None if args.llava_flags.is_empty() && args.preset.is_some() => {
+            let stage = args.stage.map_or(Stage::Finetune, Stage::from);
+            parse_table(&dry_run::usual_run(stage), "--preset").map_err(config_error)?
+        }
         None if args.llava_flags.is_empty() => {
             return Err(Failure::input(
                 "no run given; name one with --config FILE (examples/runs has some), or write LLaVA's flags",
@@ -100,6 +118,9 @@ fn read_config(args: &TrainArgs, console: &Console) -> Result<TrainConfig, Failu
             table
         }
     };
+    for assignment in args.preset.iter().flat_map(|preset| dry_run::without_files(preset)) {
+        set(&mut table, &assignment).map_err(config_error)?;
+    }
     for assignment in &args.assignments {
         set(&mut table, assignment).map_err(config_error)?;
     }

@@ -110,6 +110,25 @@ impl Spread {
     }
 }
 
+/// The ranks that are asked for, whether this machine has devices for them or not; one where nothing asks for more.
+///
+/// # Errors
+/// [`Failure::Input`] where the environment contradicts itself.
+pub(super) fn asked(args: &TrainArgs) -> Result<World, Failure> {
+    if let Some(world) = args.simulate {
+        return Ok(world);
+    }
+    let count = match args.nproc {
+        Some(Nproc::Count(count)) => count,
+        Some(Nproc::All) => device::gpus().max(1),
+        None => {
+            let placement = Placement::of_process().map_err(input)?;
+            return Ok(placement.map_or(World::SINGLE, |place| place.world));
+        }
+    };
+    World::new(0, count, count).map_err(input)
+}
+
 /// The device of one of several ranks: a GPU of its own where there are any, and else what was asked for.
 ///
 /// # Errors

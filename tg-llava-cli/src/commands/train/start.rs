@@ -2,11 +2,12 @@
 
 use burn::train::Interrupter;
 use tg_llava_train::config::TrainConfig;
-use tg_llava_train::parallel::Collective;
 use tg_llava_train::parallel::watch::Progress as Sign;
+use tg_llava_train::parallel::{Collective, World};
 use tg_llava_train::run::{Observer, Session, SessionOptions, launch};
 use tg_llava_train::start::{ModelSetup, TrainingData, open_data};
 
+use super::dry_run::Plan;
 use super::watch::Display;
 use super::{TrainArgs, dry_run, failed, input, report};
 use crate::console::Console;
@@ -39,6 +40,11 @@ impl Start {
         Ok(Self { config, setup, data, opened })
     }
 
+    /// What it will do as one of the ranks of `world`.
+    pub(super) fn plan(&self, world: World) -> Plan<'_> {
+        Plan { config: &self.config, setup: &self.setup, opened: &self.opened, world }
+    }
+
     /// Loads the rest, together with the other ranks.
     ///
     /// # Errors
@@ -49,10 +55,12 @@ impl Start {
         collective: Box<dyn Collective>,
         console: &Console,
     ) -> Result<Session, Failure> {
-        let Self { config, setup, data, opened } = self;
-        if collective.world().leads() {
-            dry_run::check_memory(&config, &setup, &opened, console)?;
+        let world = collective.world();
+        if world.leads() {
+            let here = if collective.is_simulated() { 1 } else { world.local_size() };
+            dry_run::check_memory(&self.plan(world), here, console)?;
         }
+        let Self { config, setup, data, opened } = self;
         let Opened { device, dtype, .. } = opened;
         let options = SessionOptions { device, dtype, restart: args.restart, collective };
         let (bar, sign) = (Progress::bar(console, "loading", || None), Sign::of_process());

@@ -2,19 +2,12 @@
 
 use serde_json::{Value, json};
 use tg_llava_train::parallel::{self, Sent, World};
+use tg_llava_train::start::Assumptions;
 
 use crate::progress::short_bytes;
 
-/// Bytes a second from a GPU to the others of its machine over NVLink, each sending to each.
-const TRANSPOSE_RATE: f64 = 330e9;
-/// The same where all gather from all.
-const GATHER_RATE: f64 = 360e9;
-/// Bytes a second from a GPU to other machines, with an InfiniBand card of 400 Gbit/s for each.
-const NODE_RATE: f64 = 42e9;
-/// Seconds that a call takes whatever it sends.
-const LATENCY: f64 = 25e-6;
-/// Standard deviation of the ranks' computing times, as a share of them.
-const SPREAD: f64 = 0.03;
+/// What is assumed of the machines that are imagined.
+const ASSUMED: Assumptions = Assumptions::TUNED;
 
 /// What was found out.
 pub(super) struct Measured {
@@ -98,16 +91,17 @@ impl Measured {
         let steps = self.settled();
         let compute = steps.iter().sum::<f64>() / steps.len().max(1) as f64;
         let (ranks, nodes) = (self.world.size() as f64, self.world.nodes() as f64);
-        let time = |(calls, bytes): (f64, f64), rate: f64| calls * LATENCY + bytes / rate;
+        let time = |(calls, bytes): (f64, f64), rate: f64| calls * ASSUMED.latency + bytes / rate;
         let Traffic { transpose, all_gather, sum_nodes, .. } = self.traffic;
         Predicted {
             compute,
-            transpose: time(transpose, TRANSPOSE_RATE),
-            all_gather: time(all_gather, GATHER_RATE),
+            transpose: time(transpose, ASSUMED.transpose),
+            all_gather: time(all_gather, ASSUMED.gather),
             // Twice around, and through as many machines as a tree is deep.
-            sum_nodes: sum_nodes.1 / NODE_RATE + sum_nodes.0 * 2.0 * LATENCY * nodes.max(2.0).log2(),
+            sum_nodes: sum_nodes.1 / ASSUMED.between_nodes
+                + sum_nodes.0 * 2.0 * ASSUMED.latency * nodes.max(2.0).log2(),
             // The expected largest of as many normal deviations.
-            waiting: compute * SPREAD * (2.0 * ranks.ln()).sqrt(),
+            waiting: compute * ASSUMED.spread * (2.0 * ranks.ln()).sqrt(),
         }
     }
 
@@ -156,11 +150,11 @@ impl Measured {
         text += &format!(
             "        computed, not measured: {:.0} and {:.0} GB/s within a machine (NVLink), {:.0} from each GPU to others, \
              {:.0} us a call, ranks {:.0} % apart\n",
-            TRANSPOSE_RATE / 1e9,
-            GATHER_RATE / 1e9,
-            NODE_RATE / 1e9,
-            LATENCY * 1e6,
-            SPREAD * 100.0
+            ASSUMED.transpose / 1e9,
+            ASSUMED.gather / 1e9,
+            ASSUMED.between_nodes / 1e9,
+            ASSUMED.latency * 1e6,
+            ASSUMED.spread * 100.0
         );
         text
     }
