@@ -23,6 +23,7 @@ unpack() { # an .xz becomes a program in a scratch folder
   esac
 }
 ours=$(unpack "$program")
+export ours device out
 plain=""
 base=${program%.xz}
 for candidate in "$base-plain" "$base-plain.xz"; do [ -f "$candidate" ] && plain=$(unpack "$candidate"); done
@@ -52,6 +53,31 @@ part parity-bf16 60 "$ours" parity --device "$device" --dtype bf16 tests/fixture
 [ -n "$plain" ] && part parity-f32-plain 60 "$plain" parity --device "$device" tests/fixtures
 part chat 30 "$ours" chat --device "$device" --image examples/pictures/blue-rectangle.png "what color is the shape?"
 
+# Ranks: NCCL with a world of one, every collective amid products that reuse memory, 500 times; memory must not grow.
+part collectives 60 "$ours" bench --collectives --device "$device" --reps 500
+[ -n "$plain" ] && part collectives-plain 60 "$plain" bench --collectives --device "$device" --reps 500
+
+# Memory and time of one of eight ranks in stage 2, beside the forecast. The model has Qwen2-7B's sizes, random weights and the
+# tokenizers of a small one; the samples fill all 2,048 places.
+sizes=$(mktemp -d)
+small=tests/fixtures/models/qwen2-tiny
+cp -r benches/qwen2-7b/. "$sizes"
+cp $small/{tokenizer,tokenizer_config,special_tokens_map}.json "$sizes"
+cp $small/clip-tower/{tokenizer,tokenizer_config,special_tokens_map}.json "$sizes/tower"
+answer=$(printf 'a shape of some colour %.0s' {1..600})
+picture=$(cd examples/data/easy-vqa/images && find . -name '*.png' | sort | head -n 1)
+sample='{"id": "%s", "image": "'"$picture"'", "conversations": [{"from": "human", "value": "<image>\\nwhat is it?"}, {"from": "gpt", "value": "'"$answer"'"}]}'
+{ echo '['; for id in {1..512}; do printf "$sample"',\n' "$id"; done; printf "$sample"']\n' 513; } >"$sizes/data.json"
+rank() { # DRY_RUN_OR_SIMULATE...: stage 2 of it
+  "$ours" train --device "$device" --dtype bf16 --config examples/runs/finetune.toml "$@" \
+    $(printf -- '--set %s ' "model.path=$sizes" "model.vision_tower=$sizes/tower" model.bridges= model.init=random "data.path=$sizes/data.json" \
+      data.image_folder=examples/data/easy-vqa/images "output_dir=$out/simulated" run.batch_size=4 run.accumulation=1 \
+      run.global_batch_size=128 run.max_steps=3)
+}
+export -f rank; export sizes
+part forecast-qwen2-7b-stage2 60 bash -c 'rank --dry-run --nproc 8'
+part simulate-qwen2-7b-stage2 150 bash -c 'rank --simulate 0/8'
+
 # Speed: small preset in all phases, then the large ones where they matter.
 part bench-smollm2 60 "$ours" bench --device "$device" --dtype bf16 --reps 5
 part bench-qwen2-7b 90 "$ours" bench --device "$device" --dtype bf16 --preset qwen2-7b --phase encode,prefill,decode
@@ -77,11 +103,11 @@ memory() {
   echo "MiB used after 20 s: $first, at the end: $last"
   [ -z "$first" ] || [ "$last" -le $((first + first / 20 + 64)) ]
 }
-export -f memory gpu_memory; export ours device
+export -f memory gpu_memory
 part memory-200-steps 90 bash -c memory
 
 say ""
-for log in "$out"/bench-*.log "$out"/peer-*.log; do
+for log in "$out"/{bench-*,collectives*,forecast-*,simulate-*,peer-*}.log; do
   [ -s "$log" ] || continue
   say "## $(basename "$log" .log)"
   say '```json'

@@ -36,6 +36,16 @@ fn times_throughput_and_roofline() {
 }
 
 #[test]
+fn one_process_alone_is_a_world_whose_collectives_are_right() {
+    let mut bench = program();
+    bench.args(["bench", "-q", "--collectives", "--reps", "2"]).args(common::device());
+    let output = bench.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["ranks"], &report["rounds"]), (&1.into(), &2.into()));
+}
+
+#[test]
 fn an_unknown_preset_names_the_known_ones() {
     let output = program().args(["bench", "--preset", "gpt-2"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));

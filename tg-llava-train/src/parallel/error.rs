@@ -56,6 +56,16 @@ pub enum ParallelError {
         /// What the library said.
         reason: String,
     },
+    /// Values arrived that nobody sent.
+    #[error(
+        "rank {rank} got wrong values from {what}; the network, its driver or its library is not to be trusted here"
+    )]
+    Wrong {
+        /// The rank that tells.
+        rank: usize,
+        /// The collective.
+        what: String,
+    },
     /// Another rank failed.
     #[error("rank {rank}: {message}")]
     Other {

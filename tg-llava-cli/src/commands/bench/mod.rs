@@ -1,5 +1,6 @@
 //! `bench`: how fast this build is on this machine, beside what the machine could do.
 
+mod collectives;
 mod decoder;
 mod encode;
 mod machine;
@@ -15,7 +16,7 @@ use tg_llava_core::config::{LLM_PRESETS, TOWER_PRESETS};
 
 use crate::args::{OutputArgs, at_least_one};
 use crate::console::{Console, print_json};
-use crate::device::{self, ComputeArgs, Opened, Usual};
+use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use machine::Machine;
@@ -33,6 +34,9 @@ pub struct BenchArgs {
     /// What to measure, separated by commas [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PHASES")]
     pub phase: Vec<Phase>,
+    /// Check what the ranks of a world do together, against known values, in --reps rounds; measures nothing else
+    #[arg(long, conflicts_with = "phase")]
+    pub collectives: bool,
     /// Tokens of the prompt, for prefill and decode
     #[arg(long, value_name = "N", default_value_t = 704, value_parser = at_least_one)]
     pub prompt: usize,
@@ -107,7 +111,11 @@ struct Bench<'a> {
 /// [`Failure::Input`] where the sizes do not fit together, [`Failure::Run`] where the device fails.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    let opened = device::open(&args.compute, Usual::Fast, &console)?;
+    let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
+    if args.collectives {
+        let found = collectives::measure(&opened, args.reps)?;
+        return found.map_or(Ok(()), |found| print_json(&found, true));
+    }
     let spinner = Progress::spinner(&console, "measuring the machine");
     let machine = Machine::measure(&opened)?;
     drop(spinner);
