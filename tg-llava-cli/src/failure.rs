@@ -5,6 +5,9 @@ use std::io;
 use anyhow::Error;
 use tg_llava_core::preprocess::ImageError;
 
+/// The exit code of a rank that ended because of another one (EX_TEMPFAIL: to try again may help).
+pub const ELSEWHERE: u8 = 75;
+
 /// Why a command ended without success.
 #[derive(Debug)]
 pub enum Failure {
@@ -12,6 +15,8 @@ pub enum Failure {
     Input(Error),
     /// The run itself failed: exit code 1.
     Run(Error),
+    /// Another rank of the run failed, or could not be reached: exit code 75.
+    Elsewhere(Error),
     /// A check found something, which is printed already: exit code 1.
     Check,
     /// Ctrl-C: exit code 130, as shells have it.
@@ -31,6 +36,7 @@ impl Failure {
         match self {
             Self::Input(_) => 2,
             Self::Run(_) | Self::Check => 1,
+            Self::Elsewhere(_) => ELSEWHERE,
             Self::Interrupted => 130,
             Self::ClosedOutput => 0,
         }
@@ -39,7 +45,7 @@ impl Failure {
     /// What to tell the user, where there is anything left to say.
     pub fn message(&self) -> Option<String> {
         match self {
-            Self::Input(error) | Self::Run(error) => Some(chain(error)),
+            Self::Input(error) | Self::Run(error) | Self::Elsewhere(error) => Some(chain(error)),
             Self::Check | Self::Interrupted | Self::ClosedOutput => None,
         }
     }

@@ -11,18 +11,19 @@ pub const EXIT_CODE: i32 = 130;
 pub enum Request {
     /// Ctrl-C.
     Interrupt,
-    /// SIGTERM, as batch systems send before they kill, or SIGHUP, when the terminal is closed. Either may come
-    /// several times at once, so that a second one means no more than the first.
+    /// SIGTERM, as batch systems send before they kill, or SIGHUP, when the terminal is closed, or SIGUSR1, as Slurm's
+    /// `--signal=USR1@300` sends ahead of a time limit and `mpirun` passes on. Any may come several times at once, so that
+    /// a second one means no more than the first.
     Terminate,
 }
 
 impl Request {
     #[cfg(unix)]
     fn signals(self) -> &'static [i32] {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
         match self {
             Self::Interrupt => &[SIGINT],
-            Self::Terminate => &[SIGTERM, SIGHUP],
+            Self::Terminate => &[SIGTERM, SIGHUP, SIGUSR1],
         }
     }
 }

@@ -26,7 +26,7 @@ use cli::{Cli, Command};
 use failure::Failure;
 
 /// Runs the program on its command line and gives its exit code: 0 ok, 1 failed check or run, 2 bad usage or
-/// bad input, 130 stopped by Ctrl-C.
+/// bad input, 75 another rank failed, 130 stopped by Ctrl-C.
 pub fn main() -> ExitCode {
     memory::keep_freed_memory();
     let cli = Cli::parse();

@@ -17,19 +17,33 @@ impl Progress {
             return Self(ProgressBar::hidden());
         }
         match total().filter(|&total| total > 0) {
-            Some(total) => {
-                let style =
-                    ProgressStyle::with_template("{prefix} {bar:30} {percent:>3}% of {msg}, {elapsed}");
-                // The style first: every other setting draws.
-                let bar = ProgressBar::new(total)
-                    .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-                    .with_prefix(what.to_owned())
-                    .with_message(format!("{} values", short_count(total)));
-                bar.enable_steady_tick(Duration::from_millis(200));
-                Self(bar)
-            }
+            Some(total) => Self::drawn(
+                "{prefix} {bar:30} {percent:>3}% of {msg}, {elapsed}",
+                (what, &format!("{} values", short_count(total))),
+                total,
+            ),
             None => Self::spinner(console, what),
         }
+    }
+
+    /// A bar over `total` things that are called `name`, with the time that is left.
+    pub fn items(console: &Console, what: &str, name: &str, total: usize) -> Self {
+        if !console.animated() {
+            return Self(ProgressBar::hidden());
+        }
+        let template = "{prefix} {bar:30} {pos} of {len} {msg}, {elapsed}, {eta} left";
+        Self::drawn(template, (what, name), total as u64)
+    }
+
+    fn drawn(template: &str, (prefix, message): (&str, &str), total: u64) -> Self {
+        let style = ProgressStyle::with_template(template);
+        // The style first: every other setting draws.
+        let bar = ProgressBar::new(total)
+            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            .with_prefix(prefix.to_owned())
+            .with_message(message.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
     }
 
     /// A spinner with a text.

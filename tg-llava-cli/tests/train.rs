@@ -273,6 +273,32 @@ fn a_dry_run_counts_and_writes_nothing() {
 }
 
 #[test]
+fn a_published_model_is_forecast_without_weights_or_data() {
+    let forecast = |more: &[&str]| {
+        let arguments = ["train", "--dry-run", "--preset", "qwen2-7b"];
+        common::stdout(program().args(arguments).args(more))
+    };
+    let json = |more: &[&str]| serde_json::from_str::<serde_json::Value>(&forecast(more)).unwrap();
+    let value = json(&["--json"]);
+    assert_eq!((&value["stage"], &value["measured"]), (&"finetune".into(), &false.into()));
+    let parts = value["forecast"]["memory"]["states"].as_array().unwrap();
+    assert_eq!(parts.len(), 6);
+    let sum = |name: &str| parts.iter().map(|part| part[name].as_u64().unwrap()).sum::<u64>();
+    let total = value["parameters"]["total"].as_u64().unwrap();
+    let trainable = value["parameters"]["trainable"].as_u64().unwrap();
+    assert_eq!((sum("weights"), sum("moments")), (2 * total, 8 * trainable));
+    // The options of any run count.
+    let value = json(&["--json", "--stage", "pretrain", "--set", "run.batch_size=3", "--dtype", "f32"]);
+    assert_eq!((&value["stage"], &value["forecast"]["batch_size"]), (&"pretrain".into(), &3.into()));
+    assert_eq!(value["forecast"]["memory"]["states"][5]["weights"], 4 * 7_615_616_512u64);
+    let text = forecast(&["--config", examples().join("runs/pretrain.toml").to_str().unwrap()]);
+    for expected in ["nothing was read", "largest micro-batch", "80 GB (H100)", "computed, not measured"] {
+        assert!(text.contains(expected), "{expected}\nis not in\n{text}");
+    }
+    program().args(["train", "--preset", "qwen2-7b"]).assert().code(2);
+}
+
+#[test]
 fn the_shipped_checkpoint_answers_the_slice() {
     let data = examples().join("data/easy-vqa");
     let output = program()
@@ -285,4 +311,161 @@ fn the_shipped_checkpoint_answers_the_slice() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(value["exact_match"].as_f64().unwrap() >= 0.98, "{value}");
+}
+
+/// The arguments of a run of `ranks` ranks into `out` that does not depend on their number.
+fn ranks(out: &Path, ranks: &str) -> Vec<String> {
+    let mut arguments = arguments(out);
+    for assignment in ["run.global_batch_size=12", "run.max_steps=4", "run.save_steps=0"] {
+        arguments.extend(["--set", assignment].map(str::to_owned));
+    }
+    arguments.extend(["--nproc", ranks].map(str::to_owned));
+    arguments
+}
+
+#[test]
+fn several_ranks_end_with_the_bytes_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = |count: &str| {
+        let out = dir.path().join(count);
+        program().args(ranks(&out, count)).assert().success();
+        let logs: Vec<bool> =
+            (0..3).map(|rank| out.join(format!("ranks/rank-{rank:05}.log")).exists()).collect();
+        (std::fs::read(out.join("model.safetensors")).unwrap(), logs)
+    };
+    let (one, logs) = model("1");
+    assert_eq!(logs, [false; 3]);
+    let (three, logs) = model("3");
+    assert_eq!(logs, [false, true, true]);
+    assert!(one == three);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_a_run_of_several_ranks_and_the_same_command_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut arguments = endless(&out);
+    arguments.extend(["--nproc", "2"].map(str::to_owned));
+    for round in 1..=2 {
+        let before = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default().lines().count();
+        let mut child = start(&arguments);
+        wait_for_steps(&out, before + 2);
+        send("-INT", &child);
+        assert_eq!(child.wait().code(), Some(130));
+        assert_eq!(checkpoints(&out).len(), round);
+    }
+    let log = std::fs::read_to_string(out.join("ranks/rank-00001.log")).unwrap();
+    assert!(log.contains("going on after step"), "{log}");
+}
+
+#[test]
+fn a_bad_sample_ends_all_ranks_and_is_named_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, path) = (dir.path().join("out"), dir.path().join("data.json"));
+    let turns = r#"[{"from":"human","value":"a"},{"from":"gpt","value":"b"}]"#;
+    let good = (0..11).map(|id| format!(r#"{{"id":"good{id}","conversations":{turns}}}"#));
+    let bad = r#"{"id":"x7","image":"nowhere.png","conversations":[{"from":"human","value":"<image>"},{"from":"gpt","value":"b"}]}"#;
+    let samples: Vec<String> = good.chain([bad.to_owned()]).collect();
+    std::fs::write(&path, format!("[{}]", samples.join(","))).unwrap();
+    let mut arguments = ranks(&out, "3");
+    for assignment in [format!("data.path={}", path.display()), "data.validation=".to_owned()] {
+        arguments.extend(["--set".to_owned(), assignment]);
+    }
+    let output = program().args(arguments).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert_eq!((message.matches("x7").count(), message.matches("error:").count()), (1, 1), "{message}");
+}
+
+#[test]
+fn ranks_are_counted_before_anything_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    for (extra, words) in [
+        (&["--nproc", "0"][..], &["--nproc", "whole number"][..]),
+        (&["--nproc", "many"], &["--nproc", "many"]),
+        (&["--simulate", "8/8"], &["--simulate", "rank 8 of 8"]),
+        (&["--simulate", "0/8", "--nproc", "2"], &["--nproc", "--simulate"]),
+    ] {
+        let message = refusal(&out, extra);
+        assert!(words.iter().all(|word| message.contains(word)), "{extra:?}: {message}");
+    }
+    let refused = |variables: &[(&str, &str)], extra: &[&str]| {
+        let output =
+            program().args(arguments(&out)).args(extra).envs(variables.iter().copied()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let message = refused(&[("RANK", "0"), ("WORLD_SIZE", "2")], &[]);
+    assert!(message.contains("RANK=0, WORLD_SIZE=2 without LOCAL_RANK"), "{message}");
+    let two = [("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "2")];
+    let message = refused(&two, &["--nproc", "2"]);
+    assert!(message.contains("rank 0 of 2 already"), "{message}");
+    assert!(!out.join("model.safetensors").exists());
+}
+
+/// Without a transport between processes, ranks that another program starts cannot meet.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn ranks_of_their_own_need_something_to_meet_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let rank = |rank: &str| {
+        let variables =
+            [("RANK", rank), ("WORLD_SIZE", "2"), ("LOCAL_RANK", rank), ("LOCAL_WORLD_SIZE", "2")];
+        let output = program().args(arguments(&out)).envs(variables).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, message) = rank("0");
+    assert!(
+        code == Some(2) && message.contains("--features mpi") && message.contains("--nproc 2"),
+        "{message}"
+    );
+    // The others say so in their files.
+    #[cfg(unix)]
+    {
+        assert_eq!(rank("1"), (Some(2), String::new()));
+        let log = std::fs::read_to_string(out.join("ranks/rank-00001.log")).unwrap();
+        assert!(log.contains("--features mpi"), "{log}");
+    }
+}
+
+#[test]
+fn nproc_alone_is_every_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut arguments = ranks(&out, "1");
+    arguments.pop();
+    arguments.retain(|argument| argument != "-q");
+    let output = program().args(arguments).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && message.contains("flex is one device, so that --nproc is 1"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_simulated_rank_tells_what_it_would_take_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut arguments = ranks(&out, "1");
+    arguments.truncate(arguments.len() - 2);
+    let output = program().args(arguments).args(["--simulate", "1/6x3", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told = lines.last().unwrap();
+    assert_eq!((&told["rank"], &told["ranks"], &told["ranks_per_node"]), (&1.into(), &6.into(), &3.into()));
+    assert_eq!(told["step_seconds"].as_array().unwrap().len(), 4);
+    assert!(told["peak_memory_bytes"].as_u64().unwrap() > 1 << 20, "{told}");
+    for kind in ["transpose", "all_gather", "sum_nodes", "exchange"] {
+        assert!(told["traffic"][kind]["bytes_per_step"].as_f64().unwrap() > 0.0, "{kind}: {told}");
+    }
+    assert!(told["predicted_step_seconds"].as_f64().unwrap() > 0.0);
+    assert!(!out.exists());
 }

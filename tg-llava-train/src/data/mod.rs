@@ -23,6 +23,7 @@ pub use dataset::LlavaDataset;
 pub use error::{DataError, OnBadSample, SampleProblem};
 pub use example::{EncodeOptions, Example, SampleEncoder};
 pub use grouping::{Grouping, length_grouped_indices, modality_length_grouped_indices, split_to_even_chunks};
+pub use images::is_inside;
 pub use loader::{Loader, Outcome, SampleNotice};
 pub use micro::Micro;
 pub(crate) use micro::plan;

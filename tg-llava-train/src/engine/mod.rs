@@ -28,3 +28,4 @@ pub use tape::{Activations, GradientSink, Tape, Var};
 pub use timed::CollectiveTimes;
 pub(crate) use trainer::backward;
 pub use trainer::{StepError, StepFeed, Trainer, recording, scalar};
+pub(crate) use units::Units;

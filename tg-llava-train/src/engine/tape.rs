@@ -8,6 +8,7 @@ use tg_llava_core::pass::{Pass, Site};
 use super::parts::TrainedParts;
 use crate::optim::ParameterGradients;
 use crate::parallel::ParallelError;
+use crate::parallel::watch::Progress;
 
 /// Where the gradients of a backward pass go.
 pub trait GradientSink {
@@ -111,6 +112,7 @@ impl<'m> Tape<'m> {
         let mut gradients: Vec<Option<Tensor<3>>> = vec![None; self.gradients];
         gradients[last] = Some(gradient);
         while let Some(segment) = self.segments.pop() {
+            Progress::of_process().tick();
             let seeds: Vec<_> = segment.outputs.iter().map(|&output| gradients[output].take()).collect();
             if seeds.iter().all(Option::is_none) {
                 continue;
@@ -165,6 +167,7 @@ impl<'m> Pass<'m> for Tape<'m> {
         inputs: &[Var],
         step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + 'm,
     ) -> Vec<Var> {
+        Progress::of_process().tick();
         let seed = mix(self.seed, self.steps);
         self.steps += 1;
         let needs_gradient = self.parts.learn_at(at) || inputs.iter().any(|input| input.gradient.is_some());

@@ -10,7 +10,7 @@ use crate::config::Component;
 
 /// One parameter that learns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Member {
+pub(crate) struct Member {
     /// Its path.
     pub path: String,
     /// Number of values.
@@ -22,7 +22,7 @@ pub(super) struct Member {
 /// The parameters that learn, in the order in which the backward pass has their gradients: head and last norm, the decoder's
 /// blocks from the last to the first, the embedding, and all others at the end.
 #[derive(Debug, Clone)]
-pub(super) struct Units {
+pub(crate) struct Units {
     units: Vec<Vec<Member>>,
     blocks: usize,
 }

@@ -6,21 +6,26 @@
 mod agree;
 mod check;
 mod collective;
+mod environment;
 mod error;
 mod layout;
 mod local;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod simulated;
 mod single;
+pub mod watch;
 mod world;
 
 pub use agree::agree;
 pub use check::{CheckSize, check};
 pub use collective::Collective;
+pub use environment::{EnvironmentError, Launcher, Placement};
 pub use error::ParallelError;
 pub use layout::{ROW, ShardLayout};
 pub use local::Local;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+pub use simulated::{Sent, Simulated, Traffic};
 pub use single::Single;
 pub use world::World;

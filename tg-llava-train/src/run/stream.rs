@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::data::{DataError, DataPosition, Dealing, EpochBatches, Micro, Prefetch};
 use crate::parallel::World;
+use crate::parallel::watch::Progress;
 use crate::start::TrainingData;
 
 /// A rank's micro-batches, step after step, made ahead of the device.
@@ -32,6 +33,7 @@ impl BatchStream {
         let (loader, model) = (Arc::clone(&data.loader), data.model.clone());
         let make = move |slot: Slot| {
             let micro = slot.indices.map(|indices| loader.micro(&indices, &model));
+            Progress::of_process().tick();
             (slot.end, micro)
         };
         let slots = Slots::new(Arc::clone(data), dealing, world, position);

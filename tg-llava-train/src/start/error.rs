@@ -25,6 +25,14 @@ pub enum StartError {
         /// The folder of the start.
         path: String,
     },
+    /// A decoder is no preset.
+    #[error("{name:?} is no known preset ({presets})")]
+    UnknownDecoder {
+        /// What was asked for.
+        name: String,
+        /// The presets that are known.
+        presets: String,
+    },
     /// A tower is neither a folder nor a preset.
     #[error("model.{key} = {name:?}: no folder with a config.json, and no known preset ({presets})")]
     UnknownTower {

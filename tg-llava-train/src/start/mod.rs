@@ -9,6 +9,9 @@ mod weights;
 
 pub use data::{TrainingData, open_data};
 pub use error::StartError;
-pub use forecast::{MemoryForecast, available_memory};
-pub use setup::{Codecs, ModelSetup};
+pub use forecast::{
+    Activations, Assumptions, Attention, CARDS, Card, ComponentStates, MemoryForecast, RESERVE, StepForecast,
+    Workload, available_memory, largest_micro_batch,
+};
+pub use setup::{Codecs, ModelSetup, preset_model};
 pub use weights::{Started, load_weights};

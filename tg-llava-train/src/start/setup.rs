@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use tg_llava_core::config::{
-    ModelConfig, MultimodalConfig, ProjectorConfig, TOWER_PRESETS, TextTowerConfig, VisionTowerConfig,
-    multimodal, read_model_config, read_tower_configs, tower_preset,
+    LLM_PRESETS, ModelConfig, MultimodalConfig, PaddingSide, ProjectorConfig, TOWER_PRESETS, TextTowerConfig,
+    VisionTowerConfig, llm_preset, multimodal, read_model_config, read_tower_configs, tower_preset,
 };
 use tg_llava_core::conversation::Template;
 
@@ -35,14 +35,7 @@ impl ModelSetup {
     /// Where a file is missing or damaged, or the parts do not fit together.
     pub fn new(config: &TrainConfig) -> Result<Self, StartError> {
         let start = config.model.path.clone();
-        let mut model = read_model_config(&start)?;
-        if model.multimodal.is_none() {
-            model.multimodal = Some(new_multimodal(config, &model)?);
-        } else if let Some(mm) = &mut model.multimodal {
-            rename_towers(config, mm);
-        }
-        apply_options(config, &mut model)?;
-        model.validate()?;
+        let mut model = complete(config, read_model_config(&start)?)?;
         let base = base_of(&start);
         let codecs = Codecs::load(&start, base.as_deref(), &model)?;
         let folder = start.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -57,6 +50,34 @@ impl ModelSetup {
         places::check(config, &setup)?;
         Ok(setup)
     }
+}
+
+/// The model that `config` trains over a published decoder, whose files need not be there. Towers are presets as well, or folders.
+///
+/// # Errors
+/// [`StartError::UnknownDecoder`] for an unknown `name`; else as [`ModelSetup::new`].
+pub fn preset_model(config: &TrainConfig, name: &str) -> Result<ModelConfig, StartError> {
+    let unknown = || StartError::UnknownDecoder { name: name.to_owned(), presets: LLM_PRESETS.join(", ") };
+    let decoder = ModelConfig {
+        llm: llm_preset(name).ok_or_else(unknown)?,
+        multimodal: None,
+        conversation: None,
+        max_length: config.model.max_length,
+        padding_side: PaddingSide::Right,
+    };
+    complete(config, decoder)
+}
+
+/// The model of a start, with towers, bridges and the run's options.
+fn complete(config: &TrainConfig, mut model: ModelConfig) -> Result<ModelConfig, StartError> {
+    if model.multimodal.is_none() {
+        model.multimodal = Some(new_multimodal(config, &model)?);
+    } else if let Some(mm) = &mut model.multimodal {
+        rename_towers(config, mm);
+    }
+    apply_options(config, &mut model)?;
+    model.validate()?;
+    Ok(model)
 }
 
 fn base_of(start: &Path) -> Option<PathBuf> {

@@ -8,23 +8,26 @@ use crate::prepare::{Copies, Existing, QuestionsPerSample};
 use clap::{Args, Subcommand};
 use tg_llava_core::conversation::Template;
 
+use super::CheckArgs;
 use crate::args::OutputArgs;
 
 /// Arguments of `data`.
 #[derive(Debug, Args)]
 pub struct DataArgs {
-    /// What to prepare.
+    /// What to prepare or check.
     #[command(subcommand)]
     pub command: DataCommand,
 }
 
-/// What to prepare.
+/// What to prepare or check.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
     /// Turn the data set easy-VQA, a Python package, into train.json, test.json and images/
     EasyVqa(EasyVqaArgs),
     /// Train small tokenizers on a LLaVA JSON file, for a model that is trained from scratch
     Tokenizers(TokenizersArgs),
+    /// Check that a data set is complete: every sample readable, every picture there; exit code 1 where not
+    Check(CheckArgs),
 }
 
 /// Arguments of `data easy-vqa`.

@@ -1,10 +1,12 @@
-//! `data`: training data from public data sets, and small tokenizers for them.
+//! `data`: training data from public data sets, small tokenizers for them, and whether a data set is complete.
 
 mod args;
+mod check;
 mod easy_vqa;
 mod tokenizers;
 
 pub use args::{DataArgs, DataCommand, EasyVqaArgs, QuestionsArg, TokenizersArgs};
+pub use check::CheckArgs;
 
 use crate::prepare::PrepareError;
 
@@ -13,11 +15,13 @@ use crate::failure::Failure;
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] where the input cannot be used, [`Failure::Run`] where the output cannot be written.
+/// [`Failure::Input`] where the input cannot be used, [`Failure::Run`] where the output cannot be written, [`Failure::Check`] where a
+/// data set is not complete.
 pub fn run(args: &DataArgs) -> Result<(), Failure> {
     match &args.command {
         DataCommand::EasyVqa(args) => easy_vqa::run(args),
         DataCommand::Tokenizers(args) => tokenizers::run(args),
+        DataCommand::Check(args) => check::run(args),
     }
 }
 

@@ -2,7 +2,16 @@
 
 mod args;
 mod dry_run;
+mod emergency;
+#[cfg(unix)]
+mod launcher;
+mod log;
+mod rank;
+mod ranks;
 mod report;
+mod simulate;
+mod start;
+mod threads;
 mod view;
 mod watch;
 
@@ -11,53 +20,85 @@ use std::path::Path;
 use anyhow::Error;
 use burn::tensor::DType;
 use burn::train::Interrupter;
-use tg_llava_train::config::{ConfigError, RunDType, TrainConfig, from_llava_args, read_table, set};
-use tg_llava_train::run::{RunError, Session, SessionOptions, launch};
-use tg_llava_train::start::{ModelSetup, open_data};
+use tg_llava_train::config::{
+    ConfigError, RunDType, Stage, TrainConfig, from_llava_args, parse_table, read_table, set,
+};
+use tg_llava_train::parallel::{ParallelError, Single};
+use tg_llava_train::run::RunError;
 
-pub use args::TrainArgs;
+pub use args::{Nproc, TrainArgs};
 
-use self::watch::Display;
+use self::ranks::Spread;
+use self::start::{Start, lead};
+use self::watch::{CtrlC, Display, listen};
 use crate::console::Console;
-use crate::device::{self, Backend, ComputeArgs, Dtype, Opened, Usual};
+use crate::device::{self, Backend, ComputeArgs, DefaultDtype, DeviceSpec, Dtype, Opened};
 use crate::failure::Failure;
-use crate::progress::Progress;
 
 /// Runs the command.
 ///
 /// # Errors
 /// [`Failure::Input`] where the run or its files cannot be used, [`Failure::Run`] where it fails on the way,
-/// [`Failure::Interrupted`] where it was stopped and saved.
+/// [`Failure::Elsewhere`] where another rank does, [`Failure::Interrupted`] where it was stopped and saved.
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    let mut config = read_config(args, &console)?;
-    let opened = open_device(args, &mut config, &console)?;
-    let setup = ModelSetup::new(&config).map_err(input)?;
-    console.detail(format_args!("template {}", setup.template.name));
-    let data = open_data(&config, &setup, 1).map_err(input)?;
     if args.dry_run {
-        return dry_run::run(&config, &setup, &data, &opened, &console);
+        return dry_run(args, &console);
     }
-    dry_run::check_memory(&config, &setup, &opened, &console)?;
-    let options = SessionOptions::alone(opened.device.clone(), opened.dtype, args.restart);
-    let bar = Progress::bar(&console, "loading", || None);
-    let session = Session::open(config, setup, data, options, &mut |count| bar.advance(count));
-    drop(bar);
-    let session = session.map_err(failed)?;
-    report::opening(&session, &opened, &console);
-    let interrupter = Interrupter::new();
-    let display = Display::new(args, &console);
-    watch::listen(&interrupter, &display);
-    let renderer = display.renderer(&interrupter);
-    let summary = launch(session, renderer, &interrupter, display.observer()).map_err(failed)?;
-    report::closing(&summary, &console)?;
-    if summary.interrupted { Err(Failure::Interrupted) } else { Ok(()) }
+    match Spread::new(args, &console)? {
+        Spread::Alone => alone(args, &console),
+        Spread::Rank(placement) => rank::run(placement, args, &console),
+        Spread::Threads(count) => threads::run(count, args, &console),
+        #[cfg(unix)]
+        Spread::Processes(count) => launch(count, args, &console)?.processes(),
+        #[cfg(all(unix, feature = "mpi"))]
+        Spread::Mpirun(count, mpirun) => launch(count, args, &console)?.mpirun(&mpirun),
+        Spread::Simulated(world) => simulate::run(world, args, &console),
+    }
+}
+
+/// What can be known before the first step.
+fn dry_run(args: &TrainArgs, console: &Console) -> Result<(), Failure> {
+    let world = ranks::asked(args)?;
+    if !world.leads() {
+        return Ok(());
+    }
+    let mut config = read_config(args, console)?;
+    if let Some(preset) = &args.preset {
+        return dry_run::run_preset(&config, preset, (world, args.compute.dtype), console);
+    }
+    let opened = open_device(args, args.compute.device, &mut config, console)?;
+    let start = Start::new(config, opened, world.size(), console)?;
+    dry_run::run(&start.plan(world), &start.data, console)
+}
+
+/// One rank, in this process.
+fn alone(args: &TrainArgs, console: &Console) -> Result<(), Failure> {
+    let mut config = read_config(args, console)?;
+    let opened = open_device(args, args.compute.device, &mut config, console)?;
+    let start = Start::new(config, opened.clone(), 1, console)?;
+    let session = start.session(args, Box::new(Single), console)?;
+    report::opening(&session, &opened, console);
+    let (interrupter, display) = (Interrupter::new(), Display::new(args, console));
+    listen(&interrupter, &display, CtrlC::Here);
+    lead(session, &display, &interrupter, console)
+}
+
+/// Ranks to start; what is wrong with the run's description shows before they are.
+#[cfg(unix)]
+fn launch(count: usize, args: &TrainArgs, console: &Console) -> Result<launcher::Launch, Failure> {
+    let config = read_config(args, &console.silent())?;
+    launcher::Launch::new(count, &config.output_dir, Display::new(args, console))
 }
 
 /// The run that the arguments describe, with the stage's defaults written out.
 fn read_config(args: &TrainArgs, console: &Console) -> Result<TrainConfig, Failure> {
     let mut table = match &args.config {
         Some(path) => read_table(path).map_err(config_error)?,
+        None if args.llava_flags.is_empty() && args.preset.is_some() => {
+            let stage = args.stage.map_or(Stage::Finetune, Stage::from);
+            parse_table(&dry_run::usual_run(stage), "--preset").map_err(config_error)?
+        }
         None if args.llava_flags.is_empty() => {
             return Err(Failure::input(
                 "no run given; name one with --config FILE (examples/runs has some), or write LLaVA's flags",
@@ -69,6 +110,9 @@ fn read_config(args: &TrainArgs, console: &Console) -> Result<TrainConfig, Failu
             table
         }
     };
+    for assignment in args.preset.iter().flat_map(|preset| dry_run::without_files(preset)) {
+        set(&mut table, &assignment).map_err(config_error)?;
+    }
     for assignment in &args.assignments {
         set(&mut table, assignment).map_err(config_error)?;
     }
@@ -77,9 +121,14 @@ fn read_config(args: &TrainArgs, console: &Console) -> Result<TrainConfig, Failu
     Ok(config)
 }
 
-/// Opens the device; the run's number format holds where none is given on the command line.
-fn open_device(args: &TrainArgs, config: &mut TrainConfig, console: &Console) -> Result<Opened, Failure> {
-    let mut compute = args.compute.clone();
+/// Opens `device`, or the best one that works; the run's number format holds where none is given on the command line.
+fn open_device(
+    args: &TrainArgs,
+    device: Option<DeviceSpec>,
+    config: &mut TrainConfig,
+    console: &Console,
+) -> Result<Opened, Failure> {
+    let mut compute = ComputeArgs { device, ..args.compute.clone() };
     if compute.dtype.is_none() {
         compute.dtype = config.run.dtype.map(|dtype| match dtype {
             RunDType::F32 => Dtype::F32,
@@ -91,13 +140,13 @@ fn open_device(args: &TrainArgs, config: &mut TrainConfig, console: &Console) ->
     // wgpu has none. Which device it is shows when it is opened, which f32 never hinders.
     if compute.dtype == Some(Dtype::Bf16) && args.compute.dtype.is_none() && !args.llava_flags.is_empty() {
         let plain = ComputeArgs { dtype: Some(Dtype::F32), ..compute.clone() };
-        let spec = device::open(&plain, Usual::Fast, &console.silent())?.spec;
+        let spec = device::open(&plain, DefaultDtype::Fast, &console.silent())?.spec;
         if matches!(spec.backend, Backend::Flex | Backend::NdArray | Backend::Wgpu) {
             console.note(format_args!("{spec} does not compute well in bf16; training in f32"));
             compute.dtype = Some(Dtype::F32);
         }
     }
-    let opened = device::open(&compute, Usual::Fast, console)?;
+    let opened = device::open(&compute, DefaultDtype::Fast, console)?;
     config.run.dtype = Some(match opened.dtype {
         DType::F16 => RunDType::F16,
         DType::BF16 => RunDType::Bf16,
@@ -118,6 +167,9 @@ fn input(error: impl Into<Error>) -> Failure {
 fn failed(error: RunError) -> Failure {
     match error {
         RunError::Start(_) | RunError::Data(_) | RunError::Busy { .. } => Failure::Input(error.into()),
+        RunError::Parallel(
+            ParallelError::Other { .. } | ParallelError::Gone { .. } | ParallelError::Transport { .. },
+        ) => Failure::Elsewhere(error.into()),
         _ => Failure::Run(error.into()),
     }
 }

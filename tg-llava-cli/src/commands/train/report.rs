@@ -16,13 +16,17 @@ const SHOWN: usize = 20;
 pub(super) fn opening(session: &Session, opened: &Opened, console: &Console) {
     let config = session.config();
     let table = session.trainer().table();
+    let ranks = session.trainer().world().size();
+    let on = match ranks {
+        1 => opened.spec.to_string(),
+        _ => format!("{ranks} x {}", opened.spec.backend.name()),
+    };
     console.note(format_args!(
-        "{} samples, {} optimizer steps of {} x {}, on {} in {}",
+        "{} samples, {} optimizer steps of {} x {}, on {on} in {}",
         session.data().len(),
         session.total_steps(),
-        config.run.dealing(1).micro_batches,
+        config.run.dealing(ranks).micro_batches,
         config.run.batch_size,
-        opened.spec,
         opened.dtype.name()
     ));
     let parts: Vec<String> = Component::ALL

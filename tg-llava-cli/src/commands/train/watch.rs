@@ -16,11 +16,23 @@ use super::view::View;
 use crate::console::{Console, print_json};
 use crate::interrupt::{self, Request};
 
-/// Ctrl-C, SIGTERM and SIGHUP end the run after the step under way; a second Ctrl-C ends the program at once.
-pub(super) fn listen(interrupter: &Interrupter, display: &Display) {
+/// Who hears Ctrl-C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CtrlC {
+    /// This process.
+    Here,
+    /// The one that started it, which asks it to end by another signal: a terminal sends Ctrl-C to both.
+    Launcher,
+}
+
+/// Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the run after the step under way; a second Ctrl-C ends the program at once.
+pub(super) fn listen(interrupter: &Interrupter, display: &Display, ctrl_c: CtrlC) {
     let (interrupter, display) = (interrupter.clone(), display.clone());
     let mut pressed = false;
     interrupt::listen(&[Request::Interrupt, Request::Terminate], move |request| {
+        if request == Request::Interrupt && ctrl_c == CtrlC::Launcher {
+            return;
+        }
         if request == Request::Interrupt && std::mem::replace(&mut pressed, true) {
             display.leave();
             std::process::exit(interrupt::EXIT_CODE);
@@ -49,6 +61,11 @@ impl Display {
         Self { console: *console, view: if wanted { View::new() } else { None } }
     }
 
+    /// Lines, whatever there is to draw on.
+    pub(super) fn lines(console: &Console) -> Self {
+        Self { console: *console, view: None }
+    }
+
     /// What draws the metrics: nothing where the observer prints lines.
     pub(super) fn renderer(&self, interrupter: &Interrupter) -> Box<dyn MetricsRenderer> {
         match &self.view {
@@ -69,11 +86,18 @@ impl Display {
         }
     }
 
-    fn leave(&self) {
+    /// Gives the terminal back in a hurry.
+    pub(super) fn leave(&self) {
         if let Some(view) = &self.view {
             view.leave();
         }
     }
+}
+
+/// What a validation found, on a line.
+pub(super) fn evaluated_line(record: &EvalRecord) -> String {
+    let exact = record.exact_match.map_or(String::new(), |share| format!(", {:.2} % right", 100.0 * share));
+    format!("step {}: validation loss {:.4}{exact} on {} samples", record.step, record.loss, record.samples)
 }
 
 struct Lines {
@@ -99,13 +123,7 @@ impl Observer for Lines {
     }
 
     fn evaluated(&mut self, record: &EvalRecord) {
-        let exact =
-            record.exact_match.map_or(String::new(), |share| format!(", {:.2} % right", 100.0 * share));
-        let text = format!(
-            "step {}: validation loss {:.4}{exact} on {} samples",
-            record.step, record.loss, record.samples
-        );
-        self.note(&text);
+        self.note(&evaluated_line(record));
     }
 
     fn note(&mut self, text: &str) {

@@ -13,6 +13,7 @@ use crate::checkpoint::{
 use crate::config::{Init, TrainConfig};
 use crate::engine::{LossScale, ParameterInfo, Trainer};
 use crate::optim::OptimizerStates;
+use crate::parallel::watch::{Phase, Progress};
 use crate::parallel::{ShardLayout, agree};
 use crate::run::{Observer, RunError};
 use crate::start::ModelSetup;
@@ -26,6 +27,7 @@ impl Session {
         if self.saved_at == Some(step) || self.trainer.collective().is_simulated() {
             return Ok(());
         }
+        let _saving = Progress::of_process().during(Phase::Saving);
         let saved = match self.trainer.world().leads() {
             true => self.save_as_leader(step),
             false => self.save_slices().map(|()| None),
@@ -93,6 +95,7 @@ impl Session {
         if self.trainer.collective().is_simulated() {
             return Ok(());
         }
+        let _saving = Progress::of_process().during(Phase::Saving);
         let written = match self.trainer.world().leads() {
             true => write_model(&self.trainer, &self.config, &self.setup, &self.config.output_dir),
             false => Ok(()),

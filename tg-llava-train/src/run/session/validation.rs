@@ -8,6 +8,7 @@ use super::files::RunLog;
 use crate::checkpoint::{Best, Rotation};
 use crate::log::{EvalRecord, NoteRecord};
 use crate::parallel::agree;
+use crate::parallel::watch::{Phase, Progress};
 use crate::run::{Observer, RunError};
 
 impl Session {
@@ -43,6 +44,7 @@ impl Session {
         observer: &mut dyn Observer,
     ) -> Result<(), RunError> {
         let Some(options) = &self.config.data.validation else { return Ok(()) };
+        let _validating = Progress::of_process().during(Phase::Validating);
         let (step, generate) = (self.trainer.steps(), options.generate);
         let mut result = self.evaluate(generate, observer);
         if let (Err(error), true) = (&result, generate) {
@@ -100,8 +102,9 @@ impl Session {
         let own = batches.filter(|(batch, _)| world.owns(*batch)).flat_map(|(_, batch)| batch);
         let own: Vec<usize> = own.copied().collect();
         let model = self.trainer.model().clone().valid();
-        let mut stopped = false;
+        let (mut stopped, sign) = (false, Progress::of_process());
         let result = evaluate(&model, loader, &own, &settings, &mut |_| {
+            sign.tick();
             stopped = observer.should_stop();
             !stopped
         });

@@ -2,14 +2,13 @@
 
 use std::time::Instant;
 
-use tg_llava_train::config::TrainConfig;
 use tg_llava_train::data::Micro;
 use tg_llava_train::engine::Trainer;
 use tg_llava_train::run::{total_steps, trainer_options};
-use tg_llava_train::start::{ModelSetup, TrainingData, load_weights};
+use tg_llava_train::start::{TrainingData, load_weights};
 
+use super::Plan;
 use crate::console::Console;
-use crate::device::Opened;
 use crate::failure::Failure;
 use crate::progress::Progress;
 
@@ -18,12 +17,11 @@ const STEPS: usize = 3;
 
 /// Median seconds of a step; `None` where there is no sample to learn from.
 pub(super) fn measure(
-    config: &TrainConfig,
-    setup: &ModelSetup,
+    plan: &Plan<'_>,
     data: &TrainingData,
-    opened: &Opened,
     console: &Console,
 ) -> Result<Option<f64>, Failure> {
+    let Plan { config, setup, opened, .. } = *plan;
     let bar = Progress::spinner(console, "measuring a few steps");
     let device = opened.device.clone().autodiff();
     let input = |e: anyhow::Error| Failure::Input(e);
