@@ -391,6 +391,14 @@ fn a_bad_sample_ends_all_ranks_and_is_named_once() {
 }
 
 #[test]
+fn ranks_write_nothing_into_the_model_that_a_run_starts_from() {
+    let model = examples().join("runs/easy-vqa/model");
+    let message = refusal(&model, &["--nproc", "2"]);
+    assert!(message.contains("output_dir") && message.matches("error:").count() == 1, "{message}");
+    assert!(!model.join("ranks").exists());
+}
+
+#[test]
 fn ranks_are_counted_before_anything_starts() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
@@ -441,6 +449,49 @@ fn ranks_of_their_own_need_something_to_meet_over() {
         let log = std::fs::read_to_string(out.join("ranks/rank-00001.log")).unwrap();
         assert!(log.contains("--features mpi"), "{log}");
     }
+}
+
+/// LLaVA's own command lines, launchers and all, behind this program's.
+#[test]
+fn published_scripts_train_on_as_many_ranks_as_are_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, data) = (common::fixture("models/vicuna-tiny"), examples().join("data/easy-vqa"));
+    let train = |head: &str, nproc: &[&str]| {
+        let out = dir.path().join("out");
+        let flags = format!(
+            "--model_name_or_path {} --version v1 --data_path {} --image_folder {} --vision_tower {} --bf16 True \
+             --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2 --image_aspect_ratio pad \
+             --group_by_modality_length True --output_dir {} --max_steps 1 --per_device_train_batch_size 1 \
+             --gradient_accumulation_steps 2 --learning_rate 2e-5 --tf32 True --gradient_checkpointing True \
+             --save_strategy no --dataloader_num_workers 1 --lazy_preprocess True --report_to wandb",
+            model.display(),
+            data.join("train.json").display(),
+            data.join("images").display(),
+            model.join("clip-tower").display(),
+            out.display()
+        );
+        let mut command = program();
+        command.args(["train", "--device", "flex", "--restart"]).args(nproc);
+        let output = command.args(format!("{head} {flags}").split_whitespace()).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{head}: {message}");
+        message
+    };
+    for head in [
+        "deepspeed llava/train/train_mem.py --deepspeed ./scripts/zero2.json",
+        "deepspeed --include localhost:0,1 --master_port 29600 llava/train/train_mem.py --deepspeed ./scripts/zero3.json",
+        "torchrun --nnodes=1 --nproc_per_node=8 --master_port=25001 llava/train/train_mem.py",
+    ] {
+        let message = train(head, &["--nproc", "8"]);
+        // Of each of eight devices two batches of one sample.
+        assert!(message.contains("1 optimizer steps of 16 x 1, on 8 x flex"), "{head}: {message}");
+        assert_eq!(message.contains("--deepspeed is ignored"), head.contains("--deepspeed"), "{message}");
+    }
+    let message = train("torchrun --nproc_per_node=8 llava/train/train_mem.py", &[]);
+    assert!(
+        message.contains("`train --nproc N torchrun ...`") && message.contains("of 2 x 1, on flex"),
+        "{message}"
+    );
 }
 
 #[test]

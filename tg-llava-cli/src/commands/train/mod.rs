@@ -25,6 +25,7 @@ use tg_llava_train::config::{
 };
 use tg_llava_train::parallel::{ParallelError, Single};
 use tg_llava_train::run::RunError;
+use tg_llava_train::start::ModelSetup;
 
 pub use args::{Nproc, TrainArgs};
 
@@ -74,6 +75,12 @@ fn dry_run(args: &TrainArgs, console: &Console) -> Result<(), Failure> {
 
 /// One rank, in this process.
 fn alone(args: &TrainArgs, console: &Console) -> Result<(), Failure> {
+    let launcher = args.llava_flags.first().filter(|word| !word.starts_with('-') && !word.ends_with(".py"));
+    if let (Some(launcher), None) = (launcher, args.nproc) {
+        console.note(format_args!(
+            "{launcher} is not started, and one device trains; `train --nproc N {launcher} ...` trains on N of them"
+        ));
+    }
     let mut config = read_config(args, console)?;
     let opened = open_device(args, args.compute.device, &mut config, console)?;
     let start = Start::new(config, opened.clone(), 1, console)?;
@@ -88,6 +95,7 @@ fn alone(args: &TrainArgs, console: &Console) -> Result<(), Failure> {
 #[cfg(unix)]
 fn launch(count: usize, args: &TrainArgs, console: &Console) -> Result<launcher::Launch, Failure> {
     let config = read_config(args, &console.silent())?;
+    ModelSetup::new(&config).map_err(input)?;
     launcher::Launch::new(count, &config.output_dir, Display::new(args, console))
 }
 

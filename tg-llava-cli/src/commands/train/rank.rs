@@ -4,13 +4,14 @@ use burn::train::Interrupter;
 use tg_llava_train::config::TrainConfig;
 use tg_llava_train::parallel::watch::{Limits, Progress, Watch, WatchOptions};
 use tg_llava_train::parallel::{Collective, Placement};
+use tg_llava_train::start::ModelSetup;
 
 use super::emergency::Emergency;
 use super::log::{RankLog, log_path, rank_folder, take_over};
 use super::ranks::device_of;
 use super::start::{Start, follow, lead};
 use super::watch::{CtrlC, Display, listen};
-use super::{TrainArgs, open_device, read_config, report};
+use super::{TrainArgs, input, open_device, read_config, report};
 use crate::args::OutputArgs;
 use crate::console::Console;
 use crate::device::{Backend, Opened};
@@ -27,6 +28,8 @@ pub(super) fn run(placement: Placement, args: &TrainArgs, console: &Console) -> 
         true => read_config(args, console)?,
         false => read_config(args, &console.silent())?,
     };
+    // Nothing is written where the run may not write.
+    ModelSetup::new(&config).map_err(input)?;
     let folder = rank_folder(&config.output_dir).map_err(Failure::Input)?;
     let mut console = *console;
     if !world.leads() {

@@ -67,12 +67,13 @@ fn start(rank: Local, shared: Shared) -> Result<JoinHandle<Result<(), Failure>>,
         let Shared { args, config, opened, interrupter } = shared;
         rank.enter();
         let world = rank.world();
-        let log = log_path(&rank_folder(&config.output_dir).map_err(Failure::Input)?, world.rank());
-        let mut log = RankLog::open(&log, &interrupter).map_err(Failure::Input)?;
+        let output_dir = config.output_dir.clone();
         let silent = Console::new(&args.output).silent();
         let session =
             Start::new(config, opened, world.size(), &silent)?.session(&args, Box::new(rank), &silent)?;
-        follow(session, &mut log)
+        // Not before it is known that the run may write there.
+        let log = log_path(&rank_folder(&output_dir).map_err(Failure::Input)?, world.rank());
+        follow(session, &mut RankLog::open(&log, &interrupter).map_err(Failure::Input)?)
     });
     thread.map_err(|error| Failure::Run(error.into()))
 }

@@ -73,7 +73,8 @@ const ADAMW: &[&str] = &[
 const LORA: &str = "LoRA training is not supported; leave the flag out to train the whole decoder";
 const QUANTISED: &str = "training on a quantised decoder is not supported; use 16";
 const TILES: &str = "splitting pictures into tiles (LLaVA 1.6) is not part of TG-LLaVA";
-const ONE_DEVICE: &str = "this trainer runs on one device";
+const SHARED_OUT: &str =
+    "gradients and optimizer state are shared out among the devices in any case (ZeRO-2)";
 const OWN_LOGS: &str = "logs go into the run's output folder";
 const OWN_RESUME: &str = "resuming is asked for with this program's own options";
 const NO_HUB: &str = "nothing is uploaded";
@@ -175,12 +176,12 @@ const FLAGS: &[(&str, Meaning)] = &[
     ("use_ipex", Moot),
     ("jit_mode_eval", Moot),
     // The HF Trainer: devices and processes.
-    ("deepspeed", Ignored(ONE_DEVICE)),
-    ("fsdp", Ignored(ONE_DEVICE)),
-    ("fsdp_config", Ignored(ONE_DEVICE)),
+    ("deepspeed", Ignored(SHARED_OUT)),
+    ("fsdp", Ignored(SHARED_OUT)),
+    ("fsdp_config", Ignored(SHARED_OUT)),
     ("fsdp_min_num_params", Moot),
     ("fsdp_transformer_layer_cls_to_wrap", Moot),
-    ("accelerator_config", Ignored(ONE_DEVICE)),
+    ("accelerator_config", Ignored(SHARED_OUT)),
     ("local_rank", Moot),
     ("ddp_backend", Moot),
     ("ddp_find_unused_parameters", Moot),

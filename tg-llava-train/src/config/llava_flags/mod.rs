@@ -33,7 +33,7 @@ pub fn from_llava_args(args: &[String]) -> Result<(Table, Vec<String>), ConfigEr
     reading.model_and_data()?;
     reading.optimizer()?;
     reading.run()?;
-    reading.one_device();
+    reading.samples_a_step();
     Ok((reading.table, reading.notes))
 }
 
@@ -245,8 +245,8 @@ impl Reading {
         Ok(if epochs > 1.0 { Steps::Share(1.0 / epochs) } else { Steps::Never })
     }
 
-    /// What becomes of a batch that the script spreads over several devices.
-    fn one_device(&mut self) {
+    /// What a step takes, where the script is one for several devices.
+    fn samples_a_step(&mut self) {
         let parallel =
             ["deepspeed", "fsdp"].iter().any(|name| self.given.get(name).is_some_and(|a| !a.is_off()));
         if !parallel {
@@ -257,8 +257,8 @@ impl Reading {
             |key, default| run.and_then(|run| run.get(key)).and_then(Value::as_integer).unwrap_or(default);
         let (batch, accumulation) = (size("batch_size", 8), size("accumulation", 1));
         self.notes.push(format!(
-            "on one device an optimizer step takes {batch} x {accumulation} = {} samples; on more devices it took as \
-             many times more (128 in the published runs): raise --gradient_accumulation_steps to keep that",
+            "an optimizer step takes {batch} x {accumulation} = {} samples of each device; the published runs took 128 (256 \
+             to pretrain) in all: with fewer devices, raise --gradient_accumulation_steps to keep that",
             batch.saturating_mul(accumulation)
         ));
     }

@@ -80,10 +80,10 @@ fn the_reference_pretrains() {
     assert_eq!(
         notes,
         [
-            "--deepspeed is ignored: this trainer runs on one device",
+            "--deepspeed is ignored: gradients and optimizer state are shared out among the devices in any case (ZeRO-2)",
             "--tf32 is ignored: the number format is --bf16, --fp16 or f32",
-            "on one device an optimizer step takes 16 x 2 = 32 samples; on more devices it took as many times \
-             more (128 in the published runs): raise --gradient_accumulation_steps to keep that",
+            "an optimizer step takes 16 x 2 = 32 samples of each device; the published runs took 128 (256 to pretrain) in \
+             all: with fewer devices, raise --gradient_accumulation_steps to keep that",
         ]
     );
 }
