@@ -1,0 +1,9 @@
+//! Public benchmarks as text: from the rows of a data set to prompts, and from answers to verdicts and scores.
+//!
+//! No model and no picture is needed here. Prompts, verdicts and scores are those of VLMEvalKit (commit e8e78f05).
+
+pub mod dataset;
+pub mod prompt;
+pub mod score;
+pub mod table;
+mod text;
