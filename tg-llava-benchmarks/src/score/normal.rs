@@ -9,15 +9,29 @@ const PUNCTUATION: [char; 21] = [
 /// Periods beyond this many stay.
 const MOST_PERIODS: usize = 32;
 
+/// Which periods go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Periods {
+    /// Those with a digit on neither side.
+    BetweenNoDigits,
+    /// Those with no digit behind them, by a slip in the original's expression.
+    BeforeNoDigit,
+}
+
 /// Takes punctuation out of a text, or puts a blank in its place; what decides is the original text.
 pub fn punctuation(original: &str) -> String {
+    punctuation_by(original, Periods::BetweenNoDigits)
+}
+
+/// As [`punctuation`], with the periods that another scorer takes.
+pub fn punctuation_by(original: &str, periods: Periods) -> String {
     let comma_in_number = has_comma_in_number(original);
     let mut out = original.to_owned();
     for mark in PUNCTUATION {
         let beside_blank = original.contains(&format!("{mark} ")) || original.contains(&format!(" {mark}"));
         out = out.replace(mark, if beside_blank || comma_in_number { "" } else { " " });
     }
-    without_periods(&out)
+    without_periods(&out, periods)
 }
 
 fn has_comma_in_number(text: &str) -> bool {
@@ -34,14 +48,14 @@ fn is_digit(c: char) -> bool {
     FIRST.iter().any(|&first| (first..first + 10).contains(&u32::from(c)))
 }
 
-/// Deletes the first periods that have no digit on either side.
-fn without_periods(text: &str) -> String {
+/// Deletes the first of the periods that go.
+fn without_periods(text: &str, periods: Periods) -> String {
     let chars: Vec<char> = text.chars().collect();
     let digit = |at: Option<usize>| at.and_then(|at| chars.get(at)).is_some_and(|&c| is_digit(c));
     let mut deleted = 0;
     let keep = |(at, c): (usize, &char)| {
-        let bare = *c == '.' && !digit(at.checked_sub(1)) && !digit(Some(at + 1));
-        let delete = bare && deleted < MOST_PERIODS;
+        let behind_digit = periods == Periods::BetweenNoDigits && digit(at.checked_sub(1));
+        let delete = *c == '.' && !behind_digit && !digit(Some(at + 1)) && deleted < MOST_PERIODS;
         deleted += usize::from(delete);
         (!delete).then_some(*c)
     };
