@@ -220,9 +220,9 @@ fn two_nodes_of_two_agree_with_each_other() {
         let out = dir.path().join(format!("{ranks:?}"));
         let mut config = config(Stage::Finetune, dir.path(), &out);
         config.run.max_steps = Some(2);
-        on_ranks(&config, ranks, DType::F32, |_| Quiet).into_iter().for_each(|summary| {
-            summary.unwrap();
-        });
+        let summaries = on_ranks(&config, ranks, DType::F32, |_| Quiet);
+        let losses = summaries.into_iter().map(|summary| summary.unwrap().loss.to_bits());
+        assert!(losses.collect::<std::collections::BTreeSet<_>>().len() == 1, "the ranks differ");
         (steps(&out), saved(&out))
     };
     let (one, two) = (outcome((1, 1)), outcome((4, 2)));
@@ -232,6 +232,35 @@ fn two_nodes_of_two_agree_with_each_other() {
         assert!((one - two).abs() < 1e-5 * one, "{one} and {two}");
     }
     assert_eq!(one.1.keys().collect::<Vec<_>>(), two.1.keys().collect::<Vec<_>>());
+}
+
+/// 248 samples in steps of 20: the last step of an epoch is filled up from its start, whoever computes it.
+#[test]
+fn epochs_end_alike_on_any_number_of_ranks() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let outcome = |worlds: &[usize]| {
+        let out = dir.path().join(format!("{worlds:?}"));
+        let mut config = config(Stage::Pretrain, dir.path(), &out);
+        (config.run.batch_size, config.run.global_batch_size) = (4, Some(20));
+        (config.run.max_steps, config.run.epochs) = (None, 1.5);
+        config.run.save_steps = Steps::Count(13);
+        for (at, &ranks) in worlds.iter().enumerate() {
+            let last = at + 1 == worlds.len();
+            for summary in
+                on_ranks(&config, (ranks, ranks), DType::F32, |_| StopAfter(if last { 99 } else { 13 }))
+            {
+                // 13 steps an epoch, and a half of them once more.
+                assert_eq!(summary.unwrap().total_steps, 20);
+            }
+        }
+        (steps(&out), saved(&out))
+    };
+    let whole = outcome(&[1]);
+    assert_eq!(whole.0.len(), 20);
+    for worlds in [&[3][..], &[1, 2]] {
+        assert!(outcome(worlds) == whole, "{worlds:?}");
+    }
 }
 
 #[test]

@@ -79,11 +79,11 @@ impl StoredTensor {
         self.shape.iter().product()
     }
 
-    /// Rows `first..first + count` along the outermost extent of floats, as a tensor of their own.
+    /// Rows `first..first + count` along the outermost extent of floats, as a tensor of their own; no other bytes are read for it.
     ///
     /// # Panics
     /// Where there are not as many rows.
-    pub(super) fn rows(&self, first: usize, count: usize) -> Self {
+    pub fn rows(&self, first: usize, count: usize) -> Self {
         assert!(first + count <= self.shape[0], "rows {first}..{} of {:?}", first + count, self.shape);
         let row = self.shape[1..].iter().product::<usize>() * self.dtype.size();
         let (skip, len) = (first * row, count * row);

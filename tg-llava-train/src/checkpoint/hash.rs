@@ -5,6 +5,7 @@ use std::path::Path;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use super::{CheckpointError, Result};
+use crate::parallel::watch::Progress;
 
 /// Bytes read from a file at once.
 const CHUNK: usize = 1 << 20;
@@ -57,6 +58,8 @@ impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
         self.hasher.update(&buffer[..count]);
+        // Terabytes take longer than a rank may go without a sign of life.
+        Progress::of_process().tick();
         Ok(count)
     }
 }

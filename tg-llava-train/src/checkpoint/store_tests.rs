@@ -88,12 +88,15 @@ fn what_is_saved_is_found_and_read() {
     let checkpoint = checkpoint.unwrap();
     assert!(damaged.is_empty());
     assert_eq!((checkpoint.step(), checkpoint.path()), (10, store.path_of(10).as_path()));
-    assert_eq!(checkpoint.state(&state(10).fingerprint).unwrap(), (state(10), Vec::new()));
+    assert_eq!(
+        checkpoint.state(&state(10).fingerprint, Fingerprint::new()).unwrap(),
+        (state(10), Vec::new())
+    );
     let values = checkpoint.optimizer().unwrap()[0].read("first/a", Dtype::F32, &[2, 5]).unwrap();
     assert_eq!(values[3], 30);
     assert_eq!(Checkpoint::open(store.path_of(10)).unwrap(), checkpoint);
     let now = [("seed".to_owned(), "43".to_owned())].into();
-    let error = checkpoint.state(&now).unwrap_err().to_string();
+    let error = checkpoint.state(&now, Fingerprint::new()).unwrap_err().to_string();
     assert!(
         error.contains("checkpoint-10: ") && error.contains("seed: `42` in the checkpoint, `43` now"),
         "{error}"

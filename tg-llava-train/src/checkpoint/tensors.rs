@@ -1,8 +1,11 @@
 //! The optimizer's tensors, in safetensors files that the library writes and reads.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use tg_llava_core::weights::{TensorProblem, TensorSource as Stored, WeightsError, write_safetensors};
+use tg_llava_core::weights::{
+    StoredTensor, TensorProblem, TensorSource as Stored, WeightsError, write_safetensors,
+};
 
 pub use tg_llava_core::weights::NewTensor as TensorSource;
 
@@ -52,6 +55,27 @@ impl TensorFile {
     /// # Errors
     /// Where the file does not have it, has it otherwise, or cannot be read.
     pub fn read(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<Vec<u8>> {
+        Ok(self.find(name, dtype, shape)?.bytes()?)
+    }
+
+    /// The same of some rows of it, of which no others are read.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    ///
+    /// # Panics
+    /// Where `shape` has no such rows.
+    pub fn read_rows(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        rows: Range<usize>,
+    ) -> Result<Vec<u8>> {
+        Ok(self.find(name, dtype, shape)?.rows(rows.start, rows.len()).bytes()?)
+    }
+
+    fn find(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&StoredTensor> {
         let wrong =
             |problem| WeightsError::Tensor { path: self.path.clone(), name: name.to_owned(), problem };
         let stored = self.tensors.get(name).ok_or_else(|| wrong(TensorProblem::Missing));
@@ -61,7 +85,7 @@ impl TensorFile {
             let found = format!("{} {:?}", stored.dtype_name, stored.shape);
             return Err(tg_llava_core::Error::from(wrong(TensorProblem::Layout { expected, found })).into());
         }
-        Ok(stored.bytes()?)
+        Ok(stored)
     }
 }
 

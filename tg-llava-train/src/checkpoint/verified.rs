@@ -1,13 +1,11 @@
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::folder_name::FolderName;
 use super::manifest::Manifest;
 use super::{Damage, Damaged, Fingerprint, OPTIMIZER_FILE, Result, TensorFile, TrainState};
 
 /// A checkpoint whose files were all there and unchanged when it was opened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     step: usize,
     path: PathBuf,
@@ -26,6 +24,11 @@ impl Checkpoint {
         }
     }
 
+    /// One that another rank has opened, and so verified.
+    pub fn verified(step: usize, path: impl Into<PathBuf>) -> Self {
+        Self { step, path: path.into() }
+    }
+
     /// The optimizer step after which it was saved.
     pub fn step(&self) -> usize {
         self.step
@@ -37,11 +40,15 @@ impl Checkpoint {
     }
 
     /// Where the run stood, if it is the run that `now` describes, and the entries of `now` that it does not tell.
+    /// `assumed` are entries of checkpoints that do not tell them.
     ///
     /// # Errors
     /// Where the file is missing, unreadable or of another version, or the checkpoint is of another run.
-    pub fn state(&self, now: &Fingerprint) -> Result<(TrainState, Vec<String>)> {
-        let state = TrainState::read(&self.path)?;
+    pub fn state(&self, now: &Fingerprint, assumed: Fingerprint) -> Result<(TrainState, Vec<String>)> {
+        let mut state = TrainState::read(&self.path)?;
+        for (name, value) in assumed {
+            state.fingerprint.entry(name).or_insert(value);
+        }
         let untold = state
             .check_same_run(now)
             .map_err(|source| super::CheckpointError::OtherRun { path: self.path.clone(), source })?;

@@ -121,10 +121,12 @@ mod tests {
 
         #[test]
         fn stopping_and_going_on_changes_nothing(
-            count in 0usize..60, stop in 0usize..20, batch_size in 1usize..6,
+            count in 0usize..60, stop in 0usize..20, batch_size in 1usize..6, micro_batches in 1usize..5,
         ) {
             let order: Vec<usize> = (0..count).rev().collect();
-            let dealing = Dealing::single(batch_size, 1);
+            // Runs stop between steps, where what was consumed is a multiple of the fill or all there is.
+            let (fill, stop) = (batch_size * micro_batches, stop * micro_batches);
+            let dealing = Dealing { batch_size, micro_batches, fill };
             let mut batches = EpochBatches::new(order.clone(), 0, dealing);
             let whole: Vec<_> = batches.clone().collect();
             let mut seen: Vec<_> = batches.by_ref().take(stop).collect();

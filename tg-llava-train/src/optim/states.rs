@@ -26,7 +26,7 @@ impl OptimizerStates {
 
     /// Updates every parameter of `module` that has a gradient, together with the other ranks: each updates its slice.
     ///
-    /// The module comes back in any case; after an error its parameters are of different steps.
+    /// The module comes back in any case; after an error its parameters are of no use.
     pub fn step<M: Module>(&mut self, module: M, mut update: Update<'_>) -> (M, Result<(), ParallelError>) {
         let mut updater = Updater { states: self, update: &mut update, result: Ok(()) };
         let module = map_parameters(module, &mut updater);
@@ -123,14 +123,14 @@ impl ParameterMapper for Updater<'_, '_> {
         }
         let (id, tensor, mapper) = param.consume();
         let (shape, count) = (tensor.dims(), tensor.shape().num_elements());
-        let updated = match self.updated(path, tensor.clone().inner().reshape([count]), gradient) {
-            Ok(updated) => Tensor::from_inner(updated.reshape(shape)).require_grad(),
-            Err(error) => {
-                self.result = Err(error);
-                tensor
-            }
-        };
-        Param::from_mapped_value(id, updated, mapper)
+        let (device, dtype) = (tensor.device().inner(), tensor.dtype());
+        // Given away, so that the old values can go before the new ones are there.
+        let updated = self.updated(path, tensor.inner().reshape([count]), gradient);
+        let updated = updated.unwrap_or_else(|error| {
+            self.result = Err(error);
+            Tensor::zeros([count], (&device, dtype))
+        });
+        Param::from_mapped_value(id, Tensor::from_inner(updated.reshape(shape)).require_grad(), mapper)
     }
 }
 

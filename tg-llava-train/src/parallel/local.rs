@@ -320,6 +320,20 @@ mod tests {
     }
 
     #[test]
+    fn ranks_share_an_error_and_agree_on_the_rest() {
+        let found = on_ranks(2, 2, |rank| {
+            let own = rank.world().rank();
+            let agreed = crate::parallel::agree::<_, ParallelError>(rank, Ok(own));
+            let mine = ParallelError::Transport { rank: own, reason: "cut".into() };
+            let failed = crate::parallel::together(rank, if own == 1 { Err(mine) } else { Ok(own) });
+            (agreed.unwrap(), failed.unwrap_err())
+        });
+        assert!(found.iter().all(|(agreed, _)| *agreed == [0, 1]));
+        assert!(matches!(&found[0].1, ParallelError::Other { rank: 1, message } if message.contains("cut")));
+        assert!(matches!(&found[1].1, ParallelError::Transport { rank: 1, .. }));
+    }
+
+    #[test]
     fn one_rank_computes_at_a_time() {
         let inside = std::sync::atomic::AtomicUsize::new(0);
         on_ranks(4, 4, |rank| {

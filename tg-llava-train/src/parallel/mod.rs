@@ -17,7 +17,7 @@ mod single;
 pub mod watch;
 mod world;
 
-pub use agree::agree;
+pub use agree::{agree, together};
 pub use check::{CheckSize, check};
 pub use collective::Collective;
 pub use environment::{EnvironmentError, Launcher, Placement};

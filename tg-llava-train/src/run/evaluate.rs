@@ -37,9 +37,10 @@ pub struct Evaluation {
     /// Samples that could not be checked, wholly or in part, each once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<SampleFailure>,
-    /// Sum of the cross-entropies of each batch, and over how many tokens.
+    /// Of each batch the bits of the sum of its cross-entropies, which JSON could not tell where it is not finite, and over how many
+    /// tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    batches: Vec<(f64, f64)>,
+    batches: Vec<(u64, usize)>,
 }
 
 impl Evaluation {
@@ -121,8 +122,8 @@ pub fn evaluate(
     let mut check = Check { model, loader, asking, result, watch, told: 0, goes_on: true };
     for batch in indices.chunks(options.batch_size.max(1)) {
         if options.loss {
-            let sum = check.loss(batch)?;
-            check.result.batches.push(sum);
+            let (sum, count) = check.loss(batch)?;
+            check.result.batches.push((sum.to_bits(), count));
         }
         check.answer(batch)?;
         check.tell_failures();
@@ -146,9 +147,11 @@ pub fn evaluate(
 }
 
 /// Mean cross-entropy over all tokens of some batches; `None` where there is no batch.
-fn mean(batches: &[(f64, f64)]) -> Option<f64> {
-    let sum = batches.iter().fold((0.0, 0.0), |(loss, tokens), (sum, count)| (loss + sum, tokens + count));
-    (!batches.is_empty()).then(|| if sum.1 > 0.0 { sum.0 / sum.1 } else { f64::NAN })
+fn mean(batches: &[(u64, usize)]) -> Option<f64> {
+    let (sum, tokens) = batches
+        .iter()
+        .fold((0.0, 0), |(sum, tokens), (bits, count)| (sum + f64::from_bits(*bits), tokens + count));
+    (!batches.is_empty()).then(|| if tokens > 0 { sum / tokens as f64 } else { f64::NAN })
 }
 
 struct Check<'a> {
@@ -165,7 +168,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     /// Sum of the cross-entropies of a batch, and over how many tokens.
-    fn loss(&mut self, indices: &[usize]) -> Result<(f64, f64), RunError> {
+    fn loss(&mut self, indices: &[usize]) -> Result<(f64, usize), RunError> {
         let mut examples = Vec::with_capacity(indices.len());
         for &index in indices {
             let example = match self.loader.example(index) {
@@ -185,10 +188,11 @@ impl Check<'_> {
         }
         let micro = self.loader.collate(examples, self.model.config())?;
         if micro.is_empty() {
-            return Ok((0.0, 0.0));
+            return Ok((0.0, 0));
         }
-        let count = micro.supervised() as f64;
-        Ok((scalar(self.model.loss(&micro.batch.on_device(self.model))?)? * count, count))
+        let count = micro.supervised();
+        let loss = scalar(self.model.loss(&micro.batch.on_device(self.model))?)?;
+        Ok((loss * count as f64, count))
     }
 
     /// Answers the last question of each sample, all at once. Pictures that samples share are looked at once.
@@ -266,5 +270,31 @@ impl Check<'_> {
     fn tell<'p>(&'p mut self, what: impl FnOnce(&'p Evaluation) -> Progress<'p>) {
         let goes_on = (self.watch)(what(&self.result));
         self.goes_on &= goes_on;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_make_a_whole_even_where_a_loss_is_not_finite() {
+        let part = |batches: &[(f64, usize)], failed: &[usize]| {
+            let failure = |&index: &usize| SampleFailure { index, id: String::new(), message: String::new() };
+            let part = Evaluation {
+                samples: 2,
+                correct: Some(1),
+                failures: failed.iter().map(failure).collect(),
+                batches: batches.iter().map(|(sum, count)| (sum.to_bits(), *count)).collect(),
+                ..Evaluation::default()
+            };
+            let json = serde_json::to_string(&part).unwrap();
+            serde_json::from_str::<Evaluation>(&json).unwrap()
+        };
+        let whole = Evaluation::of_parts(vec![part(&[(1.0, 2), (4.0, 1)], &[7]), part(&[(2.0, 3)], &[3])]);
+        assert_eq!((whole.samples, whole.correct, whole.loss), (4, Some(2), Some(7.0 / 6.0)));
+        assert_eq!(whole.batches.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [2, 3, 1]);
+        assert_eq!(whole.failures.iter().map(|f| f.index).collect::<Vec<_>>(), [3, 7]);
+        assert!(Evaluation::of_parts(vec![part(&[(f64::NAN, 2)], &[])]).loss.unwrap().is_nan());
     }
 }

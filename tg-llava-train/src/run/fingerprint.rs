@@ -54,6 +54,7 @@ pub fn fingerprint(
         ("batch size", run.batch_size.to_string()),
         // Micro-batches of a step, on however many devices.
         ("accumulation", dealing.micro_batches.to_string()),
+        (FILL, fill(dealing.fill)),
         ("epochs", run.epochs.to_string()),
         ("max steps", run.max_steps.map_or("none".to_owned(), |steps| steps.to_string())),
         ("dtype", format!("{:?}", run.dtype)),
@@ -62,10 +63,6 @@ pub fn fingerprint(
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
-    // Older checkpoints do not name what was the only way then.
-    if dealing.fill > 1 {
-        fingerprint.insert("epochs are filled up to".to_owned(), format!("{} samples", dealing.fill));
-    }
     for (owner, folder) in codec_folders(setup) {
         let names: Vec<&str> = CODEC_FILES.into_iter().filter(|name| folder.join(name).is_file()).collect();
         for name in &names {
@@ -75,6 +72,18 @@ pub fn fingerprint(
         fingerprint.insert(format!("tokenizer files of the {owner}"), names.join(" "));
     }
     Ok(fingerprint)
+}
+
+/// What an epoch is filled up to a multiple of; differs by the number of devices unless `run.global_batch_size` is given.
+const FILL: &str = "filled up (see run.global_batch_size)";
+
+fn fill(samples: usize) -> String {
+    format!("epochs to multiples of {samples}")
+}
+
+/// What holds of checkpoints that do not tell it, since nothing else was possible then.
+pub fn assumed() -> Fingerprint {
+    [(FILL.to_owned(), fill(1))].into()
 }
 
 /// The optimizer's options in their order.

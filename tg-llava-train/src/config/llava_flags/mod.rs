@@ -261,6 +261,11 @@ impl Reading {
              to pretrain) in all: with fewer devices, raise --gradient_accumulation_steps to keep that",
             batch.saturating_mul(accumulation)
         ));
+        if self.given.get("deepspeed").is_some() && self.given.get("max_grad_norm").is_none() {
+            let note = "LLaVA's DeepSpeed files leave gradients as long as they are, whatever --max_grad_norm; here they are \
+                        clipped at 1, and with --max_grad_norm 0 not at all";
+            self.notes.push(note.into());
+        }
     }
 
     /// Sets a key to a value that is known to fit.

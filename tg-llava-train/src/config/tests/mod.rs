@@ -201,7 +201,11 @@ fn the_example_runs_are_good() {
         let config = TrainConfig::from_table(table).unwrap();
         config.validate().unwrap();
         assert_eq!(config.stage, stage);
-        assert_eq!(config.run.batch_size * config.run.accumulation, 128);
+        // On one device as on eight.
+        for ranks in [1, 4, 8] {
+            let dealing = config.run.dealing(ranks);
+            assert_eq!((dealing.batch_size * dealing.micro_batches, dealing.fill), (128, 128));
+        }
         assert_eq!(config.optim.lr, TrainConfig::new(stage).optim.lr);
     }
 }

@@ -1,7 +1,7 @@
 //! Checkpoints of a run, written and read, and the model at its end.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::{DType, Tensor, TensorData};
 
@@ -41,15 +41,17 @@ impl Session {
 
     /// Writes all but the other ranks' slices; gives problems that hinder nothing.
     fn save_as_leader(&mut self, step: usize) -> Result<Option<Vec<String>>, RunError> {
-        let state = self.state()?;
+        let state = self.state();
         let Self { store, trainer, config, setup, .. } = self;
         let mut begun = false;
         let saved = store.save(step, |folder| -> Result<(), BoxedError> {
             begun = true;
-            agree::<_, RunError>(trainer.collective(), Ok(Some(folder.to_path_buf())))?;
+            // Its name alone, which is ours; paths need not be UTF-8.
+            let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+            agree::<_, RunError>(trainer.collective(), Ok(name))?;
             let written = write_model(trainer, config, setup, folder)
                 .map_err(RunError::from)
-                .and_then(|()| Ok(state.write(folder)?))
+                .and_then(|()| Ok(state?.write(folder)?))
                 .and_then(|()| Ok(write_slices(trainer, folder)?));
             agree(trainer.collective(), written)?;
             Ok(())
@@ -60,16 +62,18 @@ impl Session {
         }
         // The other ranks wait for the folder.
         let nothing = saved.and_then(|_| Err(RunError::Engine("the checkpoint was not begun".into())));
-        agree::<Option<PathBuf>, _>(trainer.collective(), nothing)?;
+        agree::<Option<String>, _>(trainer.collective(), nothing)?;
         Ok(None)
     }
 
     /// Writes this rank's slices into the folder that the leader names.
     fn save_slices(&mut self) -> Result<(), RunError> {
-        let folders = agree::<Option<PathBuf>, RunError>(self.trainer.collective(), Ok(None))?;
+        let names = agree::<Option<String>, RunError>(self.trainer.collective(), Ok(None))?;
         // Every node has all slices.
-        let written = match folders.into_iter().flatten().next() {
-            Some(folder) if self.trainer.world().node() == 0 => write_slices(&self.trainer, &folder),
+        let written = match names.into_iter().flatten().next() {
+            Some(name) if self.trainer.world().node() == 0 => {
+                write_slices(&self.trainer, &self.config.output_dir.join(name))
+            }
             _ => Ok(()),
         };
         agree(self.trainer.collective(), written.map_err(RunError::from))?;
@@ -124,6 +128,7 @@ fn write_slices(trainer: &Trainer, folder: &Path) -> Result<(), CheckpointError>
         TensorSource::new(format!("{path}.{part}"), Dtype::F32, vec![own], move || {
             let mut bytes = tensor.into_data().into_bytes().to_vec();
             bytes.truncate(4 * own);
+            Progress::of_process().tick();
             Ok::<_, std::convert::Infallible>(bytes)
         })
     });
@@ -181,9 +186,10 @@ fn read_range(
         let slice = layout.range(rank);
         let (start, end) = (range.start.max(slice.start), range.end.min(slice.end));
         if start < end {
-            let bytes = file.read(name, Dtype::F32, &[slice.len()])?;
-            let wanted = &bytes[4 * (start - slice.start)..4 * (end - slice.start)];
-            values.extend(wanted.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+            let wanted = start - slice.start..end - slice.start;
+            let bytes = file.read_rows(name, Dtype::F32, &[slice.len()], wanted)?;
+            values.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+            Progress::of_process().tick();
         }
     }
     Ok(values)

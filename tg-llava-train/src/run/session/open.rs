@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::fingerprint::fingerprint;
+use super::super::fingerprint::{assumed, fingerprint};
 use super::super::lock::OutputLock;
 use super::super::options::{total_steps, trainer_options};
 use super::checkpoint::restore;
 use super::{Session, SessionOptions};
-use crate::checkpoint::{Checkpoint, CheckpointStore, Fingerprint};
+use crate::checkpoint::{Best, Checkpoint, CheckpointStore, Fingerprint};
 use crate::config::TrainConfig;
 use crate::data::DataPosition;
 use crate::engine::Trainer;
-use crate::parallel::{Collective, ParallelError, agree};
+use crate::parallel::{Collective, ParallelError, agree, together};
 use crate::run::RunError;
 use crate::start::{ModelSetup, StartError, TrainingData, load_weights};
 
@@ -23,8 +23,9 @@ use crate::start::{ModelSetup, StartError, TrainingData, load_weights};
 struct Greeting {
     program: String,
     fingerprint: Fingerprint,
-    /// The checkpoint to go on from, as the rank that leads found it.
-    checkpoint: Option<Checkpoint>,
+    /// The step of the checkpoint to go on from, and the best one so far, as the rank that leads found them.
+    checkpoint: Option<usize>,
+    best: Option<Best>,
 }
 
 impl Session {
@@ -53,7 +54,7 @@ impl Session {
                 return Err(StartError::NoSteps { reason }.into());
             }
             if !world.leads() || simulated {
-                return Ok((None, None));
+                return Ok((None, None, None));
             }
             let lock = OutputLock::take(&config.output_dir)?;
             let store = CheckpointStore::open(&config.output_dir, keep)?;
@@ -62,49 +63,61 @@ impl Session {
             messages.extend(cleaned.map(|path| format!("removed what an interrupted save left: {path}")));
             let latest = store.latest()?;
             messages.extend(latest.damaged.iter().map(|damaged| format!("not used: {damaged}")));
-            Ok((Some(lock), latest.checkpoint.filter(|_| !restart)))
+            let checkpoint = latest.checkpoint.filter(|_| !restart);
+            let best = if checkpoint.is_some() { store.best_record()? } else { None };
+            Ok((Some(lock), checkpoint, best))
         };
         let led = lead();
         let fingerprint = || fingerprint(&config, &setup, &data, world.size());
         let (lock, greeting) = match led.and_then(|led| Ok((led, fingerprint()?))) {
-            Ok(((lock, checkpoint), fingerprint)) => {
+            Ok(((lock, checkpoint, best), fingerprint)) => {
                 let program = env!("CARGO_PKG_VERSION").to_owned();
-                (lock, Ok(Greeting { program, fingerprint, checkpoint }))
+                let checkpoint = checkpoint.map(|checkpoint: Checkpoint| checkpoint.step());
+                (lock, Ok(Greeting { program, fingerprint, checkpoint, best }))
             }
             Err(error) => (None, Err(error)),
         };
-        let Greeting { fingerprint, checkpoint, .. } = greet(collective.as_mut(), greeting)?;
-        let state = match &checkpoint {
-            Some(checkpoint) => {
-                let (state, untold) = checkpoint.state(&fingerprint)?;
-                if !untold.is_empty() {
-                    let (path, untold) = (checkpoint.path().display(), untold.join(", "));
-                    messages.push(format!(
+        let Greeting { fingerprint, checkpoint, best, .. } = greet(collective.as_mut(), greeting)?;
+        let store = CheckpointStore::at(&config.output_dir, keep);
+        let checkpoint = checkpoint.map(|step| Checkpoint::verified(step, store.path_of(step)));
+        // All ranks load before any goes on; one that cannot says why.
+        let load = || -> Result<_, RunError> {
+            let state = match &checkpoint {
+                Some(checkpoint) => {
+                    let (state, untold) = checkpoint.state(&fingerprint, assumed())?;
+                    if !untold.is_empty() {
+                        let (path, untold) = (checkpoint.path().display(), untold.join(", "));
+                        messages.push(format!(
                         "{path} was written by an older version and does not tell whether these are as they were: {untold}"
                     ));
+                    }
+                    Some(state)
                 }
-                Some(state)
+                None => None,
+            };
+            let folder = checkpoint.as_ref().map(Checkpoint::path);
+            let started = load_weights(&config, &setup, folder, &device.autodiff(), dtype, progress)?;
+            if !started.report.initialised.is_empty() {
+                let count = started.report.initialised.len();
+                messages.push(format!("{count} tensors of the bridges start fresh"));
             }
-            None => None,
+            if !started.report.not_finite.is_empty() {
+                messages
+                    .push(format!("values that are not finite in {}", started.report.not_finite.join(", ")));
+            }
+            Ok((started.model, state))
         };
-        let folder = checkpoint.as_ref().map(Checkpoint::path);
-        let started = load_weights(&config, &setup, folder, &device.autodiff(), dtype, progress)?;
-        if !started.report.initialised.is_empty() {
-            let count = started.report.initialised.len();
-            messages.push(format!("{count} tensors of the bridges start fresh"));
-        }
-        if !started.report.not_finite.is_empty() {
-            messages.push(format!("values that are not finite in {}", started.report.not_finite.join(", ")));
-        }
+        let loaded = load();
+        let (model, state) = together(collective.as_mut(), loaded)?;
         let trainer_options = trainer_options(&config, total_steps, dtype);
-        let mut trainer = Trainer::with_ranks(started.model, trainer_options, collective);
-        let store = CheckpointStore::at(&config.output_dir, keep);
+        let mut trainer = Trainer::with_ranks(model, trainer_options, collective);
         let mut session_start = (DataPosition::default(), 0.0, None);
         if let (Some(checkpoint), Some(state)) = (&checkpoint, &state) {
-            restore(&mut trainer, checkpoint, state)?;
+            let restored = restore(&mut trainer, checkpoint, state);
+            together(trainer.collective(), restored)?;
             messages.push(format!("going on after step {} from {}", state.step, checkpoint.path().display()));
             // A step is saved before it is checked, so the checkpoint may not know yet that it is the best.
-            let best = store.best_record()?.filter(|best| best.step <= state.step).or(state.best.clone());
+            let best = best.filter(|best| best.step <= state.step).or(state.best.clone());
             session_start = (state.position, state.seconds, best);
         }
         let (position, seconds, best) = session_start;

@@ -7,8 +7,8 @@ use super::Session;
 use super::files::RunLog;
 use crate::checkpoint::{Best, Rotation};
 use crate::log::{EvalRecord, NoteRecord};
-use crate::parallel::agree;
 use crate::parallel::watch::{Phase, Progress};
+use crate::parallel::{ParallelError, agree};
 use crate::run::{Observer, RunError};
 
 impl Session {
@@ -46,10 +46,10 @@ impl Session {
         let Some(options) = &self.config.data.validation else { return Ok(()) };
         let _validating = Progress::of_process().during(Phase::Validating);
         let (step, generate) = (self.trainer.steps(), options.generate);
-        let mut result = self.evaluate(generate, observer);
+        let mut result = survivable(self.evaluate(generate, observer))?;
         if let (Err(error), true) = (&result, generate) {
             self.tell(&format!("step {step}: validation without answers: {error}"), log, observer)?;
-            result = self.evaluate(false, observer);
+            result = survivable(self.evaluate(false, observer))?;
         }
         let result = match result {
             Ok(Some(result)) => result,
@@ -151,5 +151,14 @@ impl Session {
         self.write(log, &record.into())?;
         observer.note(text);
         Ok(())
+    }
+}
+
+/// What a check may end with while the run goes on: not where the ranks have lost one another.
+fn survivable<T>(result: Result<T, RunError>) -> Result<Result<T, RunError>, RunError> {
+    match result {
+        Err(error @ RunError::Parallel(ParallelError::Other { .. })) => Ok(Err(error)),
+        Err(error @ RunError::Parallel(_)) => Err(error),
+        result => Ok(result),
     }
 }
