@@ -1,6 +1,7 @@
 //! Verdicts and scores as the original scorers give them.
 
 pub mod choice;
+pub mod judged;
 pub mod normal;
 pub mod ocr;
 pub mod option;
