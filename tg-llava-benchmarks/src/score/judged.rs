@@ -68,9 +68,22 @@ pub struct BenchScores {
     pub model: f64,
 }
 
+/// Whose rounding to one decimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rounding {
+    /// Numpy's, as in VLMEvalKit.
+    Numpy,
+    /// Python's, as in LLaVA's script.
+    Python,
+}
+
 impl BenchScores {
-    /// The scores of some rows, as pairs of the reference's and the model's; `round` rounds to one decimal.
-    pub fn new(pairs: &[[f64; 2]], round: fn(f64) -> f64) -> Self {
+    /// The scores of some rows, as pairs of the reference's and the model's.
+    pub fn new(pairs: &[[f64; 2]], rounding: Rounding) -> Self {
+        let round: fn(f64) -> f64 = match rounding {
+            Rounding::Numpy => text::round_as_numpy,
+            Rounding::Python => text::round_as_python,
+        };
         let [reference, model] =
             [0, 1].map(|at| mean(&pairs.iter().map(|pair| pair[at]).collect::<Vec<_>>()));
         Self {
@@ -100,8 +113,7 @@ pub fn llava_bench(table: &Table, judge: &mut dyn Judge) -> Result<BenchReport, 
         }
         items.push((index.to_owned(), found));
     }
-    let scores =
-        groups.into_iter().map(|(name, pairs)| (name, BenchScores::new(&pairs, text::round_as_numpy)));
+    let scores = groups.into_iter().map(|(name, pairs)| (name, BenchScores::new(&pairs, Rounding::Numpy)));
     Ok((items, scores.collect()))
 }
 
