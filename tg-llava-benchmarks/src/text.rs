@@ -59,7 +59,7 @@ pub fn round_as_python(value: f64) -> f64 {
     format!("{value:.1}").parse().unwrap_or(value)
 }
 
-/// The strings of a list as Python writes it, such as `['a', "b's"]`; `None` where the text is no such list.
+/// The items of a list as Python writes it, such as `['a', "b's", 3]`, each as text; `None` where the text is no such list.
 pub fn list(text: &str) -> Option<Vec<String>> {
     let mut chars = strip(text).strip_prefix('[')?.chars().peekable();
     let mut found = Vec::new();
@@ -70,6 +70,9 @@ pub fn list(text: &str) -> Option<Vec<String>> {
         match chars.next()? {
             ']' => return chars.next().is_none().then_some(found),
             quote @ ('\'' | '"') => found.push(quoted(&mut chars, quote)?),
+            first if first.is_ascii_alphanumeric() || "+-.".contains(first) => {
+                found.push(bare(first, &mut chars)?);
+            }
             _ => return None,
         }
         while chars.peek().is_some_and(|&c| is_space(c)) {
@@ -80,6 +83,18 @@ pub fn list(text: &str) -> Option<Vec<String>> {
             ']' => {}
             _ => return None,
         }
+    }
+}
+
+/// A number, or one of Python's three words.
+fn bare(first: char, chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<String> {
+    let mut text = String::from(first);
+    while let Some(c) = chars.next_if(|c| c.is_ascii_alphanumeric() || "+-._".contains(*c)) {
+        text.push(c);
+    }
+    match text.as_str() {
+        "True" | "False" | "None" => Some(text),
+        _ => to_integer(&text).map(|value| value.to_string()).or_else(|| to_float(&text).map(float)),
     }
 }
 
@@ -152,6 +167,7 @@ mod tests {
         assert_eq!(read(r#"['a', "b's", 'c\'d', 'e\\f\n', '\xe9']"#).as_deref(), Some("a|b's|c'd|e\\f\n|é"));
         assert_eq!(read("[]").as_deref(), Some(""));
         assert_eq!(read(" ['a',] ").as_deref(), Some("a"));
+        assert_eq!(read("[3, -0.50, 'x', True]").as_deref(), Some("3|-0.5|x|True"));
         for wrong in ["a", "['a'", "['a' 'b']", "[a]", "['a']x"] {
             assert!(read(wrong).is_none(), "{wrong}");
         }

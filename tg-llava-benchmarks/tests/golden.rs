@@ -90,15 +90,16 @@ fn every_prompt_is_the_recorded_one() {
         }
         let golden = case.lines("prompts.jsonl");
         assert_eq!(golden.len(), case.table.rows().unwrap().len(), "{}", case.folder.display());
+        case.table.need_answers(&case.predictions()).unwrap();
         for golden in golden {
             let row = case.row(&golden["index"]);
             let place = format!("{}, index {}", case.folder.display(), golden["index"]);
-            let question = Question::new(&case.table, row, case.kind);
+            let question = Question::new(&case.table, row, case.kind).unwrap();
             assert_eq!(question.text, golden["text"].as_str().unwrap(), "{place}");
             assert_eq!(question.images as u64, golden["images"].as_u64().unwrap(), "{place}");
             assert_eq!(question.prompt(), golden["prompt"].as_str().unwrap(), "{place}");
             assert_eq!(question.guide(), golden["guide"].as_str().unwrap(), "{place}");
-            let parts = api(&case.table, row, case.kind).into_iter().map(|part| match part {
+            let parts = api(&case.table, row, case.kind).unwrap().into_iter().map(|part| match part {
                 Part::Text(text) => serde_json::json!({ "text": text }),
                 Part::Image(number) => serde_json::json!({ "image": number }),
             });

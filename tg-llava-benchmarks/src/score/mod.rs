@@ -22,6 +22,11 @@ impl Predictions {
         Self(answers.into_iter().collect())
     }
 
+    /// Whether there is an answer to a row, even an empty one.
+    pub fn has(&self, index: &str) -> bool {
+        self.0.contains_key(index)
+    }
+
     /// The answer to a row as scorers see it, which read it from a table: where it is empty or reads as missing, `nan`.
     pub fn seen(&self, index: &str) -> &str {
         self.0.get(index).map(String::as_str).filter(|answer| !is_missing(answer)).unwrap_or("nan")
