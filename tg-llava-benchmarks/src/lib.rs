@@ -7,6 +7,7 @@ pub mod dataset;
 pub mod judge;
 pub mod llava;
 pub mod prompt;
+pub mod report;
 pub mod score;
 pub mod table;
 mod text;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tg_llava_benchmarks::dataset::{Judged, Kind};
 use tg_llava_benchmarks::judge::{Ask, Judge};
 use tg_llava_benchmarks::prompt::{Part, Question, api};
+use tg_llava_benchmarks::report::{self, Outcome};
 use tg_llava_benchmarks::score::choice::{ChoiceScores, score};
 use tg_llava_benchmarks::score::option::Rules;
 use tg_llava_benchmarks::score::{Predictions, judged, ocr, short, yes_no};
@@ -325,5 +326,36 @@ fn a_judge_is_asked_and_read_as_recorded() {
             Kind::Short(_) | Kind::Ocr => panic!("{place}: a judge where none is asked"),
         }
         assert!(judge.is_over(), "{place}: {} requests are missing", judge.replies.len());
+    }
+}
+
+#[test]
+fn any_data_set_is_scored_in_one_way() {
+    for case in cases() {
+        let place = case.folder.display().to_string();
+        let scored =
+            report::score(&case.table, case.kind, &case.predictions(), Rules::Current, None).unwrap();
+        let golden = case.json("expected.json");
+        let report = match (scored, case.kind) {
+            (Outcome::NotJudged, Kind::Judged(_)) => continue,
+            (Outcome::NoAnswers, _) => {
+                assert!(golden.is_none(), "{place}");
+                continue;
+            }
+            (Outcome::Scored(report), _) => report,
+            (other, _) => panic!("{place}: {other:?}"),
+        };
+        let golden = golden.unwrap();
+        assert_eq!(report.items.len(), golden["items"].as_array().unwrap().len(), "{place}");
+        let one = [golden["scores"].clone()];
+        for golden in golden["scores"].as_array().map_or(&one[..], Vec::as_slice) {
+            let name = golden["split"].as_str().unwrap_or("none");
+            let known = golden["Overall"].as_f64().or(golden["perception"].as_f64());
+            let known = known.or(golden["aAcc"].as_f64()).or(golden["Final Score"].as_f64()).unwrap();
+            let split = &report.splits[name];
+            let found =
+                ["Overall", "perception", "aAcc", "Final Score"].iter().find_map(|&name| split.get(name));
+            assert!((found.unwrap() - known).abs() < 1e-9, "{place} {name}");
+        }
     }
 }
