@@ -53,28 +53,28 @@ pub enum Judged {
     MathVista,
 }
 
-/// Beginnings of names, and what they mean.
-const NAMES: [(&str, Kind); 17] = [
-    ("MMBench", Kind::Choice(Choice::Circular)),
-    ("MMStar", Kind::Choice(Choice::Plain)),
-    ("MMMU", Kind::Choice(Choice::Mmmu)),
-    ("MMVet", Kind::Judged(Judged::MmVet)),
-    ("AI2D", Kind::Choice(Choice::Plain)),
-    ("RealWorldQA", Kind::Choice(Choice::Plain)),
-    ("SEEDBench", Kind::Choice(Choice::Plain)),
-    ("ScienceQA", Kind::Choice(Choice::Plain)),
-    ("MME", Kind::YesNo(YesNo::Mme)),
-    ("POPE", Kind::YesNo(YesNo::Pope)),
-    ("HallusionBench", Kind::YesNo(YesNo::HallusionBench)),
-    ("TextVQA", Kind::Short(Short::TextVqa)),
-    ("GQA", Kind::Short(Short::Gqa)),
-    ("VizWiz", Kind::Short(Short::VizWiz)),
-    ("OCRBench", Kind::Ocr),
-    ("LLaVABench", Kind::Judged(Judged::LlavaBench)),
-    ("MathVista", Kind::Judged(Judged::MathVista)),
-];
-
 impl Kind {
+    /// Beginnings of names, and what they mean.
+    pub const NAMES: [(&str, Self); 17] = [
+        ("MMBench", Self::Choice(Choice::Circular)),
+        ("MMStar", Self::Choice(Choice::Plain)),
+        ("MMMU", Self::Choice(Choice::Mmmu)),
+        ("MMVet", Self::Judged(Judged::MmVet)),
+        ("AI2D", Self::Choice(Choice::Plain)),
+        ("RealWorldQA", Self::Choice(Choice::Plain)),
+        ("SEEDBench", Self::Choice(Choice::Plain)),
+        ("ScienceQA", Self::Choice(Choice::Plain)),
+        ("MME", Self::YesNo(YesNo::Mme)),
+        ("POPE", Self::YesNo(YesNo::Pope)),
+        ("HallusionBench", Self::YesNo(YesNo::HallusionBench)),
+        ("TextVQA", Self::Short(Short::TextVqa)),
+        ("GQA", Self::Short(Short::Gqa)),
+        ("VizWiz", Self::Short(Short::VizWiz)),
+        ("OCRBench", Self::Ocr),
+        ("LLaVABench", Self::Judged(Judged::LlavaBench)),
+        ("MathVista", Self::Judged(Judged::MathVista)),
+    ];
+
     /// The kind of the data set `name`, which may carry a split and a language (`MMBench_DEV_EN`); `None` for an unknown one.
     pub fn of(name: &str) -> Option<Self> {
         let is_of = |(known, _): &&(&str, Self)| {
@@ -84,7 +84,7 @@ impl Kind {
                 .map(|_| &name[known.len()..]);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
         };
-        NAMES.iter().find(is_of).map(|&(_, kind)| kind)
+        Self::NAMES.iter().find(is_of).map(|&(_, kind)| kind)
     }
 }
 

@@ -4,8 +4,10 @@
 //! LLaVA-1.5's scripts.
 
 pub mod dataset;
+pub mod judge;
 pub mod llava;
 pub mod prompt;
+pub mod report;
 pub mod score;
 pub mod table;
 mod text;

@@ -1,7 +1,7 @@
 //! What is asked, row by row, as VLMEvalKit's wrapper of LLaVA and its API models write it.
 
 use crate::dataset::{Choice, Kind, Short};
-use crate::table::Table;
+use crate::table::{Table, TableError};
 use crate::text;
 
 /// Before every question of the wrapper: the system text of its conversation `llava_v1`.
@@ -28,7 +28,10 @@ pub enum Part {
 
 impl Question {
     /// The question of `row` in the data set's table.
-    pub fn new(table: &Table, row: usize, kind: Kind) -> Self {
+    ///
+    /// # Errors
+    /// [`TableError`] where its picture is that of a row that is not there.
+    pub fn new(table: &Table, row: usize, kind: Kind) -> Result<Self, TableError> {
         let question = table.shown(row, "question");
         let text = match kind {
             Kind::Choice(_) => choice(table, row),
@@ -37,7 +40,7 @@ impl Question {
             }
             Kind::Short(Short::VizWiz) | Kind::YesNo(_) | Kind::Ocr | Kind::Judged(_) => question.to_owned(),
         };
-        Self { text, images: images(table, row) }
+        Ok(Self { text, images: table.pictures(row)?.len() })
     }
 
     /// The string that the wrapper hands to the tokenizer.
@@ -76,18 +79,15 @@ fn choice(table: &Table, row: usize) -> String {
     }
 }
 
-/// How many pictures a row has.
-fn images(table: &Table, row: usize) -> usize {
-    let cell = table.cell(row, "image").unwrap_or_default();
-    text::list(cell).map_or(1, |list| list.len())
-}
-
 /// What an API model is sent about `row`.
-pub fn api(table: &Table, row: usize, kind: Kind) -> Vec<Part> {
+///
+/// # Errors
+/// As [`Question::new`].
+pub fn api(table: &Table, row: usize, kind: Kind) -> Result<Vec<Part>, TableError> {
+    let Question { text, images } = Question::new(table, row, kind)?;
+    let pictures = (0..images).map(Part::Image);
     let Kind::Choice(choice) = kind else {
-        let question = Question::new(table, row, kind);
-        let pictures = (0..question.images).map(Part::Image);
-        return pictures.chain([Part::Text(question.text)]).collect();
+        return Ok(pictures.chain([Part::Text(text)]).collect());
     };
     let mut text = table.cell(row, "hint").map_or_else(String::new, |hint| format!("Hint: {hint}\n"));
     text += &format!("Question: {}\n", table.shown(row, "question"));
@@ -97,10 +97,10 @@ pub fn api(table: &Table, row: usize, kind: Kind) -> Vec<Part> {
         options.iter().for_each(|(letter, option)| text += &format!("{letter}. {option}\n"));
         text += "Please select the correct answer from the options above. \n";
     }
-    match choice {
+    Ok(match choice {
         Choice::Mmmu if text.contains(MARK) => split_at_images(&text),
-        _ => (0..images(table, row)).map(Part::Image).chain([Part::Text(text)]).collect(),
-    }
+        _ => pictures.chain([Part::Text(text)]).collect(),
+    })
 }
 
 /// What a place of a picture begins with in MMMU; its number from 1 and `>` follow.

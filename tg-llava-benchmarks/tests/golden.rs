@@ -4,11 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tg_llava_benchmarks::dataset::Kind;
+use tg_llava_benchmarks::dataset::{Judged, Kind};
+use tg_llava_benchmarks::judge::{Ask, Judge};
 use tg_llava_benchmarks::prompt::{Part, Question, api};
+use tg_llava_benchmarks::report::{self, Outcome};
 use tg_llava_benchmarks::score::choice::{ChoiceScores, score};
 use tg_llava_benchmarks::score::option::Rules;
-use tg_llava_benchmarks::score::{Predictions, ocr, short, yes_no};
+use tg_llava_benchmarks::score::{Predictions, judged, ocr, short, yes_no};
 use tg_llava_benchmarks::table::Table;
 
 /// A golden case of VLMEvalKit.
@@ -89,15 +91,16 @@ fn every_prompt_is_the_recorded_one() {
         }
         let golden = case.lines("prompts.jsonl");
         assert_eq!(golden.len(), case.table.rows().unwrap().len(), "{}", case.folder.display());
+        case.table.need_answers(&case.predictions()).unwrap();
         for golden in golden {
             let row = case.row(&golden["index"]);
             let place = format!("{}, index {}", case.folder.display(), golden["index"]);
-            let question = Question::new(&case.table, row, case.kind);
+            let question = Question::new(&case.table, row, case.kind).unwrap();
             assert_eq!(question.text, golden["text"].as_str().unwrap(), "{place}");
             assert_eq!(question.images as u64, golden["images"].as_u64().unwrap(), "{place}");
             assert_eq!(question.prompt(), golden["prompt"].as_str().unwrap(), "{place}");
             assert_eq!(question.guide(), golden["guide"].as_str().unwrap(), "{place}");
-            let parts = api(&case.table, row, case.kind).into_iter().map(|part| match part {
+            let parts = api(&case.table, row, case.kind).unwrap().into_iter().map(|part| match part {
                 Part::Text(text) => serde_json::json!({ "text": text }),
                 Part::Image(number) => serde_json::json!({ "image": number }),
             });
@@ -114,7 +117,7 @@ fn options_are_read_and_scored_as_recorded() {
         for (rules, inferred, scores) in
             [(Rules::Current, "inferred", "scores"), (Rules::Of2024, "inferred_2024", "scores_2024")]
         {
-            let found = score(&case.table, choice, &case.predictions(), rules).unwrap();
+            let found = score(&case.table, choice, &case.predictions(), rules, None).unwrap();
             compare_choices(&case, &found, &golden, (inferred, scores));
         }
     }
@@ -162,7 +165,7 @@ fn yes_and_no_are_read_and_scored_as_recorded() {
     for case in cases() {
         let Kind::YesNo(kind) = case.kind else { continue };
         let golden = case.json("expected.json").unwrap();
-        let found = yes_no::score(&case.table, kind, &case.predictions()).unwrap();
+        let found = yes_no::score(&case.table, kind, &case.predictions(), None).unwrap();
         let place = case.folder.display().to_string();
         let items = golden["items"].as_array().unwrap();
         assert_eq!(found.items.len(), items.len(), "{place}");
@@ -211,5 +214,148 @@ fn texts_in_pictures_are_scored_as_recorded() {
         let golden_items = golden_items.map(|item| (shown(&item["index"]), item["hit"].as_u64().unwrap()));
         assert_eq!(items.collect::<Vec<_>>(), golden_items.collect::<Vec<_>>(), "{place}");
         compare_scores(&found.scores, &golden["scores"], &place);
+    }
+}
+
+/// A judge that repeats the recorded replies, and fails where it is asked otherwise than the recorded one was.
+struct Replay {
+    replies: std::vec::IntoIter<Value>,
+    place: String,
+}
+
+impl Replay {
+    /// `None` where the case has no replies.
+    fn of(case: &Case) -> Option<Self> {
+        let place = case.folder.display().to_string();
+        let file = case.folder.join("judge.jsonl");
+        file.is_file().then(|| Self { replies: case.lines("judge.jsonl").into_iter(), place })
+    }
+
+    fn is_over(&self) -> bool {
+        self.replies.len() == 0
+    }
+}
+
+impl Judge for Replay {
+    fn reply(&mut self, ask: &Ask<'_>) -> Option<String> {
+        let golden = self.replies.next().unwrap_or_else(|| panic!("{}: {ask:?} was not asked", self.place));
+        assert_eq!(ask.temperature, golden["temperature"].as_f64().unwrap(), "{} {ask:?}", self.place);
+        assert_eq!(ask.max_tokens as u64, golden["max_tokens"].as_u64().unwrap(), "{} {ask:?}", self.place);
+        Some(golden["reply"].as_str().unwrap().to_owned())
+    }
+}
+
+#[test]
+fn a_judge_is_asked_and_read_as_recorded() {
+    for case in cases() {
+        let Some(mut judge) = Replay::of(&case) else { continue };
+        let place = case.folder.display().to_string();
+        let golden = case.json("expected_judge.json").or_else(|| case.json("expected.json")).unwrap();
+        let items = golden["items"].as_array().unwrap();
+        match case.kind {
+            Kind::Choice(choice) => {
+                let found = score(&case.table, choice, &case.predictions(), Rules::Current, Some(&mut judge))
+                    .unwrap();
+                compare_choices(&case, &found, &golden, ("inferred", "scores"));
+            }
+            Kind::YesNo(kind) => {
+                let found = yes_no::score(&case.table, kind, &case.predictions(), Some(&mut judge)).unwrap();
+                for (found, golden) in found.items.iter().zip(items) {
+                    assert_eq!(
+                        found.verdict.name(),
+                        golden["extracted"].as_str().unwrap(),
+                        "{place} {}",
+                        found.index
+                    );
+                    assert_eq!(
+                        u64::from(found.hit),
+                        golden["hit"].as_u64().unwrap(),
+                        "{place} {}",
+                        found.index
+                    );
+                }
+                for golden in golden["scores"].as_array().unwrap() {
+                    compare_scores(&found.splits[golden["split"].as_str().unwrap_or("none")], golden, &place);
+                }
+            }
+            Kind::Judged(Judged::MmVet) => {
+                let found = judged::mm_vet(&case.table, &mut judge).unwrap();
+                for ((index, score), golden) in found.items.iter().zip(items) {
+                    assert_eq!(Some(*score), golden["score"].as_f64(), "{place} {index}");
+                }
+                for golden in golden["scores"].as_array().unwrap() {
+                    let (total, percent) = found.capabilities[golden["Category"].as_str().unwrap()];
+                    assert_eq!(total as u64, golden["tot"].as_u64().unwrap(), "{place} {golden}");
+                    assert!((percent - golden["acc"].as_f64().unwrap()).abs() < 1e-9, "{place} {golden}");
+                }
+            }
+            Kind::Judged(Judged::LlavaBench) => {
+                let (found, scores) = judged::llava_bench(&case.table, &mut judge).unwrap();
+                for ((index, pair), golden) in found.iter().zip(items) {
+                    let golden = ["reference_score", "score"].map(|key| golden[key].as_f64().unwrap());
+                    assert_eq!(*pair, golden, "{place} {index}");
+                }
+                for golden in golden["scores"].as_array().unwrap() {
+                    let found = scores[golden["split"].as_str().unwrap()];
+                    for (value, key) in [
+                        (found.relative, "Relative Score (main)"),
+                        (found.model, "VLM Score"),
+                        (found.reference, "GPT4 Score"),
+                    ] {
+                        assert!(
+                            (value - golden[key].as_f64().unwrap()).abs() < 1e-9,
+                            "{place} {golden} {found:?}"
+                        );
+                    }
+                }
+            }
+            Kind::Judged(Judged::MathVista) => {
+                let found = judged::math_vista(&case.table, &case.predictions(), &mut judge).unwrap();
+                for (found, golden) in found.items.iter().zip(items) {
+                    assert_eq!(found.index, shown(&golden["index"]), "{place}");
+                    assert_eq!(Some(found.prefetched), golden["prefetched"].as_bool(), "{place} {found:?}");
+                    assert_eq!(found.extracted, shown(&golden["extracted"]), "{place}");
+                    assert_eq!(u64::from(found.hit), golden["hit"].as_u64().unwrap(), "{place} {found:?}");
+                }
+                for golden in golden["scores"].as_array().unwrap() {
+                    let found = found.groups[golden["Task&Skill"].as_str().unwrap()];
+                    let golden = ["tot", "prefetch", "hit"].map(|key| golden[key].as_u64().unwrap() as usize);
+                    assert_eq!([found.total, found.prefetched, found.hits], golden, "{place}");
+                }
+            }
+            Kind::Short(_) | Kind::Ocr => panic!("{place}: a judge where none is asked"),
+        }
+        assert!(judge.is_over(), "{place}: {} requests are missing", judge.replies.len());
+    }
+}
+
+#[test]
+fn any_data_set_is_scored_in_one_way() {
+    for case in cases() {
+        let place = case.folder.display().to_string();
+        let scored =
+            report::score(&case.table, case.kind, &case.predictions(), Rules::Current, None).unwrap();
+        let golden = case.json("expected.json");
+        let report = match (scored, case.kind) {
+            (Outcome::NotJudged, Kind::Judged(_)) => continue,
+            (Outcome::NoAnswers, _) => {
+                assert!(golden.is_none(), "{place}");
+                continue;
+            }
+            (Outcome::Scored(report), _) => report,
+            (other, _) => panic!("{place}: {other:?}"),
+        };
+        let golden = golden.unwrap();
+        assert_eq!(report.items.len(), golden["items"].as_array().unwrap().len(), "{place}");
+        let one = [golden["scores"].clone()];
+        for golden in golden["scores"].as_array().map_or(&one[..], Vec::as_slice) {
+            let name = golden["split"].as_str().unwrap_or("none");
+            let known = golden["Overall"].as_f64().or(golden["perception"].as_f64());
+            let known = known.or(golden["aAcc"].as_f64()).or(golden["Final Score"].as_f64()).unwrap();
+            let split = &report.splits[name];
+            let found =
+                ["Overall", "perception", "aAcc", "Final Score"].iter().find_map(|&name| split.get(name));
+            assert!((found.unwrap() - known).abs() < 1e-9, "{place} {name}");
+        }
     }
 }

@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tg_llava_benchmarks::llava::{Answer, Question, choice, gqa, guide, mme, pope, prompt, read_lines, vqa};
+use tg_llava_benchmarks::llava::mmbench::Language;
+use tg_llava_benchmarks::llava::{
+    Answer, Question, choice, gqa, guide, mmbench, mme, pope, prompt, read_lines, vqa,
+};
+use tg_llava_benchmarks::score::judged;
+use tg_llava_benchmarks::table::Table;
 
 /// The folder of a golden case.
-fn case(benchmark: &str) -> Option<PathBuf> {
+fn case(benchmark: &str, harness: &str) -> Option<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = here.join("../../shared/fixtures/eval").join(benchmark).join("llava");
+    let folder = here.join("../../shared/fixtures/eval").join(benchmark).join(harness);
     if !folder.is_dir() {
         eprintln!("{} is not there: nothing is compared", folder.display());
         return None;
@@ -63,7 +68,7 @@ fn questions_become_the_recorded_prompts() {
         ("mmvet", "llava-mm-vet.jsonl"),
         ("llavabench", "questions.jsonl"),
     ] {
-        let Some(folder) = case(benchmark) else { return };
+        let Some(folder) = case(benchmark, "llava") else { return };
         let golden: Vec<Value> = read_lines(&read(&folder.join("prompts.jsonl")), "prompts.jsonl").unwrap();
         let questions = questions(&folder, file);
         assert_eq!(questions.len(), golden.len(), "{benchmark}");
@@ -80,7 +85,7 @@ fn questions_become_the_recorded_prompts() {
 
 #[test]
 fn pope_is_scored_as_recorded() {
-    let Some(folder) = case("pope") else { return };
+    let Some(folder) = case("pope", "llava") else { return };
     let golden = json(&folder.join("expected.json"));
     let category: BTreeMap<String, String> = questions(&folder, "llava_pope_test.jsonl")
         .into_iter()
@@ -113,7 +118,7 @@ fn pope_is_scored_as_recorded() {
 
 #[test]
 fn mme_is_scored_as_recorded() {
-    let Some(folder) = case("mme") else { return };
+    let Some(folder) = case("mme", "llava") else { return };
     let golden = json(&folder.join("expected.json"));
     let mut by_task: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
     for answer in answers(&folder, ANSWERS) {
@@ -157,7 +162,7 @@ fn strings(value: &Value) -> Vec<String> {
 
 #[test]
 fn textvqa_is_scored_as_recorded() {
-    let Some(folder) = case("textvqa") else { return };
+    let Some(folder) = case("textvqa", "llava") else { return };
     let golden = json(&folder.join("expected.json"));
     let data = json(&folder.join("TextVQA_0.5.1_val.json"));
     let known: BTreeMap<(String, String), Vec<String>> = data["data"]
@@ -185,7 +190,7 @@ fn textvqa_is_scored_as_recorded() {
 
 #[test]
 fn vizwiz_is_submitted_and_scored_as_recorded() {
-    let Some(folder) = case("vizwiz") else { return };
+    let Some(folder) = case("vizwiz", "llava") else { return };
     let golden = json(&folder.join("expected.json"));
     let pictures =
         questions(&folder, "llava_test.jsonl").into_iter().map(|q| (q.question_id, q.image.unwrap()));
@@ -216,7 +221,7 @@ fn vizwiz_is_submitted_and_scored_as_recorded() {
 
 #[test]
 fn vqav2_is_submitted_and_scored_as_recorded() {
-    let Some(folder) = case("vqav2") else { return };
+    let Some(folder) = case("vqav2", "llava") else { return };
     let golden = json(&folder.join("expected.json"));
     let answers = answers(&folder, "answers/llava_vqav2_mscoco_test-dev2015/model/merge.jsonl");
     let by_id: BTreeMap<String, &str> =
@@ -253,7 +258,7 @@ fn vqav2_is_submitted_and_scored_as_recorded() {
 
 #[test]
 fn gqa_is_scored_as_recorded() {
-    let Some(folder) = case("gqa") else { return };
+    let Some(folder) = case("gqa", "llava") else { return };
     let golden = json(&folder.join("expected.json"));
     let known = json(&folder.join("data/testdev_balanced_questions.json"));
     let mut hits: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
@@ -281,7 +286,7 @@ fn gqa_is_scored_as_recorded() {
 
 #[test]
 fn scienceqa_is_asked_and_scored_as_recorded() {
-    let Some(folder) = case("scienceqa") else { return };
+    let Some(folder) = case("scienceqa", "llava") else { return };
     let golden = json(&folder.join("expected.json"));
     let asked = json(&folder.join("llava_test_CQM-A.json"));
     let prompts: Vec<Value> = read_lines(&read(&folder.join("prompts.jsonl")), "prompts.jsonl").unwrap();
@@ -316,7 +321,7 @@ fn scienceqa_is_asked_and_scored_as_recorded() {
 
 #[test]
 fn seed_is_scored_as_recorded() {
-    let Some(folder) = case("seedbench") else { return };
+    let Some(folder) = case("seedbench", "llava") else { return };
     let golden = json(&folder.join("expected.json"));
     let data = json(&folder.join("SEED-Bench.json"));
     let answers = answers(&folder, ANSWERS);
@@ -335,5 +340,57 @@ fn seed_is_scored_as_recorded() {
         let hits = &hits[group];
         let percent = 100.0 * hits.iter().filter(|hit| **hit).count() as f64 / hits.len() as f64;
         assert_eq!(format!("{percent:.2}"), text(golden), "{group}");
+    }
+}
+
+#[test]
+fn mmbench_is_asked_and_submitted_as_recorded() {
+    for (folder, file, language) in [
+        ("llava_en", "mmbench_dev_20230712.tsv", Language::English),
+        ("llava_cn", "mmbench_dev_cn_20231003.tsv", Language::Chinese),
+    ] {
+        let Some(folder) = case("mmbench", folder) else { return };
+        let golden = json(&folder.join("expected.json"));
+        let table = Table::read(&read(&folder.join(file)), file).unwrap();
+        let prompts: Vec<Value> = read_lines(&read(&folder.join("prompts.jsonl")), "prompts.jsonl").unwrap();
+        assert_eq!(prompts.len(), table.len());
+        for (row, golden) in prompts.iter().enumerate() {
+            let question = mmbench::question(&table, row, language);
+            assert_eq!(prompt(&question, true), text(&golden["prompt"]));
+            assert_eq!(guide(&question), text(&golden["guide"]));
+        }
+        assert_eq!(serde_json::json!(mmbench::upload_columns(&table)), golden["upload_columns"]);
+        let answers: BTreeMap<String, String> =
+            answers(&folder, ANSWERS).into_iter().map(|answer| (answer.question_id, answer.text)).collect();
+        for (row, golden) in golden["upload"].as_array().unwrap().iter().enumerate() {
+            let answer = answers.get(table.shown(row, "index")).map_or("", String::as_str);
+            assert_eq!(serde_json::json!(mmbench::upload_row(&table, row, answer)), *golden);
+        }
+    }
+}
+
+#[test]
+fn llava_bench_is_summed_up_as_recorded() {
+    let Some(folder) = case("llavabench", "llava") else { return };
+    let golden = json(&folder.join("expected.json"));
+    let replies = strings(&json(&folder.join("judge_replies.json")));
+    let mut groups: BTreeMap<&str, Vec<[f64; 2]>> = BTreeMap::new();
+    for (review, reply) in golden["reviews"].as_array().unwrap().iter().zip(&replies) {
+        let pair = judged::pair(reply);
+        let expected = review["tuple"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap());
+        assert!(pair.into_iter().eq(expected), "{review} {reply:?}");
+        for group in ["all", text(&review["category"])] {
+            groups.entry(group).or_default().push(pair);
+        }
+    }
+    let scores = golden["scores"].as_object().unwrap();
+    assert!(scores.keys().map(String::as_str).eq(groups.keys().copied()));
+    for (group, pairs) in groups {
+        let found = judged::BenchScores::new(&pairs, judged::Rounding::Python);
+        for (value, key) in
+            [(found.relative, "relative"), (found.reference, "reference"), (found.model, "model")]
+        {
+            near(value, &scores[group][key], &format!("{group} {key}"));
+        }
     }
 }

@@ -9,6 +9,7 @@ use crate::commands::data::DataArgs;
 use crate::commands::eval::EvalArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::parity::ParityArgs;
+use crate::commands::score::ScoreArgs;
 use crate::commands::train::TrainArgs;
 
 /// Ask about pictures, check numbers and inspect checkpoints with TG-LLaVA
@@ -29,7 +30,9 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Answer all questions of a LLaVA file and count the answers that equal the expected ones
     Eval(EvalArgs),
-    /// Turn public data sets into training data, and train small tokenizers on it
+    /// Say what answers to a public benchmark are worth, without a model
+    Score(ScoreArgs),
+    /// Prepare training data, check that it is complete, and train small tokenizers on it
     Data(DataArgs),
     /// Compare this build's numbers with golden folders; exit code 1 on a difference
     Parity(ParityArgs),

@@ -2,6 +2,7 @@
 
 pub mod choice;
 pub mod gqa;
+pub mod mmbench;
 pub mod mme;
 pub mod pope;
 pub mod vqa;

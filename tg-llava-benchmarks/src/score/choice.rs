@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::option::{Rules, infer};
 use super::{Predictions, mean};
 use crate::dataset::Choice;
+use crate::judge::{Judge, Tries};
 use crate::prompt::options;
 use crate::table::{Table, TableError};
 
@@ -44,7 +45,7 @@ const SHORT: [(&str, &str); 6] = [
 /// Rows of one question in circular data are as far apart.
 const ROTATION: i64 = 1_000_000;
 
-/// Scores `predictions` by `rules`.
+/// Scores `predictions` by `rules`; what they cannot read, a judge reads, where there is one.
 ///
 /// # Errors
 /// [`TableError`] where the table lacks a column, or has an index twice.
@@ -53,45 +54,80 @@ pub fn score(
     choice: Choice,
     predictions: &Predictions,
     rules: Rules,
+    mut judge: Option<&mut dyn Judge>,
 ) -> Result<ChoiceScores, TableError> {
     table.need(&["answer"])?;
     let rows = table.rows()?;
-    let judged: Vec<(Option<char>, bool)> = rows
-        .iter()
-        .map(|&row| {
-            let (options, right) = match choice {
-                Choice::Mmmu => of_mmmu(table, row),
-                Choice::Plain | Choice::Circular => {
-                    (options(table, row), table.shown(row, "answer").to_owned())
-                }
-            };
-            let inferred = infer(predictions.seen(table.shown(row, "index")), &options, rules);
-            (inferred, inferred.is_some_and(|letter| right.chars().eq([letter])))
-        })
-        .collect();
-    let mut groups: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
-    for (at, &row) in rows.iter().enumerate() {
-        let index = match choice {
-            Choice::Circular => {
-                table.shown(row, "index").parse::<i64>().map(|index| index.rem_euclid(ROTATION)).ok()
-            }
-            Choice::Plain | Choice::Mmmu => None,
-        };
-        groups.entry(index.unwrap_or(-1 - at as i64)).or_default().push(at);
-    }
+    let read: Vec<Read> = rows.iter().map(|&row| Read::new(table, row, choice, predictions, rules)).collect();
     let mut hits = vec![None; rows.len()];
-    for group in groups.values() {
-        hits[group[0]] = Some(group.iter().all(|&at| judged[at].1));
+    for group in groups(table, &rows, choice) {
+        let mut members = group.iter().map(|&at| &read[at]);
+        // Where a row that could be read is wrong, nobody is asked about the others.
+        let lost = members.clone().any(|row| row.inferred.is_some_and(|letter| !row.is_right(letter)));
+        let hit = !lost && members.all(|row| row.hits(rules, &mut judge));
+        hits[group[0]] = Some(hit);
     }
-    let items = rows.iter().zip(&judged).zip(&hits).map(|((&row, &(inferred, _)), &hit)| ChoiceItem {
-        index: table.shown(row, "index").to_owned(),
-        inferred,
+    let items = read.into_iter().zip(&hits).map(|(row, &hit)| ChoiceItem {
+        index: row.index,
+        inferred: row.inferred,
         hit,
     });
     let items = items.collect();
     let counted: Vec<(usize, bool)> =
         rows.iter().zip(&hits).filter_map(|(&row, &hit)| Some((row, hit?))).collect();
     Ok(ChoiceScores { items, splits: report(table, &counted) })
+}
+
+/// A row as rules read it.
+struct Read {
+    index: String,
+    options: Vec<(char, String)>,
+    right: String,
+    inferred: Option<char>,
+}
+
+/// Three tries, all alike.
+const TRIES: Tries = Tries { count: 3, first: 0.0, step: 0.0, max_tokens: 2048 };
+
+impl Read {
+    fn new(table: &Table, row: usize, choice: Choice, predictions: &Predictions, rules: Rules) -> Self {
+        let (options, right) = match choice {
+            Choice::Mmmu => of_mmmu(table, row),
+            Choice::Plain | Choice::Circular => (options(table, row), table.shown(row, "answer").to_owned()),
+        };
+        let index = table.shown(row, "index").to_owned();
+        let inferred = infer(predictions.seen(&index), &options, rules);
+        Self { index, options, right, inferred }
+    }
+
+    fn is_right(&self, letter: char) -> bool {
+        self.right.chars().eq([letter])
+    }
+
+    /// Whether the answer is right; one that cannot be read is wrong, where the original draws an option.
+    fn hits(&self, rules: Rules, judge: &mut Option<&mut dyn Judge>) -> bool {
+        let letter = self.inferred.or_else(|| {
+            let read = |reply: &str| infer(reply, &self.options, rules);
+            judge.as_mut().and_then(|judge| TRIES.ask(*judge, &self.index, read))
+        });
+        letter.is_some_and(|letter| self.is_right(letter))
+    }
+}
+
+/// Places of rows that count together, in the order of their first ones.
+fn groups(table: &Table, rows: &[usize], choice: Choice) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut known: BTreeMap<i64, usize> = BTreeMap::new();
+    for (at, &row) in rows.iter().enumerate() {
+        let index = table.shown(row, "index").parse::<i64>().ok().filter(|_| choice == Choice::Circular);
+        let next = groups.len();
+        let group = index.map_or(next, |index| *known.entry(index.rem_euclid(ROTATION)).or_insert(next));
+        match groups.get_mut(group) {
+            Some(group) => group.push(at),
+            None => groups.push(vec![at]),
+        }
+    }
+    groups
 }
 
 /// Options and right letter of a row of MMMU, where an open question has its answer and everything else as options.

@@ -1,6 +1,7 @@
 //! Verdicts and scores as the original scorers give them.
 
 pub mod choice;
+pub mod judged;
 pub mod normal;
 pub mod ocr;
 pub mod option;
@@ -19,6 +20,11 @@ impl Predictions {
     /// Answers, each with its row's index.
     pub fn new(answers: impl IntoIterator<Item = (String, String)>) -> Self {
         Self(answers.into_iter().collect())
+    }
+
+    /// Whether there is an answer to a row, even an empty one.
+    pub fn has(&self, index: &str) -> bool {
+        self.0.contains_key(index)
     }
 
     /// The answer to a row as scorers see it, which read it from a table: where it is empty or reads as missing, `nan`.

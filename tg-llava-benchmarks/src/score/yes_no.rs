@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::normal::punctuation;
 use super::{Predictions, mean};
 use crate::dataset::YesNo;
+use crate::judge::{Judge, Tries};
 use crate::table::{Table, TableError};
 use crate::text;
 
@@ -59,23 +60,34 @@ pub struct YesNoScores {
     pub splits: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
-/// Scores `predictions`.
+/// Scores `predictions`; what rules cannot read, a judge reads, where there is one.
 ///
 /// # Errors
 /// [`TableError`] where the table lacks a column, or has an index twice.
-pub fn score(table: &Table, kind: YesNo, predictions: &Predictions) -> Result<YesNoScores, TableError> {
+pub fn score(
+    table: &Table,
+    kind: YesNo,
+    predictions: &Predictions,
+    mut judge: Option<&mut dyn Judge>,
+) -> Result<YesNoScores, TableError> {
     table.need(match kind {
         YesNo::Mme => &["answer", "category", "image_path"],
         YesNo::Pope => &["answer", "category"],
         YesNo::HallusionBench => &["answer", "category", "l2-category"],
     })?;
     let rows = table.rows()?;
-    let item = |&row: &usize| {
+    let mut item = |&row: &usize| {
         let index = table.shown(row, "index").to_owned();
-        let verdict = Verdict::of(predictions.seen(&index));
+        let known = |verdict: Verdict| Some(verdict).filter(|verdict| *verdict != Verdict::Unknown);
+        let by_judge = |judge: &mut &mut dyn Judge| {
+            Tries::WARMING.ask(*judge, &index, |reply| known(Verdict::of(reply)))
+        };
+        let verdict =
+            known(Verdict::of(predictions.seen(&index))).or_else(|| judge.as_mut().and_then(by_judge));
+        let verdict = verdict.unwrap_or(Verdict::Unknown);
         YesNoItem { hit: verdict.name() == table.shown(row, "answer"), verdict, index }
     };
-    let items: Vec<YesNoItem> = rows.iter().map(item).collect();
+    let items: Vec<YesNoItem> = rows.iter().map(&mut item).collect();
     let rows: Vec<Row<'_>> = rows.iter().zip(&items).map(|(&row, item)| Row { table, row, item }).collect();
     let splits = match kind {
         YesNo::Mme => BTreeMap::from([("none".to_owned(), mme(&rows))]),

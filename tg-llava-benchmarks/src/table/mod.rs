@@ -7,6 +7,12 @@ use std::collections::BTreeMap;
 
 pub(crate) use column::is_missing;
 
+use crate::score::Predictions;
+use crate::text;
+
+/// Longest cell of the column `image` that is the index of another row.
+const LONGEST_INDEX: usize = 64;
+
 /// Why a table cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -40,6 +46,30 @@ pub enum TableError {
         column: String,
         /// What is there.
         columns: String,
+    },
+    /// A row whose picture is that of a row that is not there.
+    #[error(
+        "{file}, line {line}: column `image` names row {named}, which has no picture of its own; it must be base64, or another row's index"
+    )]
+    Picture {
+        /// The table.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// What the cell names.
+        named: String,
+    },
+    /// A row without an answer.
+    #[error(
+        "{file}, line {line}: no prediction has the index {index}; are these predictions of another data set?"
+    )]
+    NoPrediction {
+        /// The table.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// The row's index.
+        index: String,
     },
     /// The same index twice.
     #[error("{file}, line {line}: index {index} is there a second time; every row needs one of its own")]
@@ -122,6 +152,39 @@ impl Table {
         self.lines.get(row).copied().unwrap_or(0)
     }
 
+    /// The pictures of a row, each in base64; those of another row where the cell is no longer than an index.
+    ///
+    /// # Errors
+    /// [`TableError::Picture`] where that row is not there.
+    pub fn pictures(&self, row: usize) -> Result<Vec<String>, TableError> {
+        let Some(cell) = self.cell(row, "image") else { return Ok(Vec::new()) };
+        let is_index = |cell: &str| cell.chars().count() <= LONGEST_INDEX;
+        let own = if is_index(cell) {
+            let named = (0..self.len()).find(|&other| self.cell(other, "index") == Some(cell));
+            let found = named.and_then(|other| self.cell(other, "image")).filter(|cell| !is_index(cell));
+            found.ok_or_else(|| TableError::Picture {
+                file: self.file.clone(),
+                line: self.line(row),
+                named: cell.to_owned(),
+            })?
+        } else {
+            cell
+        };
+        Ok(text::list(own).unwrap_or_else(|| vec![own.to_owned()]))
+    }
+
+    /// Fails unless every row that counts has an answer.
+    ///
+    /// # Errors
+    /// [`TableError::NoPrediction`] with the first row that has none.
+    pub fn need_answers(&self, predictions: &Predictions) -> Result<(), TableError> {
+        let bare = self.rows()?.into_iter().find(|&row| !predictions.has(self.shown(row, "index")));
+        bare.map_or(Ok(()), |row| {
+            let (file, index) = (self.file.clone(), self.shown(row, "index").to_owned());
+            Err(TableError::NoPrediction { file, line: self.line(row), index })
+        })
+    }
+
     /// Fails unless all `names` are columns.
     ///
     /// # Errors
@@ -153,5 +216,50 @@ impl Table {
             }
         }
         Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(text: &str) -> Table {
+        Table::read(text, "a.tsv").unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn pictures_may_be_lists_and_other_rows() {
+        let (one, two) = ("x".repeat(65), format!("['{}', 'b']", "y".repeat(65)));
+        let table = table(&format!("index\timage\n1\t{one}\n2\t1\n3\t{two}\n4\t3\n5\t4\n6\t\n"));
+        let counts: Vec<_> = (0..4).map(|row| table.pictures(row).unwrap().len()).collect();
+        assert_eq!(counts, [1, 1, 2, 2]);
+        let error = table.pictures(4).unwrap_err().to_string();
+        assert!(error.starts_with("a.tsv, line 6: column `image` names row 4"), "{error}");
+        assert_eq!(table.rows().unwrap(), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        let error = |text: &str| Table::read(text, "a.tsv").unwrap_err().to_string();
+        assert_eq!(error("a\tb\n1\t2\t3\n"), "a.tsv, line 2: 3 cells, but the header names 2 columns");
+        assert!(error("a\n\"b\n").starts_with("a.tsv, line 2: a quote opens here"));
+        let twice = table("index\ta\n1\t\n1\t\n");
+        assert!(
+            twice
+                .rows()
+                .unwrap_err()
+                .to_string()
+                .starts_with("a.tsv, line 3: index 1 is there a second time")
+        );
+        assert!(
+            twice
+                .need(&["a", "answer"])
+                .unwrap_err()
+                .to_string()
+                .contains("no column `answer`; it has index, a")
+        );
+        let answers = Predictions::new([("1".to_owned(), "x".to_owned())]);
+        let error = table("index\ta\n1\t\n2\t\n").need_answers(&answers).unwrap_err().to_string();
+        assert!(error.contains("line 3: no prediction has the index 2"), "{error}");
     }
 }
