@@ -54,7 +54,9 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
         )));
     }
     let hint = match checkpoints_in(dir).as_slice() {
-        _ if has_unfinished_save(dir) => "; a save into it was interrupted, and has to be made again".into(),
+        _ if has_unfinished_save(dir) => {
+            "; a save into it was interrupted; start the run that made it again, which finishes it".into()
+        }
         [] => String::new(),
         [only] => format!("; did you mean {}?", only.display()),
         [first, ..] => format!("; did you mean a folder in it, such as {}?", first.display()),

@@ -54,7 +54,7 @@ pub struct ComputeArgs {
 
 /// The number format where none is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Usual {
+pub enum DefaultDtype {
     /// What the device is best at: bf16 on CUDA, f32 elsewhere.
     Fast,
     /// f32.
@@ -263,13 +263,13 @@ pub fn any() -> Result<Device, Failure> {
     device.ok_or_else(no_backend)
 }
 
-/// Opens the device that was asked for, or the best one that works; `usual` is the number format where none was
+/// Opens the device that was asked for, or the best one that works; `default` is the number format where none was
 /// asked for.
 ///
 /// # Errors
 /// [`Failure::Run`] where a device does not work, [`Failure::Input`] where it cannot compute in the format asked
 /// for.
-pub fn open(args: &ComputeArgs, usual: Usual, console: &Console) -> Result<Opened, Failure> {
+pub fn open(args: &ComputeArgs, default: DefaultDtype, console: &Console) -> Result<Opened, Failure> {
     let (spec, device) = match args.device {
         Some(spec) => {
             let device = spec.open().map_err(|reason| {
@@ -279,7 +279,7 @@ pub fn open(args: &ComputeArgs, usual: Usual, console: &Console) -> Result<Opene
         }
         None => best(console)?,
     };
-    let dtype = dtype_of(args.dtype, usual, spec.backend);
+    let dtype = dtype_of(args.dtype, default, spec.backend);
     check_dtype(dtype, spec, &device, console)?;
     console.detail(format_args!("device {spec}, numbers in {}", dtype.name()));
     Ok(Opened { spec, device, dtype })
@@ -306,14 +306,14 @@ fn no_backend() -> Failure {
     ))
 }
 
-/// The format to compute in: what was asked for, or the usual one.
-fn dtype_of(asked: Option<Dtype>, usual: Usual, backend: Backend) -> DType {
-    match (asked, usual) {
+/// The format to compute in: what was asked for, or the default one.
+fn dtype_of(asked: Option<Dtype>, default: DefaultDtype, backend: Backend) -> DType {
+    match (asked, default) {
         (Some(Dtype::F32), _) => DType::F32,
         (Some(Dtype::F16), _) => DType::F16,
         (Some(Dtype::Bf16), _) => DType::BF16,
-        (None, Usual::Fast) if backend == Backend::Cuda => DType::BF16,
-        (None, Usual::Fast | Usual::Exact) => DType::F32,
+        (None, DefaultDtype::Fast) if backend == Backend::Cuda => DType::BF16,
+        (None, DefaultDtype::Fast | DefaultDtype::Exact) => DType::F32,
     }
 }
 
@@ -364,7 +364,8 @@ mod tests {
     fn the_cpu_always_works() {
         let spec = DeviceSpec::parse("flex").unwrap();
         let console = Console::new(&Default::default());
-        let opened = open(&ComputeArgs { device: Some(spec), dtype: None }, Usual::Fast, &console).unwrap();
+        let opened =
+            open(&ComputeArgs { device: Some(spec), dtype: None }, DefaultDtype::Fast, &console).unwrap();
         assert_eq!(opened.dtype, DType::F32);
         assert_eq!(spec.to_string(), "flex");
     }

@@ -289,9 +289,21 @@ fn a_published_model_is_forecast_without_weights_or_data() {
     let total = value["parameters"]["total"].as_u64().unwrap();
     let trainable = value["parameters"]["trainable"].as_u64().unwrap();
     assert_eq!((sum("weights"), sum("moments")), (2 * total, 8 * trainable));
+    // Eight ranks share what each of them learns with, whether this machine has eight GPUs or none.
+    let eight = json(&["--json", "--nproc", "8"]);
+    let moments =
+        |value: &serde_json::Value| value["forecast"]["memory"]["states"][5]["moments"].as_u64().unwrap();
+    assert_eq!(eight["forecast"]["ranks"], 8);
+    assert!((7 * moments(&eight)..9 * moments(&eight)).contains(&moments(&value)));
+    let cluster = json(&["--json", "--simulate", "0/16x8"]);
+    assert_eq!(
+        (&cluster["forecast"]["ranks"], &cluster["forecast"]["ranks_per_node"]),
+        (&16.into(), &8.into())
+    );
+    assert_eq!(moments(&cluster), moments(&eight));
     // The options of any run count.
-    let value = json(&["--json", "--stage", "pretrain", "--set", "run.batch_size=3", "--dtype", "f32"]);
-    assert_eq!((&value["stage"], &value["forecast"]["batch_size"]), (&"pretrain".into(), &3.into()));
+    let value = json(&["--json", "--stage", "pretrain", "--set", "run.batch_size=4", "--dtype", "f32"]);
+    assert_eq!((&value["stage"], &value["forecast"]["batch_size"]), (&"pretrain".into(), &4.into()));
     assert_eq!(value["forecast"]["memory"]["states"][5]["weights"], 4 * 7_615_616_512u64);
     let text = forecast(&["--config", examples().join("runs/pretrain.toml").to_str().unwrap()]);
     for expected in ["nothing was read", "largest micro-batch", "80 GB (H100)", "computed, not measured"] {

@@ -325,14 +325,14 @@ impl Communicator {
 /// NCCL's own words for what went wrong.
 fn check(result: nccl::ncclResult_t) -> Result<(), String> {
     result.result().map(|_| ()).map_err(|error| {
-        // SAFETY: both give static or thread-local text that ends with a zero, or nothing; no communicator is needed.
-        let text = |text: *const c_char| match text.is_null() {
+        // SAFETY: both give text, or nothing, and need no communicator for it.
+        let texts =
+            unsafe { [nccl::ncclGetErrorString(error.0), nccl::ncclGetLastError(std::ptr::null_mut())] };
+        let [what, last] = texts.map(|text| match text.is_null() {
             true => String::new(),
+            // SAFETY: the text ends with a zero, and is static or the thread's own, so that nothing changes it meanwhile.
             false => unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned(),
-        };
-        let (what, last) =
-            unsafe { (nccl::ncclGetErrorString(error.0), nccl::ncclGetLastError(std::ptr::null_mut())) };
-        let (what, last) = (text(what), text(last));
+        });
         match last.is_empty() {
             true => format!("NCCL: {what}; NCCL_DEBUG=INFO tells more"),
             false => format!("NCCL: {what}: {last}"),

@@ -5,6 +5,8 @@
 //!
 //! All `unsafe` of the workspace's GPU side is in `communicator`, and without the feature `cuda` there is the [`Rendezvous`] alone.
 
+#![warn(clippy::undocumented_unsafe_blocks)]
+
 #[cfg(feature = "cuda")]
 mod buffer;
 #[cfg(feature = "cuda")]

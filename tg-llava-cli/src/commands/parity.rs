@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::args::OutputArgs;
 use crate::console::{Console, print, print_json};
-use crate::device::{self, ComputeArgs, Usual};
+use crate::device::{self, ComputeArgs, DefaultDtype};
 use crate::failure::Failure;
 use crate::parity::{self, MODEL_GROUPS, ParityOptions};
 use crate::progress::Progress;
@@ -39,7 +39,7 @@ pub struct ParityArgs {
 /// [`Failure::Check`] on a difference, [`Failure::Input`] where a folder cannot be compared.
 pub fn run(args: &ParityArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    let opened = device::open(&args.compute, Usual::Exact, &console)?;
+    let opened = device::open(&args.compute, DefaultDtype::Exact, &console)?;
     let options = ParityOptions {
         dtype: opened.dtype,
         only: args.only.clone(),

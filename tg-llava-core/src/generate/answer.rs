@@ -1,5 +1,5 @@
 use super::{Engine, Event, FinishReason, Request, RequestId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::TgLlava;
 use crate::tokenizer::TextTokenizer;
 
@@ -15,11 +15,15 @@ pub struct Answer<'m> {
 }
 
 impl<'m> Answer<'m> {
-    /// Reads the prompt of `request`.
+    /// Begins to answer `request`.
     ///
     /// # Errors
-    /// As [`Engine::admit`].
+    /// As [`Engine::admit`], and [`Error::Request`] where it asks for several answers.
     pub fn new(model: &'m TgLlava, tokenizer: &'m TextTokenizer, request: Request) -> Result<Self> {
+        if request.options.num_answers > 1 {
+            let count = request.options.num_answers;
+            return Err(Error::Request(format!("num_answers = {count}, but a single answer is read here")));
+        }
         let mut engine = Engine::new(model, Some(tokenizer));
         let id: RequestId = engine.admit(request)?;
         let prompt_len = engine.prompt_len(id).unwrap_or_default();

@@ -1,31 +1,55 @@
 //! An answer in company is the answer alone.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use proptest::prelude::*;
 
+use super::pictures::least_guide_len;
 use super::*;
 use crate::assistant::{Assistant, AssistantOptions, Chat};
 use crate::error::Error;
 use crate::preprocess::{DecodeOptions, decode_file};
 
-fn model() -> std::path::PathBuf {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/models/vicuna-tiny").into()
+fn repository() -> PathBuf {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/..").into()
+}
+
+fn model() -> PathBuf {
+    repository().join("tests/fixtures/models/vicuna-tiny")
 }
 
 fn assistant() -> Assistant {
-    Assistant::load(&model(), &Device::flex(), &AssistantOptions::default(), &mut |_| {}).unwrap()
+    load(&model())
+}
+
+fn load(dir: &Path) -> Assistant {
+    Assistant::load(dir, &Device::flex(), &AssistantOptions::default(), &mut |_| {}).unwrap()
 }
 
 /// What an engine told of a request.
 #[derive(Debug, Default, PartialEq)]
 struct Outcome {
+    answers: BTreeMap<usize, Told>,
+    error: Option<String>,
+}
+
+/// What it told of an answer.
+#[derive(Debug, Default, PartialEq)]
+struct Told {
     tokens: Vec<i64>,
     scores: Vec<Vec<f32>>,
+    logprobs: Vec<Option<Logprobs>>,
     text: String,
     reason: Option<FinishReason>,
-    error: Option<String>,
+}
+
+impl Outcome {
+    /// The first answer.
+    fn first(&self) -> &Told {
+        &self.answers[&0]
+    }
 }
 
 type Outcomes = BTreeMap<RequestId, Outcome>;
@@ -36,14 +60,17 @@ fn step(engine: &mut Engine, outcomes: &mut Outcomes) {
             &event;
         let outcome = outcomes.get_mut(request).expect("an event of a request that runs");
         match event {
-            Event::Token { token, scores, text, .. } => {
-                outcome.tokens.push(token);
-                outcome.scores.push(scores);
-                outcome.text += &text;
+            Event::Token { answer, token, scores, logprobs, text, .. } => {
+                let told = outcome.answers.entry(answer).or_default();
+                told.tokens.push(token);
+                told.scores.push(scores);
+                told.logprobs.push(logprobs);
+                told.text += &text;
             }
-            Event::Finished { reason, text, .. } => {
-                outcome.text += &text;
-                outcome.reason = Some(reason);
+            Event::Finished { answer, reason, text, .. } => {
+                let told = outcome.answers.entry(answer).or_default();
+                told.text += &text;
+                told.reason = Some(reason);
             }
             Event::Failed { error, .. } => outcome.error = Some(error.to_string()),
         }
@@ -96,29 +123,47 @@ fn requests(assistant: &Assistant) -> Vec<Request> {
             all.push(assistant.request(&chat, &options).unwrap());
         }
     }
+    // Long ones, which may be read in pieces.
+    let text = |len: usize| (0..len).map(|place| 3 + (place * 31 % 200) as i64).collect();
+    let options = GenerateOptions { max_new_tokens: 6, ..assistant.generate_options() };
+    all.extend([150, 333].map(|len| Request::text(text(len), options.clone())));
+    // Several answers, and what else was likely.
+    for (number, count) in [(2, 3), (4, 2), (8, 2), (9, 4)] {
+        all[number].options.num_answers = count;
+        all[number].options.top_logprobs = Some(number);
+    }
     // One ends by its second token, one by its text.
-    let second = alone(assistant, all[4].clone()).tokens[1];
+    let second = alone(assistant, all[4].clone()).first().tokens[1];
     all[4].options.eos_token_ids.push(second);
-    let text = alone(assistant, all[7].clone()).text;
+    let text = alone(assistant, all[7].clone()).first().text.clone();
     let end: String = text.chars().skip(text.chars().count() / 2).take(2).collect();
     all[7].options.stop_strings.push(end);
     all
 }
 
-/// Whenever requests come and go: tokens, scores to the bit, texts and ends are those of each request alone.
+/// Whenever requests come and go, and in whatever pieces their prompts are read: tokens, scores to the bit, texts and ends are
+/// those of each request alone.
 #[test]
 fn rows_join_and_leave_without_a_trace_in_the_others() {
     let assistant = assistant();
     let requests = requests(&assistant);
     let alone: Vec<Outcome> = requests.iter().map(|request| alone(&assistant, request.clone())).collect();
     for reason in [FinishReason::EndOfTurn, FinishReason::StopString, FinishReason::Length] {
-        assert!(alone.iter().any(|outcome| outcome.reason == Some(reason)), "{reason:?}");
+        assert!(alone.iter().any(|outcome| outcome.first().reason == Some(reason)), "{reason:?}");
     }
     // Which request comes, how many steps are made before, and which of those before it is cancelled.
     let arrival = (0..requests.len(), 0..4usize, prop::option::weighted(0.2, 0..12usize));
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(20) };
-    proptest!(config, |(arrivals in prop::collection::vec(arrival, 1..14))| {
-        let (mut engine, mut outcomes) = (assistant.engine(), Outcomes::new());
+    proptest!(config, |(
+        arrivals in prop::collection::vec(arrival, 1..14),
+        prefill_tokens in 1..400usize,
+        // From what the largest request needs to more than all do.
+        tokens in 1400..9000usize,
+    )| {
+        let cache_bytes = Some(assistant.model.llm.new_cache().bytes_of(tokens));
+        let options = EngineOptions { prefill_tokens, cache_bytes };
+        let mut engine = Engine::with_options(&assistant.model, Some(&assistant.tokenizer), options);
+        let mut outcomes = Outcomes::new();
         let mut admitted: Vec<(RequestId, usize)> = Vec::new();
         for (which, steps, cancelled) in arrivals {
             (0..steps).for_each(|_| step(&mut engine, &mut outcomes));
@@ -181,5 +226,184 @@ fn the_context_ends_an_answer() {
     let id = admit(&mut engine, &mut outcomes, Request::text(vec![1; 505], GenerateOptions::default()));
     assert_eq!((engine.len(), engine.prompt_len(id)), (1, Some(505)));
     finish(&mut engine, &mut outcomes);
-    assert_eq!((outcomes[&id].tokens.len(), outcomes[&id].reason), (7, Some(FinishReason::Length)));
+    let told = outcomes[&id].first();
+    assert_eq!((told.tokens.len(), told.reason), (7, Some(FinishReason::Length)));
+}
+
+/// A long prompt is read piece by piece, while another answer goes on with each step.
+#[test]
+fn a_long_prompt_does_not_hold_up_the_others() {
+    let assistant = assistant();
+    let mut engine = Engine::with_options(
+        &assistant.model,
+        None,
+        EngineOptions { prefill_tokens: 80, ..EngineOptions::default() },
+    );
+    let mut outcomes = Outcomes::new();
+    let options = |max_new_tokens| GenerateOptions { max_new_tokens, ..GenerateOptions::default() };
+    let short = admit(&mut engine, &mut outcomes, Request::text(vec![1, 5, 9], options(20)));
+    step(&mut engine, &mut outcomes);
+    let long = admit(&mut engine, &mut outcomes, Request::text(vec![7; 400], options(20)));
+    for steps in 1..=5 {
+        step(&mut engine, &mut outcomes);
+        assert_eq!(outcomes[&short].first().tokens.len(), 1 + steps);
+        assert_eq!(outcomes[&long].answers.len(), usize::from(steps == 5));
+    }
+    // Nobody else waits: as many pieces as it takes.
+    assert!(engine.cancel(short) && engine.cancel(long));
+    let long = admit(&mut engine, &mut outcomes, Request::text(vec![7; 400], options(20)));
+    step(&mut engine, &mut outcomes);
+    assert_eq!(outcomes[&long].first().tokens.len(), 1);
+}
+
+/// The shipped checkpoint's pictures go through the bridges together.
+#[test]
+fn questions_about_pictures_are_answered_together_as_alone() {
+    let assistant = load(&repository().join("weights/easy-vqa"));
+    assert!(least_guide_len(&assistant.model).is_some_and(|least| least < 8));
+    let images = repository().join("examples/data/easy-vqa/images/test");
+    let mut files: Vec<_> = std::fs::read_dir(images).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let questions =
+        ["what color is the shape?", "what shape is in the image?", "is there a red shape in the image?"];
+    let mut requests = Vec::new();
+    for (file, question) in files.iter().take(5).flat_map(|file| questions.map(|question| (file, question))) {
+        let picture = decode_file(file, &DecodeOptions::default()).unwrap();
+        let mut chat = Chat::new();
+        chat.show(assistant.encode_image(&picture).unwrap());
+        chat.ask(question).unwrap();
+        requests.push(assistant.request(&chat, &assistant.generate_options()).unwrap());
+    }
+    let (mut engine, mut outcomes) = (assistant.engine(), Outcomes::new());
+    let ids: Vec<_> =
+        requests.iter().map(|request| admit(&mut engine, &mut outcomes, request.clone())).collect();
+    finish(&mut engine, &mut outcomes);
+    for (id, request) in ids.into_iter().zip(requests) {
+        assert_eq!(outcomes[&id], alone(&assistant, request));
+    }
+}
+
+#[test]
+fn the_first_of_several_answers_is_that_of_one() {
+    let assistant = assistant();
+    let sampling = Sampling::Random { temperature: 2.0, top_k: 0, top_p: 1.0, seed: 11 };
+    let options = |num_answers| GenerateOptions {
+        max_new_tokens: 8,
+        sampling,
+        num_answers,
+        top_logprobs: Some(2),
+        ..GenerateOptions::default()
+    };
+    let request = |num_answers| Request::text(vec![1, 20, 30], options(num_answers));
+    let (one, four) = (alone(&assistant, request(1)), alone(&assistant, request(4)));
+    assert_eq!(one.first(), four.first());
+    let tokens: std::collections::BTreeSet<_> = four.answers.values().map(|told| &told.tokens).collect();
+    assert_eq!((four.answers.len(), tokens.len()), (4, 4));
+    for (place, logprobs) in one.first().logprobs.iter().enumerate() {
+        let scores = &one.first().scores[place];
+        let expected = Logprobs::new(scores, one.first().tokens[place], 2);
+        assert_eq!(logprobs.as_ref(), Some(&expected));
+    }
+}
+
+/// Requests wait their turn while there is no memory for them, and one that would never fit is refused.
+#[test]
+fn memory_decides_how_many_run() {
+    let assistant = assistant();
+    let cache = assistant.model.llm.new_cache();
+    let options = EngineOptions { cache_bytes: Some(cache.bytes_of(40)), ..EngineOptions::default() };
+    let mut engine = Engine::with_options(&assistant.model, None, options);
+    let mut outcomes = Outcomes::new();
+    let request = |prompt: usize, max_new_tokens, num_answers| {
+        let options = GenerateOptions { max_new_tokens, num_answers, ..GenerateOptions::default() };
+        Request::text(vec![9; prompt], options)
+    };
+    let error = engine.admit(request(10, 11, 2)).unwrap_err().to_string();
+    assert!(error.starts_with("2 answer(s) of at most 11 tokens to a prompt of 10 take"), "{error}");
+    let first = admit(&mut engine, &mut outcomes, request(10, 3, 2));
+    let large = admit(&mut engine, &mut outcomes, request(30, 5, 1));
+    let small = admit(&mut engine, &mut outcomes, request(4, 4, 1));
+    let begun = |outcomes: &Outcomes| [first, large, small].map(|id| !outcomes[&id].answers.is_empty());
+    step(&mut engine, &mut outcomes);
+    // The small one would fit, and does not overtake.
+    assert_eq!(begun(&outcomes), [true, false, false]);
+    step(&mut engine, &mut outcomes);
+    step(&mut engine, &mut outcomes);
+    assert_eq!((engine.len(), begun(&outcomes)), (2, [true, false, false]));
+    step(&mut engine, &mut outcomes);
+    assert_eq!(begun(&outcomes), [true, true, false]);
+    assert!(engine.cancel(large));
+    finish(&mut engine, &mut outcomes);
+    assert_eq!(begun(&outcomes), [true, true, true]);
+}
+
+/// Searches of a decoder by Hugging Face, as tests/make_beams.py records them.
+#[derive(serde::Deserialize)]
+struct Search {
+    model: String,
+    prompt_ids: Vec<i64>,
+    num_beams: usize,
+    length_penalty: f64,
+    early_stopping: serde_json::Value,
+    repetition_penalty: f64,
+    eos_token_ids: Vec<i64>,
+    max_new_tokens: usize,
+    answers: Vec<Found>,
+}
+
+#[derive(serde::Deserialize)]
+struct Found {
+    ids: Vec<i64>,
+}
+
+impl Search {
+    fn request(&self) -> Request {
+        let early_stopping = match &self.early_stopping {
+            serde_json::Value::Bool(false) => EarlyStopping::Heuristic,
+            serde_json::Value::Bool(true) => EarlyStopping::AtOnce,
+            _ => EarlyStopping::Never,
+        };
+        let beams =
+            BeamOptions { num_beams: self.num_beams, length_penalty: self.length_penalty, early_stopping };
+        let options = GenerateOptions {
+            max_new_tokens: self.max_new_tokens,
+            repetition_penalty: self.repetition_penalty,
+            eos_token_ids: self.eos_token_ids.clone(),
+            num_answers: self.num_beams,
+            beams: Some(beams),
+            ..GenerateOptions::default()
+        };
+        Request::text(self.prompt_ids.clone(), options)
+    }
+}
+
+/// Each search alone, and all in company with answers that are sampled.
+#[test]
+fn beam_searches_equal_those_of_transformers() {
+    let text = std::fs::read_to_string(repository().join("tests/fixtures/beams.json")).unwrap();
+    let mut golden: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let searches: Vec<Search> = serde_json::from_value(golden["searches"].take()).unwrap();
+    assert_eq!(searches.len(), 30);
+    for model in ["vicuna-tiny", "llama3-tiny", "qwen2-tiny"] {
+        let assistant = load(&repository().join("tests/fixtures/models").join(model));
+        let (mut engine, mut outcomes) = (Engine::new(&assistant.model, None), Outcomes::new());
+        let others = GenerateOptions { num_answers: 3, max_new_tokens: 9, ..GenerateOptions::default() };
+        let mut together = Vec::new();
+        for search in searches.iter().filter(|search| search.model == model) {
+            together.push((admit(&mut engine, &mut outcomes, search.request()), search));
+            admit(&mut engine, &mut outcomes, Request::text(vec![5, 6, 7], others.clone()));
+            step(&mut engine, &mut outcomes);
+        }
+        finish(&mut engine, &mut outcomes);
+        for (id, search) in together {
+            let mut engine = Engine::new(&assistant.model, None);
+            let mut alone = Outcomes::new();
+            let alone_id = admit(&mut engine, &mut alone, search.request());
+            finish(&mut engine, &mut alone);
+            assert_eq!(alone[&alone_id], outcomes[&id]);
+            let ours: Vec<&Vec<i64>> = outcomes[&id].answers.values().map(|told| &told.tokens).collect();
+            let theirs: Vec<&Vec<i64>> = search.answers.iter().map(|found| &found.ids).collect();
+            assert_eq!(ours, theirs, "{model}: {:?}", search.prompt_ids);
+        }
+    }
 }

@@ -1,10 +1,16 @@
 //! Answers: token by token, as text that can be shown while it grows.
 
 mod answer;
+mod beams;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
+mod event;
+mod job;
+mod logprobs;
 mod options;
+mod pictures;
+mod prefill;
 mod request;
 mod row;
 mod sampler;
@@ -13,7 +19,10 @@ mod text;
 mod text_stream;
 
 pub use answer::Answer;
-pub use engine::{Engine, Event, FinishReason, RequestId};
+pub use beams::{BeamOptions, EarlyStopping};
+pub use engine::{Engine, EngineOptions};
+pub use event::{Event, FinishReason, RequestId};
+pub use logprobs::Logprobs;
 pub use options::{GenerateOptions, Sampling};
 pub use request::Request;
 pub use sampler::Sampler;

@@ -1,3 +1,4 @@
+use super::BeamOptions;
 use crate::config::LlmConfig;
 use crate::conversation::Template;
 use crate::error::{Error, Result};
@@ -34,10 +35,17 @@ pub struct GenerateOptions {
     pub eos_token_ids: Vec<i64>,
     /// Texts that end the answer; they are not part of it.
     pub stop_strings: Vec<String>,
+    /// Answers to the one prompt; the first is that of a request for one.
+    pub num_answers: usize,
+    /// A search for the most probable answer as a whole, instead of the most probable token each time. Its tokens come
+    /// all at once, at the end.
+    pub beams: Option<BeamOptions>,
+    /// Whether each token comes with its log-probability, and with those of so many most likely tokens.
+    pub top_logprobs: Option<usize>,
 }
 
 impl Default for GenerateOptions {
-    /// Greedy, at most 512 tokens.
+    /// One greedy answer of at most 512 tokens.
     fn default() -> Self {
         Self {
             max_new_tokens: 512,
@@ -45,6 +53,9 @@ impl Default for GenerateOptions {
             repetition_penalty: 1.0,
             eos_token_ids: Vec::new(),
             stop_strings: Vec::new(),
+            num_answers: 1,
+            beams: None,
+            top_logprobs: None,
         }
     }
 }
@@ -61,6 +72,11 @@ impl GenerateOptions {
         Self { eos_token_ids, stop_strings, ..Self::default() }
     }
 
+    /// Texts that a request follows at once: its answers, or its beams.
+    pub(super) fn num_rows(&self) -> usize {
+        self.beams.map_or(self.num_answers, |beams| beams.num_beams)
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors
@@ -70,11 +86,26 @@ impl GenerateOptions {
         if self.max_new_tokens == 0 {
             return wrong("max_new_tokens = 0; it must be at least 1".into());
         }
+        if self.num_answers == 0 {
+            return wrong("num_answers = 0; it must be at least 1".into());
+        }
         if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
             return wrong(format!(
                 "repetition_penalty = {}; it must be a positive number (1 = off)",
                 self.repetition_penalty
             ));
+        }
+        if let Some(BeamOptions { num_beams, length_penalty, .. }) = self.beams {
+            if num_beams < self.num_answers {
+                let count = self.num_answers;
+                return wrong(format!("num_beams = {num_beams}; it must be at least num_answers = {count}"));
+            }
+            if !length_penalty.is_finite() {
+                return wrong(format!("length_penalty = {length_penalty}; it must be a number (1 is usual)"));
+            }
+            if self.sampling != Sampling::Greedy || self.top_logprobs.is_some() {
+                return wrong("a beam search takes neither sampling nor log-probabilities".into());
+            }
         }
         if let Sampling::Random { temperature, top_p, .. } = self.sampling {
             if !(temperature > 0.0 && temperature.is_finite()) {

@@ -1,8 +1,5 @@
-use burn::tensor::Tensor;
-
 use super::GenerateOptions;
 use crate::error::{Error, Result};
-use crate::llm::splice;
 use crate::model::{GuideTexts, TgLlava, VisionFeatures};
 use crate::multimodal::{SplicePlan, SpliceRow, SpliceSettings};
 
@@ -23,10 +20,13 @@ pub struct Request {
     pub options: GenerateOptions,
 }
 
-/// A request as the decoder takes it.
+/// A request that was checked.
+#[derive(Debug)]
 pub(super) struct Prompt {
-    /// `[1, len, hidden]`.
-    pub inputs_embeds: Tensor<3>,
+    /// What stands where.
+    pub plan: SplicePlan,
+    /// Pictures with the text that guides them; none for a text alone.
+    pub pictures: Option<(VisionFeatures, GuideTexts)>,
     /// Longest answer that the options and the context allow, in tokens.
     pub budget: usize,
 }
@@ -37,18 +37,13 @@ impl Request {
         Self { input_ids, images: Vec::new(), guide_ids: Vec::new(), guide_pad: 0, options }
     }
 
-    /// Checks everything, and then computes the decoder's inputs.
-    pub(super) fn prepare(self, model: &TgLlava) -> Result<Prompt> {
+    /// Checks everything, before anything is computed.
+    pub(super) fn check(self, model: &TgLlava) -> Result<Prompt> {
         self.options.validate()?;
         let config = model.config();
         let count = self.images.iter().map(|images| images.images.dims()[0]).sum();
-        let settings = SpliceSettings {
-            image_tokens: config.multimodal.as_ref().map_or(0, |mm| mm.num_image_tokens()),
-            // A prompt is never cut: one that is too long is an error.
-            max_length: usize::MAX,
-            padding_side: config.padding_side,
-            vocab_size: config.llm.vocab_size,
-        };
+        // A prompt is never cut: one that is too long is an error.
+        let settings = SpliceSettings { max_length: usize::MAX, ..SpliceSettings::of(config) };
         let row = SpliceRow { input_ids: self.input_ids, labels: None, images: (0..count).collect() };
         let plan = SplicePlan::new(&[row], settings)?;
         let (len, context) = (plan.len(), config.llm.context_length());
@@ -57,28 +52,20 @@ impl Request {
                 "the prompt has {len} tokens and the model's context {context}; shorten it or show fewer pictures"
             )));
         }
-        let image_tokens = match count {
-            0 => None,
-            _ => {
-                let sample_of_image = vec![0; count];
-                let guides =
-                    GuideTexts { ids: vec![self.guide_ids], pad_id: self.guide_pad, sample_of_image };
-                Some(model.image_tokens(&together(self.images), &guides)?)
-            }
-        };
-        let inputs_embeds = splice(&plan, &model.llm, image_tokens);
-        Ok(Prompt { inputs_embeds, budget: self.options.max_new_tokens.min(context - len) })
+        let mut pictures = None;
+        if count > 0 {
+            let sample_of_image = vec![0; count];
+            let guides = GuideTexts { ids: vec![self.guide_ids], pad_id: self.guide_pad, sample_of_image };
+            model.plan_guides(&guides)?;
+            pictures = Some((VisionFeatures::together(self.images), guides));
+        }
+        Ok(Prompt { plan, pictures, budget: self.options.max_new_tokens.min(context - len) })
     }
 }
 
-/// The features of several pictures as one batch; crops are left out unless all have them.
-fn together(mut all: Vec<VisionFeatures>) -> VisionFeatures {
-    if all.len() == 1 {
-        return all.remove(0);
-    }
-    let crops = all.iter().map(|features| features.crops.clone()).collect::<Option<Vec<_>>>();
-    VisionFeatures {
-        images: Tensor::cat(all.into_iter().map(|features| features.images).collect(), 0),
-        crops: crops.map(|crops| Tensor::cat(crops, 0)),
+impl Prompt {
+    /// Length in tokens; pictures count with all of theirs.
+    pub fn len(&self) -> usize {
+        self.plan.len()
     }
 }

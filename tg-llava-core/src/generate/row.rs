@@ -1,26 +1,20 @@
-use burn::tensor::Tensor;
-
-use super::Sampler;
-use super::engine::{Event, FinishReason, RequestId};
+use super::job::Job;
 use super::text_stream::TextStream;
+use super::{Event, FinishReason, GenerateOptions, Logprobs, RequestId, Sampler};
 use crate::error::{Error, Result};
+use crate::tokenizer::TextTokenizer;
 
-/// A request that is being answered.
+/// An answer that grows.
 #[derive(Debug)]
 pub(super) struct Row<'m> {
-    pub id: RequestId,
-    /// Its place in the cache.
+    /// The request, and which of its answers.
+    pub of: (RequestId, usize),
+    /// Its place in the cache, which holds all but the last of its tokens.
     pub slot: usize,
-    /// Tokens of the prompt.
-    pub prompt_len: usize,
-    /// Scores of the first token, `[1, vocab_size]`, from the prompt; taken by the first step.
-    pub first: Option<Tensor<2>>,
     /// Tokens so far, the ending one included.
-    pub answer: Vec<i64>,
-    /// Whether the answer is complete or has failed.
+    pub tokens: Vec<i64>,
+    /// Whether it is complete.
     pub done: bool,
-    /// Tokens that end the answer.
-    pub eos_token_ids: Vec<i64>,
     /// Longest answer, in tokens.
     pub budget: usize,
     pub sampler: Sampler,
@@ -28,56 +22,79 @@ pub(super) struct Row<'m> {
     pub text: Option<TextStream<'m>>,
 }
 
-impl Row<'_> {
-    /// Chooses the next token by `scores` and tells what came of it.
-    pub fn advance(&mut self, scores: Vec<f32>, events: &mut Vec<Event>) {
-        match self.choose(scores, events) {
-            Ok(None) => {}
-            Ok(Some((reason, text))) => {
-                self.done = true;
-                events.push(Event::Finished { request: self.id, reason, text });
-            }
-            Err(error) => self.fail(error, events),
+impl<'m> Row<'m> {
+    /// An answer to `job` that begins.
+    pub fn new(job: &Job<'_>, answer: usize, slot: usize, tokenizer: Option<&'m TextTokenizer>) -> Self {
+        Self {
+            of: (job.id, answer),
+            slot,
+            tokens: Vec::new(),
+            done: false,
+            budget: job.budget,
+            sampler: Sampler::new(&job.options, answer),
+            text: tokenizer.map(|tokenizer| TextStream::new(tokenizer, &job.options.stop_strings)),
         }
     }
 
-    /// Ends the row without an answer.
-    pub fn fail(&mut self, error: Error, events: &mut Vec<Event>) {
-        self.done = true;
-        events.push(Event::Failed { request: self.id, error });
-    }
-
-    /// The token goes to `events`; why the answer is complete with it and the rest of its text, where it is.
-    fn choose(
+    /// Chooses the next token by `scores` and tells what came of it.
+    ///
+    /// # Errors
+    /// Where the scores are no numbers, or the tokens are no text.
+    pub fn advance(
         &mut self,
         scores: Vec<f32>,
+        options: &GenerateOptions,
         events: &mut Vec<Event>,
-    ) -> Result<Option<(FinishReason, String)>> {
-        if let Some(score) = scores.iter().find(|score| score.is_nan() || **score == f32::INFINITY) {
-            return Err(Error::Request(format!(
-                "the scores of token {} hold {score}, so there is no answer; are the weights damaged, or too large for \
-                 this number format?",
-                self.answer.len() + 1
-            )));
-        }
-        let token = self.sampler.next(&scores, &self.answer);
-        self.answer.push(token);
-        let ended = self.eos_token_ids.contains(&token);
+    ) -> Result<()> {
+        check(&scores, self.tokens.len() + 1)?;
+        let token = self.sampler.next(&scores, &self.tokens);
+        let logprobs = options.top_logprobs.map(|count| Logprobs::new(&scores, token, count));
+        self.push(token, (scores, logprobs), options, events)
+    }
+
+    /// Takes `token` as the next one and tells what came of it.
+    ///
+    /// # Errors
+    /// Where the tokens are no text.
+    pub fn push(
+        &mut self,
+        token: i64,
+        (scores, logprobs): (Vec<f32>, Option<Logprobs>),
+        options: &GenerateOptions,
+        events: &mut Vec<Event>,
+    ) -> Result<()> {
+        self.tokens.push(token);
+        let ended = options.eos_token_ids.contains(&token);
         let (mut text, mut stopped) = (String::new(), false);
         if let Some(stream) = self.text.as_mut().filter(|_| !ended) {
             text = stream.push(token)?;
             stopped = stream.stopped();
         }
-        events.push(Event::Token { request: self.id, token, scores, text });
+        let (request, answer) = self.of;
+        events.push(Event::Token { request, answer, token, scores, logprobs, text });
         let reason = match (ended, stopped) {
             (true, _) => FinishReason::EndOfTurn,
             (_, true) => FinishReason::StopString,
-            _ if self.answer.len() >= self.budget => FinishReason::Length,
-            _ => return Ok(None),
+            _ if self.tokens.len() >= self.budget => FinishReason::Length,
+            _ => return Ok(()),
         };
+        self.done = true;
         let rest = self.text.as_mut().map(TextStream::finish).transpose()?.unwrap_or_default();
         // A stop string may end with what was held back.
         let stopped = self.text.as_ref().is_some_and(TextStream::stopped);
-        Ok(Some((if stopped { FinishReason::StopString } else { reason }, rest)))
+        let reason = if stopped { FinishReason::StopString } else { reason };
+        events.push(Event::Finished { request, answer, reason, text: rest });
+        Ok(())
+    }
+}
+
+/// Whether one can choose by `scores`, those of the token of this number.
+pub(super) fn check(scores: &[f32], number: usize) -> Result<()> {
+    match scores.iter().find(|score| score.is_nan() || **score == f32::INFINITY) {
+        Some(score) => Err(Error::Request(format!(
+            "the scores of token {number} hold {score}, so there is no answer; are the weights damaged, or too large for \
+             this number format?"
+        ))),
+        None => Ok(()),
     }
 }

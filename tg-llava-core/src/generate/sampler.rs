@@ -15,17 +15,22 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler for one answer.
-    pub fn new(options: &GenerateOptions) -> Self {
+    /// A sampler for one answer to a request; `answer` counts them from 0. Each has random numbers of its own.
+    pub fn new(options: &GenerateOptions, answer: usize) -> Self {
         let seed = match options.sampling {
             Sampling::Random { seed, .. } => seed,
             Sampling::Greedy => 0,
         };
-        Self {
-            sampling: options.sampling,
-            repetition_penalty: options.repetition_penalty,
-            rng: StdRng::seed_from_u64(seed),
-        }
+        let rng = match answer {
+            0 => StdRng::seed_from_u64(seed),
+            _ => {
+                let mut whole = [0; 32];
+                whole[..8].copy_from_slice(&seed.to_le_bytes());
+                whole[8..16].copy_from_slice(&(answer as u64).to_le_bytes());
+                StdRng::from_seed(whole)
+            }
+        };
+        Self { sampling: options.sampling, repetition_penalty: options.repetition_penalty, rng }
     }
 
     /// The next token by `scores` (one a token of the vocabulary), with `answer` the tokens so far.
@@ -60,7 +65,7 @@ fn argmax(scores: &[f32]) -> i64 {
 }
 
 /// The scores, those of the answer's tokens moved towards less likely.
-fn penalised<'a>(scores: &'a [f32], answer: &[i64], penalty: f64) -> Cow<'a, [f32]> {
+pub(super) fn penalised<'a>(scores: &'a [f32], answer: &[i64], penalty: f64) -> Cow<'a, [f32]> {
     if penalty == 1.0 {
         return Cow::Borrowed(scores);
     }
@@ -119,7 +124,7 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_first_of_equals_and_never_nan() {
-        let mut sampler = Sampler::new(&GenerateOptions::default());
+        let mut sampler = Sampler::new(&GenerateOptions::default(), 0);
         assert_eq!(sampler.next(&[0.0, 2.0, 2.0, f32::NAN], &[]), 1);
     }
 
@@ -127,7 +132,7 @@ mod tests {
     fn the_penalty_moves_scores_towards_less_likely() {
         let options = GenerateOptions { repetition_penalty: 2.0, ..GenerateOptions::default() };
         let scores = [4.0, 3.0, -1.0];
-        assert_eq!(Sampler::new(&options).next(&scores, &[0, 2, 0]), 1);
+        assert_eq!(Sampler::new(&options, 0).next(&scores, &[0, 2, 0]), 1);
         assert_eq!(*penalised(&scores, &[0, 2, 0], 2.0), [2.0, 3.0, -2.0]);
     }
 
@@ -143,12 +148,21 @@ mod tests {
 
     #[test]
     fn frequencies_follow_the_probabilities() {
-        let mut sampler = Sampler::new(&random(7, 1.0, 0, 1.0));
+        let mut sampler = Sampler::new(&random(7, 1.0, 0, 1.0), 0);
         let draws = 20_000;
         let scores = [0.25f32.ln(), 0.75f32.ln()];
         let ones: i64 = (0..draws).map(|_| sampler.next(&scores, &[])).sum();
         let share = ones as f64 / f64::from(draws);
         assert!((share - 0.75).abs() < 0.015, "{share}");
+    }
+
+    #[test]
+    fn answers_to_one_request_differ() {
+        let draws = |answer| {
+            let mut sampler = Sampler::new(&random(3, 1.0, 0, 1.0), answer);
+            (0..20).map(|_| sampler.next(&[0.0; 9], &[])).collect::<Vec<_>>()
+        };
+        assert!(draws(0) != draws(1) && draws(1) != draws(2));
     }
 
     proptest! {
@@ -161,7 +175,7 @@ mod tests {
         ) {
             let options = random(seed, 0.8, top_k, top_p);
             let draw = || {
-                let mut sampler = Sampler::new(&options);
+                let mut sampler = Sampler::new(&options, 0);
                 (0..8).map(|_| sampler.next(&scores, &[])).collect::<Vec<_>>()
             };
             let first = draw();

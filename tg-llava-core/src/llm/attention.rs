@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::DecoderContext;
 use crate::config::LlmConfig;
-use crate::nn::{LayerRows, apply_linear, apply_rotary, attention, linear, merge_heads, split_heads};
+use crate::nn::{LayerTexts, apply_linear, apply_rotary, attention, linear, merge_heads, split_heads};
 
 /// Causal self-attention with rotary positions and grouped key heads.
 #[derive(Module, Debug)]
@@ -39,16 +39,20 @@ impl DecoderAttention {
     /// # Shapes
     /// - x: `[batch, len, hidden]`, output the same
     /// - cache: this layer's, where earlier tokens are to be seen too
-    pub fn forward(&self, x: Tensor<3>, context: &DecoderContext, cache: Option<LayerRows<'_>>) -> Tensor<3> {
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        context: &DecoderContext,
+        cache: Option<LayerTexts<'_, '_>>,
+    ) -> Tensor<3> {
         let query = split_heads(apply_linear(&self.q_proj, x.clone()), self.num_heads);
         let key = split_heads(apply_linear(&self.k_proj, x.clone()), self.num_kv_heads);
         let value = split_heads(apply_linear(&self.v_proj, x), self.num_kv_heads);
         let query = apply_rotary(query, &context.rotary);
         let key = apply_rotary(key, &context.rotary);
-        let bias = context.bias.as_ref();
         let attended = match cache {
-            Some(rows) => rows.attend(query, key, value, bias),
-            None => attention(query, key, value, bias, None),
+            Some(texts) => texts.attend(query, key, value),
+            None => attention(query, key, value, context.bias.as_ref(), None),
         };
         apply_linear(&self.o_proj, merge_heads(attended))
     }

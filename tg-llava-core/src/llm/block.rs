@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{DecoderAttention, DecoderContext};
 use crate::config::LlmConfig;
-use crate::nn::{Activation, GatedMlp, GatedMlpConfig, LayerRows, rms_norm};
+use crate::nn::{Activation, GatedMlp, GatedMlpConfig, LayerTexts, rms_norm};
 
 /// One decoder block: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 #[derive(Module, Debug)]
@@ -38,7 +38,12 @@ impl DecoderLayer {
 
     /// # Shapes
     /// - x: `[batch, len, hidden]`, output the same
-    pub fn forward(&self, x: Tensor<3>, context: &DecoderContext, cache: Option<LayerRows<'_>>) -> Tensor<3> {
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        context: &DecoderContext,
+        cache: Option<LayerTexts<'_, '_>>,
+    ) -> Tensor<3> {
         let normed = rms_norm(&self.input_layernorm, x.clone());
         let x = x + self.self_attn.forward(normed, context, cache);
         x.clone() + self.mlp.forward(rms_norm(&self.post_attention_layernorm, x))

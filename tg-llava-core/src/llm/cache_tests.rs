@@ -4,8 +4,10 @@ use burn::tensor::{Device, Distribution, Tensor, Tolerance};
 
 use super::{Llm, TokenBatch};
 use crate::config::tiny;
-use crate::nn::{RopeScaling, rms_norm};
+use crate::nn::{KvCache, RopeScaling, rms_norm};
 use crate::pass::Eager;
+
+const SCALINGS: [Option<RopeScaling>; 2] = [None, Some(RopeScaling::Dynamic { factor: 2.0 })];
 
 fn llm(scaling: Option<RopeScaling>) -> Llm {
     let device = Device::flex();
@@ -21,54 +23,62 @@ fn inputs(len: usize) -> Tensor<3> {
     Tensor::random([1, len, 32], Distribution::Normal(0.0, 1.0), &Device::flex())
 }
 
-fn tokens(positions: Vec<Vec<usize>>) -> TokenBatch {
-    TokenBatch { mask: positions.iter().map(|row| vec![true; row.len()]).collect(), positions }
+/// One text of `len` tokens.
+fn tokens(len: usize) -> TokenBatch {
+    TokenBatch { positions: vec![(0..len).collect()], mask: vec![vec![true; len]] }
 }
 
 fn close(a: Tensor<3>, b: Tensor<3>) {
     a.into_data().assert_approx_eq::<f32>(&b.into_data(), Tolerance::absolute(1e-5));
 }
 
-#[test]
-fn a_text_in_pieces_is_the_text_at_once() {
-    let llm = llm(None);
-    let input = inputs(7);
-    let whole = llm.walk(&mut Eager, input.clone(), &tokens(vec![(0..7).collect()]));
-    let whole = rms_norm(&llm.norm, whole);
-    let mut cache = llm.new_cache();
-    let slot = cache.take(7);
-    for (from, to) in [(0, 4), (4, 6), (6, 7)] {
-        let piece = input.clone().narrow(1, from, to - from);
-        let states = llm.forward(piece, &tokens(vec![(from..to).collect()]), cache.rows(&[slot]));
-        close(states, whole.clone().narrow(1, from, to - from));
-    }
-    assert_eq!(cache.len(slot), 7);
+/// A new slot that holds `prompt`, with room for one token more.
+fn read(llm: &Llm, cache: &mut KvCache, prompt: &Tensor<3>) -> usize {
+    let len = prompt.dims()[1];
+    let slot = cache.take(len, 1);
+    llm.forward(prompt.clone(), cache.texts(&[(slot, len)]));
+    slot
 }
 
-/// Dynamic scaling turns each row by the length of its own context, within and past the trained one.
 #[test]
-fn rows_of_unequal_length_are_each_their_own() {
-    for scaling in [None, Some(RopeScaling::Dynamic { factor: 2.0 })] {
+fn a_text_in_pieces_is_the_text_at_once() {
+    for scaling in SCALINGS {
         let llm = llm(scaling);
-        let lengths = [3, 11, 6];
-        let prompts = lengths.map(inputs);
-        let new = inputs(3).reshape([3, 1, 32]);
+        let input = inputs(11);
+        let whole = llm.walk(&mut Eager, input.clone(), &tokens(11));
+        let whole = rms_norm(&llm.norm, whole);
         let mut cache = llm.new_cache();
-        let read = |cache: &mut crate::nn::KvCache, prompt: &Tensor<3>| {
-            let len = prompt.dims()[1];
-            let slot = cache.take(len + 1);
-            llm.forward(prompt.clone(), &tokens(vec![(0..len).collect()]), cache.rows(&[slot]));
-            slot
-        };
-        let slots: Vec<usize> = prompts.iter().map(|prompt| read(&mut cache, prompt)).collect();
-        let positions = tokens(lengths.iter().map(|&len| vec![len]).collect());
-        let together = llm.forward(new.clone(), &positions, cache.rows(&slots));
+        let slot = cache.take(11, 0);
+        for piece in [0..4, 4..6, 6..7, 7..11] {
+            let (from, len) = (piece.start, piece.len());
+            let states = llm.forward(input.clone().narrow(1, from, len), cache.texts(&[(slot, len)]));
+            close(states, whole.clone().narrow(1, from, len));
+        }
+        assert_eq!(cache.len(slot), 11);
+    }
+}
+
+/// Dynamic scaling turns each text by the length of its own context, within and past the trained one.
+#[test]
+fn texts_of_unequal_length_are_each_their_own() {
+    for scaling in SCALINGS {
+        let llm = llm(scaling);
+        let prompts = [3, 11, 6].map(inputs);
+        let (new, more) = (inputs(3), inputs(5));
+        let mut cache = llm.new_cache();
+        let slots = prompts.each_ref().map(|prompt| read(&llm, &mut cache, prompt));
+        // A prompt comes while the others go on.
+        let slot = cache.take(5, 0);
+        let together = Tensor::cat(vec![new.clone(), more.clone()], 1);
+        let together =
+            llm.forward(together, cache.texts(&[(slots[0], 1), (slots[1], 1), (slots[2], 1), (slot, 5)]));
         for (row, prompt) in prompts.iter().enumerate() {
             let mut cache = llm.new_cache();
-            let slot = read(&mut cache, prompt);
-            let position = tokens(vec![vec![lengths[row]]]);
-            let alone = llm.forward(new.clone().narrow(0, row, 1), &position, cache.rows(&[slot]));
-            close(together.clone().narrow(0, row, 1), alone);
+            let slot = read(&llm, &mut cache, prompt);
+            let alone = llm.forward(new.clone().narrow(1, row, 1), cache.texts(&[(slot, 1)]));
+            close(together.clone().narrow(1, row, 1), alone);
         }
+        let alone = rms_norm(&llm.norm, llm.walk(&mut Eager, more, &tokens(5)));
+        close(together.narrow(1, 3, 5), alone);
     }
 }

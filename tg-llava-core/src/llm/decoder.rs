@@ -5,8 +5,8 @@ use burn::tensor::{DType, Device, Tensor};
 use super::DecoderLayer;
 use crate::config::LlmConfig;
 use crate::nn::{
-    CachedRows, KvCache, RotaryConfig, RotaryTables, causal_bias, combine_bias, key_padding_bias, linear,
-    rms_norm, rows_alike,
+    CachedTexts, KvCache, RotaryConfig, RotaryTables, RowsAlike, causal_bias, combine_bias, key_padding_bias,
+    linear, rms_norm, rows_alike,
 };
 
 /// A causal language model of the Llama or Qwen2 family.
@@ -29,7 +29,7 @@ pub struct Llm {
     num_kv_heads: usize,
 }
 
-/// Where a batch's new tokens stand, and which of them are real; rows of equal length.
+/// Where a batch's tokens stand, and which of them are real; rows of equal length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenBatch {
     /// Position of each token in its sample.
@@ -41,9 +41,9 @@ pub struct TokenBatch {
 /// What every block of one pass shares.
 #[derive(Debug, Clone)]
 pub struct DecoderContext {
-    /// Cosines and sines of the new tokens' positions.
+    /// Cosines and sines of the tokens' positions.
     pub rotary: RotaryTables,
-    /// What may be seen, `[batch or 1, 1, len or 1, past + len]`; `None` where everything may.
+    /// What may be seen, `[batch or 1, 1, len or 1, len]`; `None` where everything may, or the cache says it.
     pub bias: Option<Tensor<4>>,
 }
 
@@ -85,62 +85,44 @@ impl Llm {
         KvCache::new(self.layers.len(), token, self.dtype(), &self.device())
     }
 
-    /// Most rows of [`Llm::forward`] with one token each whose scores are to the bit those of each row alone; see
-    /// [`rows_alike`].
-    pub fn rows_alike(&self) -> usize {
-        let weight = |layer: &DecoderLayer| layer.self_attn.q_proj.weight.val();
-        self.layers.first().map_or(usize::MAX, |layer| rows_alike(&weight(layer)))
+    /// The texts of [`Llm::forward`] whose states are to the bit those of each text alone.
+    pub fn rows_alike(&self) -> RowsAlike {
+        let Some(DecoderLayer { self_attn, mlp, .. }) = self.layers.first() else { return RowsAlike::ANY };
+        let attention = [&self_attn.q_proj, &self_attn.k_proj, &self_attn.v_proj, &self_attn.o_proj];
+        let all = attention.into_iter().chain([&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj]);
+        all.fold(RowsAlike::ANY, |alike, layer| alike.and(rows_alike(&layer.weight.val())))
     }
 
-    /// Prepares rotary tables and masks for `tokens` behind what `cache` holds.
-    ///
-    /// # Panics
-    /// Where cached rows have padding, or several of them more than one token: a programmer's error.
-    pub fn context(&self, tokens: &TokenBatch, cache: Option<&CachedRows<'_>>) -> DecoderContext {
+    /// Prepares rotary tables and masks for whole texts.
+    pub(super) fn context(&self, tokens: &TokenBatch) -> DecoderContext {
         let device = self.device();
         let len = tokens.positions.first().map_or(0, Vec::len);
         let padded = tokens.mask.iter().flatten().any(|&real| !real);
-        let past = match cache {
-            Some(cache) => {
-                assert!(
-                    !padded && (len == 1 || tokens.mask.len() == 1),
-                    "each cached row has its own length"
-                );
-                cache.lengths()
-            }
-            None => vec![0; tokens.positions.len()],
-        };
-        // One token sees all before it; rows with more of them are alone, or begin together.
-        let causal = (len > 1).then(|| causal_bias(len, past[0] + len, &device));
-        let contexts: Vec<usize> = past.iter().map(|past| past + len).collect();
+        let causal = (len > 1).then(|| causal_bias(0..len, len, &device));
         DecoderContext {
-            rotary: self.rotary.tables(&tokens.positions, &contexts, &device),
+            rotary: self.rotary.tables(&tokens.positions, &vec![len; tokens.positions.len()], &device),
             bias: combine_bias(causal, padded.then(|| key_padding_bias(&tokens.mask, &device))),
         }
     }
 
-    /// Hidden states of new tokens behind the final norm, with what `cache` holds before them. Whole texts without a cache go
-    /// through [`Llm::walk`].
+    /// Hidden states of new tokens behind the final norm, one text behind the other, with what `cache` holds of each text
+    /// before them. Whole texts without a cache go through [`Llm::walk`].
     ///
     /// # Shapes
-    /// - inputs_embeds: `[batch, len, hidden]`, output the same
+    /// - inputs_embeds: `[1, num_new, hidden]`, output the same
     ///
     /// # Panics
-    /// Where a row of `cache` has no room for `len` more tokens: callers size it (see [`crate::generate`]).
-    pub fn forward(
-        &self,
-        inputs_embeds: Tensor<3>,
-        tokens: &TokenBatch,
-        mut cache: CachedRows<'_>,
-    ) -> Tensor<3> {
-        let context = self.context(tokens, Some(&cache));
-        let len = inputs_embeds.dims()[1];
-        assert!(cache.has_room(len), "the KV cache is full");
+    /// Where these are not as many as `cache` expects: a programmer's error.
+    pub fn forward(&self, inputs_embeds: Tensor<3>, mut cache: CachedTexts<'_>) -> Tensor<3> {
+        assert_eq!(inputs_embeds.dims()[1], cache.num_new(), "one input a new token");
+        let rotary = self.rotary.tables_in_a_row(&cache.positions(), &self.device());
+        // The cache knows what each text may see.
+        let context = DecoderContext { rotary, bias: None };
         let mut hidden = inputs_embeds;
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward(hidden, &context, Some(cache.layer(index)));
         }
-        cache.advance(len);
+        cache.advance();
         rms_norm(&self.norm, hidden)
     }
 

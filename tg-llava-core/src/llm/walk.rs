@@ -14,7 +14,7 @@ impl Llm {
         inputs_embeds: P::Var,
         tokens: &TokenBatch,
     ) -> P::Var {
-        let context = self.context(tokens, None);
+        let context = self.context(tokens);
         let mut hidden = inputs_embeds;
         for (block, layer) in self.layers.iter().enumerate() {
             let context = context.clone();

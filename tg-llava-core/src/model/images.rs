@@ -31,6 +31,20 @@ pub struct VisionFeatures<V = Tensor<3>> {
     pub crops: Option<V>,
 }
 
+impl VisionFeatures {
+    /// The features of several pictures as one batch, at least one; crops are left out unless all have them.
+    pub(crate) fn together(mut all: Vec<Self>) -> Self {
+        if all.len() == 1 {
+            return all.remove(0);
+        }
+        let crops = all.iter().map(|features| features.crops.clone()).collect::<Option<Vec<_>>>();
+        Self {
+            images: Tensor::cat(all.into_iter().map(|features| features.images).collect(), 0),
+            crops: crops.map(|crops| Tensor::cat(crops, 0)),
+        }
+    }
+}
+
 /// The questions that guide a batch's pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuideTexts {

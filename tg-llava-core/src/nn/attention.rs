@@ -104,7 +104,7 @@ mod tests {
         device.seed(1);
         let (q, k, v) =
             (random([2, 6, 5, 4], &device), random([2, 2, 5, 4], &device), random([2, 2, 5, 4], &device));
-        let bias = causal_bias(5, 5, &device);
+        let bias = causal_bias(0..5, 5, &device);
         let grouped = attention(q.clone(), k.clone(), v.clone(), Some(&bias), None);
         let repeat = |x: Tensor<4>| {
             let heads: Vec<_> = (0..6).map(|h| x.clone().narrow(1, h / 3, 1)).collect();

@@ -1,15 +1,17 @@
+use std::ops::Range;
+
 use burn::tensor::{DType, Device, Tensor};
 
-use super::attention;
+use super::{attention, causal_bias};
 
-/// The decoder's memory of the tokens it has read: a slot a sequence, with a length and a capacity of its own.
+/// The decoder's memory of the tokens it has read: a slot a text, with a length and a capacity of its own.
 ///
-/// A slot owns its tensors, so that sequences of any length come and go while others run: taking a slot allocates
-/// what this sequence needs and nothing moves, freeing it gives the memory back. Attention reads each sequence at
-/// exactly its own length, with no padding and no mask, and so gives the bits of the sequence alone; it reads the
-/// same bytes whether sequences go one by one or together. The matrices of the decoder, which are what decoding
-/// waits for, are read once for all rows. One tensor for all sequences would save a GPU some kernel launches, and
-/// cost padding to the longest, copies when a row leaves, and sums in another order.
+/// A slot owns its tensors, so that texts of any length come and go while others run: taking a slot allocates
+/// what this text needs and nothing moves, freeing it gives the memory back. Attention reads each text at
+/// exactly its own length, with no padding, and so gives the bits of the text alone; it reads the
+/// same bytes whether texts go one by one or together. The matrices of the decoder, which are what decoding
+/// waits for, are read once for all. One tensor for all texts would save a GPU some kernel launches, and
+/// cost padding to the longest, copies when a text leaves, and sums in another order.
 #[derive(Debug)]
 pub struct KvCache {
     slots: Vec<Option<Slot>>,
@@ -20,15 +22,17 @@ pub struct KvCache {
     device: Device,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Slot {
     layers: Vec<LayerMemory>,
     len: usize,
+    /// Tokens of the prompt.
+    prompt: usize,
     capacity: usize,
 }
 
-/// Keys and values of one sequence in one layer, in memory that is allocated once.
-#[derive(Debug)]
+/// Keys and values of one text in one layer, in memory that is allocated once.
+#[derive(Debug, Clone)]
 struct LayerMemory {
     // `Option` so that the one reference can be moved into the in-place update.
     key: Option<Tensor<4>>,
@@ -46,12 +50,43 @@ impl KvCache {
         Self { slots: Vec::new(), num_layers, token: [num_kv_heads, head_dim], dtype, device: device.clone() }
     }
 
-    /// Takes a slot for a sequence of at most `capacity` tokens; its number is one that was freed, where there is one.
-    pub fn take(&mut self, capacity: usize) -> usize {
+    /// Takes a slot for a prompt of `prompt` tokens and at most `more` behind it; its number is one that was freed, where
+    /// there is one.
+    pub fn take(&mut self, prompt: usize, more: usize) -> usize {
         let [heads, head_dim] = self.token;
+        let capacity = prompt + more;
         let memory = || Some(Tensor::zeros([1, heads, capacity, head_dim], (&self.device, self.dtype)));
         let layers = (0..self.num_layers).map(|_| LayerMemory { key: memory(), value: memory() }).collect();
-        let slot = Some(Slot { layers, len: 0, capacity });
+        self.put(Slot { layers, len: 0, prompt, capacity })
+    }
+
+    /// Takes a slot that holds what another one holds, with as much room; memory is shared until either is written to.
+    ///
+    /// # Panics
+    /// Where the slot is free: a programmer's error.
+    pub fn fork(&mut self, slot: usize) -> usize {
+        self.put(self.slots[slot].clone().expect("a slot that is taken"))
+    }
+
+    /// Slots of texts that go on from others: for each, `parents` has the place of the other in `slots`. Those that nobody goes
+    /// on from are freed.
+    ///
+    /// # Panics
+    /// Where a slot is free: a programmer's error.
+    pub fn follow(&mut self, slots: &[usize], parents: &[usize]) -> Vec<usize> {
+        let mut taken = vec![false; slots.len()];
+        let mut next = |&parent: &usize| match std::mem::replace(&mut taken[parent], true) {
+            false => slots[parent],
+            true => self.fork(slots[parent]),
+        };
+        let followers = parents.iter().map(&mut next).collect();
+        let unused = slots.iter().zip(&taken).filter(|(_, taken)| !**taken);
+        unused.for_each(|(&slot, _)| self.free(slot));
+        followers
+    }
+
+    fn put(&mut self, slot: Slot) -> usize {
+        let slot = Some(slot);
         match self.slots.iter().position(Option::is_none) {
             Some(number) => {
                 self.slots[number] = slot;
@@ -74,95 +109,125 @@ impl KvCache {
         self.slots.get(slot).and_then(Option::as_ref).map_or(0, |slot| slot.len)
     }
 
+    /// Bytes of a slot with room for so many tokens.
+    pub fn bytes_of(&self, tokens: usize) -> u64 {
+        let [heads, head_dim] = self.token;
+        [2, self.num_layers, heads, head_dim, tokens, self.dtype.size()]
+            .into_iter()
+            .fold(1, |bytes: u64, factor| bytes.saturating_mul(factor as u64))
+    }
+
     /// Slots that are taken.
     pub fn taken(&self) -> usize {
         self.slots.iter().flatten().count()
     }
 
-    /// The sequences that go through the decoder together: one a row, in this order.
+    /// The texts that go through the decoder together: their slots, each with the number of its new tokens. The new tokens
+    /// stand one text behind the other, in this order.
     ///
     /// # Panics
-    /// Where a slot is free or named twice: a programmer's error.
-    pub fn rows<'a>(&'a mut self, slots: &[usize]) -> CachedRows<'a> {
+    /// Where a slot is free, named twice, or has no room for its tokens: a programmer's error.
+    pub fn texts<'a>(&'a mut self, new: &[(usize, usize)]) -> CachedTexts<'a> {
         let mut all: Vec<Option<&mut Slot>> = self.slots.iter_mut().map(Option::as_mut).collect();
-        let rows = slots.iter().map(|&slot| all[slot].take().expect("a slot that is taken, once")).collect();
-        CachedRows { rows }
+        let device = &self.device;
+        let text = |&(slot, len): &(usize, usize)| {
+            let slot = all[slot].take().expect("a slot that is taken, once");
+            let new = slot.len..slot.len + len;
+            assert!(new.end <= slot.capacity, "the KV cache is full");
+            let context = new.end.max(slot.prompt);
+            // The last token of a text sees everything.
+            let bias = (new.start + 1 < context).then(|| causal_bias(new.clone(), context, device));
+            CachedText { slot, new, context, bias }
+        };
+        CachedTexts { texts: new.iter().map(text).collect() }
     }
 }
 
-/// Sequences of a [`KvCache`] that go through the decoder together, one a row.
+/// Texts of a [`KvCache`] that go through the decoder together, one behind the other.
 #[derive(Debug)]
-pub struct CachedRows<'a> {
-    rows: Vec<&'a mut Slot>,
+pub struct CachedTexts<'a> {
+    texts: Vec<CachedText<'a>>,
 }
 
-impl CachedRows<'_> {
-    /// Tokens that each row holds.
-    pub fn lengths(&self) -> Vec<usize> {
-        self.rows.iter().map(|row| row.len).collect()
+#[derive(Debug)]
+struct CachedText<'a> {
+    slot: &'a mut Slot,
+    /// Places of the new tokens in the text.
+    new: Range<usize>,
+    /// Tokens that attention reads: those so far and, while a prompt is read in pieces, the rest of it as hidden ones, so that
+    /// sums have the order of the prompt at once.
+    context: usize,
+    /// Hides what comes after each new token.
+    bias: Option<Tensor<4>>,
+}
+
+impl<'c> CachedTexts<'c> {
+    /// New tokens of all texts.
+    pub fn num_new(&self) -> usize {
+        self.texts.iter().map(|text| text.new.len()).sum()
     }
 
-    /// Whether every row has room for `len` more tokens.
-    pub(crate) fn has_room(&self, len: usize) -> bool {
-        self.rows.iter().all(|row| row.len + len <= row.capacity)
+    /// Places of each text's new tokens in it, and the number of tokens in its context.
+    pub(crate) fn positions(&self) -> Vec<(Range<usize>, usize)> {
+        self.texts.iter().map(|text| (text.new.clone(), text.context)).collect()
     }
 
     /// One layer's part.
-    pub(crate) fn layer(&mut self, index: usize) -> LayerRows<'_> {
-        let rows = self.rows.iter_mut().map(|row| (row.len, &mut row.layers[index])).collect();
-        LayerRows { rows }
+    pub(crate) fn layer(&mut self, layer: usize) -> LayerTexts<'_, 'c> {
+        LayerTexts { texts: &mut self.texts, layer }
     }
 
-    /// Notes `len` new tokens of each row, once every layer has them.
-    pub(crate) fn advance(&mut self, len: usize) {
-        self.rows.iter_mut().for_each(|row| row.len += len);
+    /// Notes the new tokens, once every layer has them.
+    pub(crate) fn advance(&mut self) {
+        self.texts.iter_mut().for_each(|text| text.slot.len = text.new.end);
     }
 }
 
-/// One layer's keys and values of [`CachedRows`], each with the number of tokens before this pass.
+/// One layer's keys and values of [`CachedTexts`].
 #[derive(Debug)]
-pub struct LayerRows<'a> {
-    rows: Vec<(usize, &'a mut LayerMemory)>,
+pub struct LayerTexts<'a, 'c> {
+    texts: &'a mut [CachedText<'c>],
+    layer: usize,
 }
 
-impl LayerRows<'_> {
-    /// Keeps the new tokens' keys and values, and attends to all that is kept, row by row.
+impl LayerTexts<'_, '_> {
+    /// Keeps the new tokens' keys and values, and attends to all that is kept, text by text.
     ///
     /// # Shapes
-    /// - query: `[rows, num_heads, len, head_dim]`, output the same
-    /// - key, value: `[rows, num_kv_heads, len, head_dim]`
-    /// - bias: as [`attention`] takes it, for one row
-    pub(crate) fn attend(
-        self,
-        query: Tensor<4>,
-        key: Tensor<4>,
-        value: Tensor<4>,
-        bias: Option<&Tensor<4>>,
-    ) -> Tensor<4> {
-        let attend = |(past, memory): (usize, &mut LayerMemory), [query, key, value]: [Tensor<4>; 3]| {
-            let key = append(&mut memory.key, past, key);
-            let value = append(&mut memory.value, past, value);
-            attention(query, key, value, bias, None)
-        };
-        let mut rows = self.rows.into_iter().enumerate();
-        if rows.len() == 1 {
-            return rows.next().map(|(_, row)| attend(row, [query, key, value])).expect("one row");
+    /// - query: `[1, num_heads, num_new, head_dim]`, output the same
+    /// - key, value: `[1, num_kv_heads, num_new, head_dim]`
+    pub(crate) fn attend(self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
+        if let [text] = self.texts {
+            return text.attend(self.layer, [query, key, value]);
         }
-        let row_of = |tensor: &Tensor<4>, row: usize| tensor.clone().narrow(0, row, 1);
-        let attended =
-            rows.map(|(row, memory)| attend(memory, [&query, &key, &value].map(|t| row_of(t, row))));
-        Tensor::cat(attended.collect(), 0)
+        let mut start = 0;
+        let mut attended = Vec::with_capacity(self.texts.len());
+        for text in self.texts {
+            let len = text.new.len();
+            let of_text = |tensor: &Tensor<4>| tensor.clone().narrow(2, start, len);
+            attended.push(text.attend(self.layer, [&query, &key, &value].map(of_text)));
+            start += len;
+        }
+        Tensor::cat(attended, 2)
     }
 }
 
-/// Writes `new` behind `past` tokens and returns all that is kept then, `[1, heads, past + len, head_dim]`.
-fn append(memory: &mut Option<Tensor<4>>, past: usize, new: Tensor<4>) -> Tensor<4> {
-    let [_, heads, len, head_dim] = new.dims();
-    let end = past + len;
+impl CachedText<'_> {
+    fn attend(&mut self, layer: usize, [query, key, value]: [Tensor<4>; 3]) -> Tensor<4> {
+        let memory = &mut self.slot.layers[layer];
+        let [key, value] = [(&mut memory.key, key), (&mut memory.value, value)]
+            .map(|(memory, new)| write(memory, self.new.clone(), new).narrow(2, 0, self.context));
+        attention(query, key, value, self.bias.as_ref(), None)
+    }
+}
+
+/// Writes `new` at `places`; returns all of the memory.
+fn write(memory: &mut Option<Tensor<4>>, places: Range<usize>, new: Tensor<4>) -> Tensor<4> {
+    let [_, heads, _, head_dim] = new.dims();
     let all = memory.take().expect("the memory is only taken inside this function");
-    let all = all.slice_assign([0..1, 0..heads, past..end, 0..head_dim], new);
+    let all = all.slice_assign([0..1, 0..heads, places, 0..head_dim], new);
     *memory = Some(all.clone());
-    all.narrow(2, 0, end)
+    all
 }
 
 #[cfg(test)]
@@ -171,8 +236,8 @@ mod tests {
 
     use super::*;
 
-    fn random(rows: usize, heads: usize, len: usize, device: &Device) -> Tensor<4> {
-        Tensor::random([rows, heads, len, 4], Distribution::Normal(0.0, 1.0), device)
+    fn random(heads: usize, len: usize, device: &Device) -> Tensor<4> {
+        Tensor::random([1, heads, len, 4], Distribution::Normal(0.0, 1.0), device)
     }
 
     fn values(tensor: Tensor<4>) -> Vec<f32> {
@@ -182,41 +247,74 @@ mod tests {
     #[test]
     fn freed_slots_are_taken_again() {
         let mut cache = KvCache::new(2, [1, 4], DType::F32, &Device::flex());
-        assert_eq!((cache.take(3), cache.take(5), cache.take(1)), (0, 1, 2));
-        cache.rows(&[1]).advance(4);
+        assert_eq!((cache.take(3, 0), cache.take(3, 2), cache.take(1, 0)), (0, 1, 2));
+        cache.texts(&[(1, 4)]).advance();
+        assert_eq!(cache.len(1), 4);
         cache.free(1);
         assert_eq!((cache.taken(), cache.len(1)), (2, 0));
-        assert_eq!(cache.take(9), 1);
-        assert_eq!(cache.rows(&[2, 1]).lengths(), [0, 0]);
-        assert!(cache.rows(&[1]).has_room(9) && !cache.rows(&[1, 2]).has_room(2));
+        assert_eq!(cache.take(2, 7), 1);
+        assert_eq!(cache.texts(&[(2, 1), (1, 2)]).positions(), [(0..1, 1), (0..2, 2)]);
     }
 
-    /// Rows of unequal length attend together as each would alone, to the bit.
+    /// A fork goes on from the same tokens, and neither sees what the other reads.
     #[test]
-    fn rows_attend_as_if_alone() {
+    fn forks_share_what_was_read_and_nothing_else() {
+        let device = Device::flex();
+        device.seed(4);
+        let mut cache = KvCache::new(1, [1, 4], DType::F32, &device);
+        let read = |cache: &mut KvCache, slot: usize, [query, key, value]: &[Tensor<4>; 3]| {
+            let mut texts = cache.texts(&[(slot, key.dims()[2])]);
+            let attended = texts.layer(0).attend(query.clone(), key.clone(), value.clone());
+            texts.advance();
+            values(attended)
+        };
+        let inputs = |len| [0; 3].map(|_| random(1, len, &device));
+        let (prompt, new, other) = (inputs(3), inputs(1), inputs(1));
+        let (first, alone) = (cache.take(3, 2), cache.take(3, 2));
+        read(&mut cache, first, &prompt);
+        read(&mut cache, alone, &prompt);
+        let fork = cache.fork(first);
+        let expected = [&new, &new].map(|new| read(&mut cache, alone, new));
+        assert_eq!(read(&mut cache, first, &new), expected[0]);
+        assert_ne!(read(&mut cache, fork, &other), expected[0]);
+        assert_eq!(read(&mut cache, first, &new), expected[1]);
+        assert_eq!(cache.bytes_of(5), 2 * 4 * 5 * 4);
+    }
+
+    #[test]
+    #[should_panic(expected = "the KV cache is full")]
+    fn a_text_without_room_is_refused() {
+        let mut cache = KvCache::new(1, [1, 4], DType::F32, &Device::flex());
+        let slot = cache.take(2, 1);
+        cache.texts(&[(slot, 4)]);
+    }
+
+    /// Texts of unequal length and with unequal numbers of new tokens attend together as each would alone, to the bit.
+    #[test]
+    fn texts_attend_as_if_alone() {
         let device = Device::flex();
         device.seed(3);
         let mut cache = KvCache::new(1, [2, 4], DType::F32, &device);
         let mut alone = KvCache::new(1, [2, 4], DType::F32, &device);
-        let lengths = [3, 1, 6];
-        for (slot, len) in lengths.into_iter().enumerate() {
-            let prompt = [random(1, 4, len, &device), random(1, 2, len, &device), random(1, 2, len, &device)];
+        let new = |len| [random(4, len, &device), random(2, len, &device), random(2, len, &device)];
+        for (slot, len) in [3, 1, 6].into_iter().enumerate() {
+            let [query, key, value] = new(len);
             for cache in [&mut cache, &mut alone] {
-                assert_eq!(cache.take(len + 2), slot);
-                let [query, key, value] = prompt.clone();
-                let mut rows = cache.rows(&[slot]);
-                rows.layer(0).attend(query, key, value, None);
-                rows.advance(len);
+                assert_eq!(cache.take(len, 5), slot);
+                let mut texts = cache.texts(&[(slot, len)]);
+                texts.layer(0).attend(query.clone(), key.clone(), value.clone());
+                texts.advance();
             }
         }
-        let [query, key, value] =
-            [random(3, 4, 1, &device), random(3, 2, 1, &device), random(3, 2, 1, &device)];
-        let order = [2, 0, 1];
-        let together = cache.rows(&order).layer(0).attend(query.clone(), key.clone(), value.clone(), None);
-        for (row, slot) in order.into_iter().enumerate() {
-            let [query, key, value] = [&query, &key, &value].map(|t| t.clone().narrow(0, row, 1));
-            let single = alone.rows(&[slot]).layer(0).attend(query, key, value, None);
-            assert_eq!(values(together.clone().narrow(0, row, 1)), values(single));
+        let order = [(2, 1), (0, 4), (1, 2)];
+        let [query, key, value] = new(7);
+        let together = cache.texts(&order).layer(0).attend(query.clone(), key.clone(), value.clone());
+        let mut start = 0;
+        for (slot, len) in order {
+            let [query, key, value] = [&query, &key, &value].map(|t| t.clone().narrow(2, start, len));
+            let single = alone.texts(&[(slot, len)]).layer(0).attend(query, key, value);
+            assert_eq!(values(together.clone().narrow(2, start, len)), values(single));
+            start += len;
         }
     }
 }

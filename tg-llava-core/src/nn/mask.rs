@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Added to the score of a masked key: its softmax weight underflows to exactly zero, and a row whose
@@ -15,14 +17,14 @@ pub fn key_padding_bias(mask: &[Vec<bool>], device: &Device) -> Tensor<4> {
     Tensor::from_data(TensorData::new(values, [batch, 1, 1, key_len]), (device, burn::tensor::DType::F32))
 }
 
-/// Bias that hides keys which come after the query; the last query sees every key.
+/// Bias that hides keys which come after the query; `queries` are the places of the queries among the keys.
 ///
 /// # Shapes
-/// - output: `[1, 1, query_len, key_len]`, f32
-pub fn causal_bias(query_len: usize, key_len: usize, device: &Device) -> Tensor<4> {
-    let offset = (key_len - query_len) as i64;
+/// - output: `[1, 1, queries.len(), key_len]`, f32
+pub fn causal_bias(queries: Range<usize>, key_len: usize, device: &Device) -> Tensor<4> {
+    let query_len = queries.len();
     let queries: Tensor<2, Int> =
-        Tensor::<1, Int>::arange(offset..offset + query_len as i64, device).reshape([query_len, 1]);
+        Tensor::<1, Int>::arange(queries.start as i64..queries.end as i64, device).reshape([query_len, 1]);
     let keys: Tensor<2, Int> = Tensor::<1, Int>::arange(0..key_len as i64, device).reshape([1, key_len]);
     let future = keys.expand([query_len, key_len]).greater(queries.expand([query_len, key_len]));
     let zeros = Tensor::<2>::zeros([query_len, key_len], (device, burn::tensor::DType::F32));
@@ -43,9 +45,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causal_lets_the_last_query_see_all() {
+    fn causal_hides_what_comes_later() {
         let device = Device::flex();
-        let bias = causal_bias(2, 3, &device).into_data().try_to_vec::<f32>().unwrap();
-        assert_eq!(bias, [0.0, 0.0, MASKED, 0.0, 0.0, 0.0]);
+        let bias = causal_bias(1..3, 4, &device).into_data().try_to_vec::<f32>().unwrap();
+        assert_eq!(bias, [0.0, 0.0, MASKED, MASKED, 0.0, 0.0, 0.0, MASKED]);
     }
 }

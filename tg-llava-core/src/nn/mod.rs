@@ -19,7 +19,7 @@ pub use activation::Activation;
 pub use attention::{attention, attention_weights, merge_heads, split_heads};
 pub use cast::cast_to;
 pub use encoder::{EncoderAttention, EncoderLayer, EncoderLayerConfig};
-pub use kv_cache::{CachedRows, KvCache, LayerRows};
+pub use kv_cache::{CachedTexts, KvCache, LayerTexts};
 pub use loss::{IGNORE_INDEX, LossError, LossTargets, cross_entropy};
 pub use mask::{causal_bias, combine_bias, key_padding_bias};
 pub use mlp::{GatedMlp, GatedMlpConfig, Mlp, MlpConfig};
@@ -38,10 +38,35 @@ pub fn linear(d_input: usize, d_output: usize, bias: bool, std: f64, device: &De
     layer
 }
 
-/// Rows of a product with `weight` that are computed to the bit as each alone would be; no limit where the backend
-/// sums in an order that is its own affair.
-pub fn rows_alike(weight: &Tensor<2>) -> usize {
-    kernels::rows_alike(weight).unwrap_or(usize::MAX)
+/// Texts that may go through products and attention one behind the other, so that each row has the bits that it has in
+/// its text alone and at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowsAlike {
+    /// At most so many texts of one row.
+    pub few: usize,
+    /// Any number of texts of at least so many rows.
+    pub many: usize,
+    /// Pieces of at least so many rows of a longer text.
+    pub piece: usize,
+}
+
+impl RowsAlike {
+    /// What a backend has that sums in an order which is its own affair: no limit.
+    pub const ANY: Self = Self { few: usize::MAX, many: 0, piece: 0 };
+
+    /// What holds for both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            few: self.few.min(other.few),
+            many: self.many.max(other.many),
+            piece: self.piece.max(other.piece),
+        }
+    }
+}
+
+/// The texts that may go through a layer with `weight` together; [`RowsAlike::ANY`] where nothing is known.
+pub fn rows_alike(weight: &Tensor<2>) -> RowsAlike {
+    kernels::rows_alike(weight).unwrap_or(RowsAlike::ANY)
 }
 
 /// `x W + bias`.

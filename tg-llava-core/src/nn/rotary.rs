@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::cast_to;
@@ -91,19 +93,37 @@ impl RotaryConfig {
     /// Tables for `positions`: one row a sample, rows of equal length. `seq_lens` is the number of tokens in each
     /// row's context (it matters for dynamic scaling alone).
     pub fn tables(&self, positions: &[Vec<usize>], seq_lens: &[usize], device: &Device) -> RotaryTables {
-        let divisor = match self.scaling {
-            Some(RopeScaling::Linear { factor }) => factor as f32,
-            _ => 1.0,
-        };
         // Rows are mostly alike; one row then serves the whole batch.
         let alike = positions.iter().zip(seq_lens).all(|row| row == (&positions[0], &seq_lens[0]));
         let rows = if alike { positions.len().min(1) } else { positions.len() };
         let len = positions.first().map_or(0, Vec::len);
+        let texts = positions.iter().take(rows).zip(seq_lens);
+        let texts = texts.map(|(positions, &seq_len)| (positions.iter().copied(), seq_len));
+        self.tables_of(texts, [rows, len], device)
+    }
+
+    /// Tables for texts that stand one behind the other in one row: the positions of each, and the number of tokens in
+    /// its context.
+    pub fn tables_in_a_row(&self, texts: &[(Range<usize>, usize)], device: &Device) -> RotaryTables {
+        let len = texts.iter().map(|(positions, _)| positions.len()).sum();
+        self.tables_of(texts.iter().cloned(), [1, len], device)
+    }
+
+    fn tables_of<P: Iterator<Item = usize>>(
+        &self,
+        texts: impl Iterator<Item = (P, usize)>,
+        [rows, len]: [usize; 2],
+        device: &Device,
+    ) -> RotaryTables {
+        let divisor = match self.scaling {
+            Some(RopeScaling::Linear { factor }) => factor as f32,
+            _ => 1.0,
+        };
         let mut cos = Vec::with_capacity(rows * len * self.head_dim);
         let mut sin = Vec::with_capacity(cos.capacity());
-        for (positions, &seq_len) in positions.iter().zip(seq_lens).take(rows) {
+        for (positions, seq_len) in texts {
             let frequencies = self.inverse_frequencies(seq_len);
-            for &position in positions {
+            for position in positions {
                 let angles: Vec<f32> = frequencies.iter().map(|f| position as f32 / divisor * f).collect();
                 // Hugging Face's layout: the two halves of a head, not neighbours, form the rotated pairs.
                 for _half in 0..2 {

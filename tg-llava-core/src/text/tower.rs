@@ -81,7 +81,7 @@ impl TextTower {
     pub fn attention_bias(&self, input: &GuideInput) -> Option<Tensor<4>> {
         let device = self.token_embedding.weight.device();
         let len = input.ids.first().map_or(0, Vec::len);
-        let causal = self.causal.then(|| causal_bias(len, len, &device));
+        let causal = self.causal.then(|| causal_bias(0..len, len, &device));
         let hides = input.tower_mask.iter().flatten().any(|&visible| !visible);
         combine_bias(causal, hides.then(|| key_padding_bias(&input.tower_mask, &device)))
     }

@@ -26,7 +26,7 @@ pub fn open_bridges(paths: &[PathBuf]) -> Result<TensorSource> {
         }
         if is_half_moved(path) {
             // Without this, parts that are still missing would be taken for ones that the save did not have.
-            let reason = "a save into this folder was interrupted; make it again".into();
+            let reason = "a save into this folder was interrupted; start the run that made it again, which finishes it".into();
             return Err(WeightsError::Damaged { path: path.clone(), reason }.into());
         }
         let found = bridges_in(path)?;

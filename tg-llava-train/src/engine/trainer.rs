@@ -235,10 +235,8 @@ impl Trainer {
     /// Tells the other ranks of the step, and hears of theirs.
     fn exchange(&mut self, mut report: StepReport, sums: &mut Sums) -> Result<Reports, StepError> {
         let world = self.world();
-        if world.nodes() > 1 {
-            let (paths, slices): (Vec<_>, Vec<_>) = std::mem::take(&mut sums.slices).into_iter().unzip();
-            sums.slices = paths.into_iter().zip(self.collective.sum_nodes(slices)?).collect();
-        }
+        let (paths, slices): (Vec<_>, Vec<_>) = std::mem::take(&mut sums.slices).into_iter().unzip();
+        sums.slices = paths.into_iter().zip(self.collective.sum_nodes(slices)?).collect();
         report.seen = self.units.all().map(|member| sums.seen.contains(&member.path)).collect();
         report.times = self.collective.times();
         // Where the device fails, all ranks must hear of it.

@@ -212,6 +212,9 @@ impl Collective for Local {
     }
 
     fn sum_nodes(&mut self, shards: Vec<Tensor<1>>) -> Result<Vec<Tensor<1>>, ParallelError> {
+        if self.world.nodes() == 1 {
+            return Ok(shards);
+        }
         let all = self.meet_with_tensors("sum_nodes", shards)?;
         let same = all.iter().skip(self.world.local_rank()).step_by(self.world.local_size());
         let sum = |sums: Vec<Tensor<1>>, next: &Vec<Tensor<1>>| {
@@ -305,7 +308,7 @@ mod tests {
     fn ranks_that_do_different_things_are_told() {
         let other_call = on_ranks(2, 2, |rank| match rank.world().rank() {
             0 => rank.exchange(&[1]).map(|_| ()),
-            _ => rank.sum_nodes(vec![tensor([1.0])]).map(|_| ()),
+            _ => rank.transpose(vec![tensor([1.0, 2.0])]).map(|_| ()),
         });
         let other_length = on_ranks(2, 2, |rank| {
             let length = 2 + 2 * rank.world().rank();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tg_llava_core::Error;
 use tg_llava_core::assistant::PromptWriter;
 use tg_llava_core::conversation::{Speaker, Turn, guide_text};
-use tg_llava_core::generate::{Engine, GenerateOptions, RequestId};
+use tg_llava_core::generate::{Engine, EngineOptions, GenerateOptions, RequestId};
 use tg_llava_core::model::{ImageBatch, TgLlava, VisionFeatures};
 
 use super::Prediction;
@@ -25,11 +25,13 @@ impl<'m> Asking<'m> {
     /// Nothing asked yet.
     pub fn new(model: &'m TgLlava, encoder: &'m SampleEncoder, max_new_tokens: usize) -> Self {
         let (template, tokenizer) = (&encoder.options.template, &encoder.tokenizer);
+        // Nobody waits for a single token.
+        let options = EngineOptions { prefill_tokens: 4096, ..EngineOptions::default() };
         let stops = GenerateOptions::for_turns(template, tokenizer, &model.config().llm);
         Self {
             model,
             encoder,
-            engine: Engine::new(model, Some(tokenizer)),
+            engine: Engine::with_options(model, Some(tokenizer), options),
             pictures: BTreeMap::new(),
             options: GenerateOptions { max_new_tokens, ..stops },
         }

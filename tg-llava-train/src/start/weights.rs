@@ -52,7 +52,7 @@ pub fn load_weights(
         (None, Init::Checkpoint) => start_sources(config, setup)?,
     };
     if source.is_empty() {
-        let model = map_parameters(model, &mut Fresh { dtype, std: config.model.init_std });
+        let model = map_parameters(model, &mut TrainableWeights { dtype, std: config.model.init_std });
         return Ok(Started { model, report: LoadReport::default() });
     }
     // A bridge is fresh as a whole or not at all.
@@ -63,7 +63,7 @@ pub fn load_weights(
     let mut kept = TensorSource::default();
     kept.merge(source.clone(), |key| (!without(key)).then(|| key.to_owned()));
     let (model, report) = apply(model, &kept, dtype, &may_be_missing, progress)?;
-    Ok(Started { model: map_parameters(model, &mut Fresh { dtype, std: None }), report })
+    Ok(Started { model: map_parameters(model, &mut TrainableWeights { dtype, std: None }), report })
 }
 
 /// Everything that the start holds, with bridges that were named apart before all others.
@@ -100,13 +100,13 @@ fn left_out(key: &str, model: &ModelConfig) -> bool {
 }
 
 /// Draws what is not drawn yet, in the order of the module tree, and brings all to one dtype and layout.
-struct Fresh {
+struct TrainableWeights {
     dtype: DType,
     /// Standard deviation of matrices and convolutions, where it is not the usual one.
     std: Option<f64>,
 }
 
-impl Fresh {
+impl TrainableWeights {
     /// The standard deviation that the parameter at `path` is drawn with, where it is not the usual one. The
     /// guide's last layer stays zero.
     fn std<const D: usize>(&self, path: &ParameterPath) -> Option<f64> {
@@ -115,7 +115,7 @@ impl Fresh {
     }
 }
 
-impl ParameterMapper for Fresh {
+impl ParameterMapper for TrainableWeights {
     fn map<const D: usize>(&mut self, path: &ParameterPath, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let std = self.std::<D>(path);
         let (id, tensor, mapper) = param.consume();

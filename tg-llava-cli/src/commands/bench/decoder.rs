@@ -18,7 +18,7 @@ use crate::failure::Failure;
 /// As the model, and where the device fails.
 pub(super) fn prefill(bench: &Bench) -> Result<Value, Failure> {
     let model = bench.model(Part::Decoder)?;
-    let times = repeat(&bench.opened.device, bench.args.reps, || start(bench, &model, 1).map(drop))?;
+    let times = repeat(&bench.opened.device, bench.args.reps, || next(&mut start(bench, &model, 1)?))?;
     bench.note("prefill", times.milliseconds());
     let llm = &model.config().llm;
     let work = Work::decoder(llm, bench.args.prompt, 0, 1, bench.opened.dtype.size());
@@ -58,7 +58,7 @@ pub(super) fn decode(bench: &Bench) -> Result<Value, Failure> {
     Ok(report)
 }
 
-/// Reads a prompt of any tokens, with room for `new` more.
+/// A prompt of any tokens that waits for its answer of `new` tokens.
 fn start<'m>(bench: &Bench, model: &'m TgLlava, new: usize) -> Result<Engine<'m>, Failure> {
     let options = GenerateOptions { max_new_tokens: new, ..GenerateOptions::default() };
     let vocab = model.config().llm.vocab_size;

@@ -16,7 +16,7 @@ use tg_llava_core::config::{LLM_PRESETS, TOWER_PRESETS};
 
 use crate::args::{OutputArgs, at_least_one};
 use crate::console::{Console, print_json};
-use crate::device::{self, ComputeArgs, Opened, Usual};
+use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use machine::Machine;
@@ -111,7 +111,7 @@ struct Bench<'a> {
 /// [`Failure::Input`] where the sizes do not fit together, [`Failure::Run`] where the device fails.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    let opened = device::open(&args.compute, Usual::Fast, &console)?;
+    let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
     if args.collectives {
         let found = collectives::measure(&opened, args.reps)?;
         return found.map_or(Ok(()), |found| print_json(&found, true));

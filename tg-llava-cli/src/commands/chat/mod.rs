@@ -18,7 +18,7 @@ use self::session::{ChatSession, FinishReason};
 use crate::args::GenerationArgs;
 use crate::checkpoint;
 use crate::console::Console;
-use crate::device::{self, Opened, Usual};
+use crate::device::{self, DefaultDtype, Opened};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::progress::{Progress, short_count};
@@ -43,7 +43,7 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
         let _spinner = Progress::spinner(&console, &format!("reading {source}"));
         pictures.push((source.clone(), source.read(&decode)?));
     }
-    let opened = device::open(&args.compute, Usual::Fast, &console)?;
+    let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
     let interrupt = Interrupt::install();
     let assistant = load(&dir, &opened, args, &console)?;
     let options = generate_options(&assistant, &args.generation);

@@ -16,7 +16,7 @@ use self::predictions::PredictionFile;
 use crate::args::OutputArgs;
 use crate::checkpoint;
 use crate::console::{Console, print, print_json};
-use crate::device::{self, ComputeArgs, Usual};
+use crate::device::{self, ComputeArgs, DefaultDtype};
 use crate::failure::Failure;
 use crate::progress::Progress;
 
@@ -70,7 +70,7 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let folder = checkpoint::find(args.model.as_deref())?;
     let open = |path: &PathBuf| PredictionFile::open(path, args.force);
     let mut predictions = args.predictions.as_ref().map(open).transpose()?;
-    let opened = device::open(&args.compute, Usual::Fast, &console)?;
+    let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
     let options = AssistantOptions {
         dtype: opened.dtype,
         base: args.base.clone(),

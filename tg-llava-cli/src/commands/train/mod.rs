@@ -33,7 +33,7 @@ use self::ranks::Spread;
 use self::start::{Start, lead};
 use self::watch::{CtrlC, Display, listen};
 use crate::console::Console;
-use crate::device::{self, Backend, ComputeArgs, DeviceSpec, Dtype, Opened, Usual};
+use crate::device::{self, Backend, ComputeArgs, DefaultDtype, DeviceSpec, Dtype, Opened};
 use crate::failure::Failure;
 
 /// Runs the command.
@@ -148,13 +148,13 @@ fn open_device(
     // wgpu has none. Which device it is shows when it is opened, which f32 never hinders.
     if compute.dtype == Some(Dtype::Bf16) && args.compute.dtype.is_none() && !args.llava_flags.is_empty() {
         let plain = ComputeArgs { dtype: Some(Dtype::F32), ..compute.clone() };
-        let spec = device::open(&plain, Usual::Fast, &console.silent())?.spec;
+        let spec = device::open(&plain, DefaultDtype::Fast, &console.silent())?.spec;
         if matches!(spec.backend, Backend::Flex | Backend::NdArray | Backend::Wgpu) {
             console.note(format_args!("{spec} does not compute well in bf16; training in f32"));
             compute.dtype = Some(Dtype::F32);
         }
     }
-    let opened = device::open(&compute, Usual::Fast, console)?;
+    let opened = device::open(&compute, DefaultDtype::Fast, console)?;
     config.run.dtype = Some(match opened.dtype {
         DType::F16 => RunDType::F16,
         DType::BF16 => RunDType::Bf16,

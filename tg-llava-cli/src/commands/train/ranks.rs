@@ -5,7 +5,7 @@ use tg_llava_train::parallel::{Placement, World};
 use super::args::Nproc;
 use super::{TrainArgs, input};
 use crate::console::Console;
-use crate::device::{self, Backend, DeviceSpec, Usual};
+use crate::device::{self, Backend, DefaultDtype, DeviceSpec};
 use crate::failure::Failure;
 
 /// How a run is spread.
@@ -55,7 +55,7 @@ impl Spread {
             Some(spec) => spec.backend,
             // Not opened: that would take memory of the first one.
             None if gpus > 0 => Backend::Cuda,
-            None => device::open(&args.compute, Usual::Fast, &console.silent())?.spec.backend,
+            None => device::open(&args.compute, DefaultDtype::Fast, &console.silent())?.spec.backend,
         };
         if backend == Backend::Cuda {
             return Self::on_gpus(nproc, gpus, args.compute.device);

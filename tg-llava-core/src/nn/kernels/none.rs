@@ -12,7 +12,7 @@ pub(crate) fn matvec<const D: usize>(
     None
 }
 
-pub(crate) fn rows_alike(_: &Tensor<2>) -> Option<usize> {
+pub(crate) fn rows_alike(_: &Tensor<2>) -> Option<crate::nn::RowsAlike> {
     None
 }
 

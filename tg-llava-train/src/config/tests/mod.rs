@@ -90,7 +90,7 @@ fn full() -> TrainConfig {
         },
         run: RunOptions {
             batch_size: 4,
-            accumulation: 2,
+            accumulation: 1,
             global_batch_size: Some(32),
             epochs: 2.5,
             max_steps: Some(99),

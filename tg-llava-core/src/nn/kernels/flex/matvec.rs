@@ -3,6 +3,7 @@ use burn_flex::FlexTensor;
 use pulp::{Simd, WithSimd};
 
 use super::{PARALLEL, Wrapper, each_chunk, in_rows, reduce::dot, rows_of};
+use crate::nn::RowsAlike;
 
 /// Most rows of `x` for which reading the matrix is the work. Beyond, a product in blocks is better.
 const MOST_ROWS: usize = 4;
@@ -53,9 +54,22 @@ pub(crate) fn matvec<const D: usize>(
     Some(wrapper.wrap(super::tensor(values, shape)))
 }
 
-/// Rows of a product with `weight` that [`matvec`] computes to the bit as each alone would be.
-pub(crate) fn rows_alike(weight: &Tensor<2>) -> Option<usize> {
-    columns_of(weight).map(|_| MOST_ROWS)
+/// Rows of a product with `weight` that are computed to the bit as each alone would be: by [`matvec`], or by the
+/// backend's `gemm`, which adds up each value of a product front to back, whatever the number of rows, but for small
+/// products.
+pub(crate) fn rows_alike(weight: &Tensor<2>) -> Option<RowsAlike> {
+    let [d_input, d_output] = weight.dims();
+    columns_of(weight)?;
+    // `gemm` adds up products of so few values in vectors along the input, and those of so few rows and columns in
+    // stretches of the input of another length, which shows where there is more than one stretch.
+    const FEW_VALUES: usize = 16 * 16;
+    const FEW_ROWS: usize = 64;
+    const STRETCH: usize = 512;
+    let by_values = FEW_VALUES / d_output.max(1) + 1;
+    let by_stretches = if d_output <= FEW_ROWS && d_input > STRETCH { FEW_ROWS + 1 } else { 0 };
+    let many = by_values.max(by_stretches).max(MOST_ROWS + 1);
+    // Products of attention have as many rows as queries, and the keys as input.
+    Some(RowsAlike { few: MOST_ROWS, many, piece: many.max(FEW_ROWS + 1) })
 }
 
 /// The matrix, where it is a transposed view of rows.
@@ -109,6 +123,25 @@ mod tests {
             let fast = matvec(&x, &weight, Some(&bias)).expect("flex");
             let product = product + bias.unsqueeze();
             fast.into_data().assert_approx_eq::<f32>(&product.into_data(), tolerance);
+        }
+    }
+
+    /// Texts one behind the other, each with its rows: few single ones, and many of each.
+    #[test]
+    fn rows_alike_have_the_bits_that_they_have_alone() {
+        for [d_input, d_output] in [[16, 8], [64, 64], [64, 33], [1100, 40], [1100, 300], [3000, 64]] {
+            let weight = random([d_output, d_input], 1).transpose();
+            let RowsAlike { few, many, .. } = rows_alike(&weight).expect("flex");
+            for lengths in [vec![1; few], vec![many; 2], vec![many + 3, many, 3 * many + 70, many + 1]] {
+                let texts: Vec<Tensor<3>> =
+                    (0..).zip(&lengths).map(|(seed, &len)| random([1, len, d_input], 2 + seed)).collect();
+                let product = |x: Tensor<3>| {
+                    matvec(&x, &weight, None).unwrap_or_else(|| x.matmul(weight.clone().unsqueeze()))
+                };
+                let together = product(Tensor::cat(texts.clone(), 1));
+                let alone = Tensor::cat(texts.into_iter().map(product).collect(), 1);
+                assert_eq!(together.to_data(), alone.to_data(), "{d_input} to {d_output}, {lengths:?}");
+            }
         }
     }
 

@@ -102,7 +102,7 @@ mod tests {
         for (query_len, key_len) in [(1, 1), (1, 40), (7, 7), (33, 50), (130, 300)] {
             let scores = random([2, 3, query_len, key_len], key_len as u64);
             let device = scores.device();
-            let causal = causal_bias(query_len, key_len, &device);
+            let causal = causal_bias(key_len - query_len..key_len, key_len, &device);
             let mask = [vec![true; key_len], (0..key_len).map(|key| key == 0 || key + 2 < key_len).collect()];
             let padded = key_padding_bias(&mask, &device);
             for bias in [None, Some(causal.clone()), Some(padded.clone()), Some(causal + padded)] {
