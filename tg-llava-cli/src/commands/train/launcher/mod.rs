@@ -99,7 +99,8 @@ impl Launch {
             // Ctrl-C on the terminal would have it kill the ranks; it passes SIGUSR1 on to them.
             command.process_group(0).stdin(Stdio::null());
             let child = command.spawn().with_context(|| mpirun.display().to_string())?;
-            members.push(Member { name: "mpirun".into(), child, log: None, kind: Kind::Mpirun });
+            let name = format!("mpirun, whose ranks write into {},", self.folder.display());
+            members.push(Member { name, child, log: None, kind: Kind::Mpirun });
             Ok(())
         })
     }
