@@ -3,16 +3,10 @@ use super::prompt::{PromptWriter, without_pictures};
 use crate::conversation::{ImageMarks, Speaker, Turn};
 use crate::error::{Error, Result};
 use crate::generate::{Answer, Engine, GenerateOptions, Request};
-use crate::model::{ImageBatch, VisionFeatures};
+use crate::model::EncodedImage;
 use crate::multimodal::MultimodalError;
 use crate::preprocess::RgbImage;
 use crate::tokenizer::{GuideCut, IMAGE_TAG};
-
-/// A picture after the vision tower: any number of questions can be asked about it without another pass.
-#[derive(Debug, Clone)]
-pub struct EncodedImage {
-    features: VisionFeatures,
-}
 
 /// A conversation: what was said, and the pictures that were shown.
 #[derive(Debug, Clone, Default)]
@@ -108,8 +102,7 @@ impl Assistant {
         let mm = self.model.multimodal()?;
         let processor = self.processor.as_ref().ok_or(MultimodalError::NoVisionTower)?;
         let prepared = processor.prepare(picture, mm.aspect_ratio, mm.detail_source);
-        let batch = ImageBatch::new(&[prepared], mm.detail.is_some(), &self.model.llm.device());
-        Ok(EncodedImage { features: self.model.vision_features(&batch)? })
+        self.model.encode(prepared)
     }
 
     /// How this checkpoint's prompts are written.
@@ -141,8 +134,7 @@ impl Assistant {
     /// # Errors
     /// Where the template cannot hold the conversation, or a text cannot be tokenized.
     pub fn request(&self, chat: &Chat, options: &GenerateOptions) -> Result<Request> {
-        let images = chat.images.iter().map(|image| image.features.clone()).collect();
-        self.prompt_writer().request(&chat.prompt_turns(), images, options.clone())
+        self.prompt_writer().request(&chat.prompt_turns(), chat.images.clone(), options.clone())
     }
 
     /// An engine that answers any number of requests at once.
@@ -165,6 +157,7 @@ mod tests {
 
     use super::super::AssistantOptions;
     use super::*;
+    use crate::model::VisionFeatures;
     use crate::multimodal::IMAGE_TOKEN_INDEX;
     use crate::preprocess::{DecodeOptions, decode_file};
 
@@ -197,12 +190,8 @@ mod tests {
     #[test]
     fn pictures_without_a_question_can_be_withdrawn() {
         let mut chat = Chat::new();
-        let image = || EncodedImage {
-            features: VisionFeatures {
-                images: burn::tensor::Tensor::zeros([1, 1, 1], &Device::flex()),
-                crops: None,
-            },
-        };
+        let seen = || burn::tensor::Tensor::zeros([1, 1, 1], &Device::flex());
+        let image = || EncodedImage::from(VisionFeatures { images: seen(), crops: None });
         chat.show(image());
         chat.ask("One?").unwrap();
         chat.show(image());

@@ -5,7 +5,8 @@ mod codecs;
 mod load;
 mod prompt;
 
-pub use chat::{Chat, EncodedImage};
+pub use crate::model::EncodedImage;
+pub use chat::Chat;
 pub use codecs::Codecs;
 pub use load::{Assistant, AssistantOptions};
 pub use prompt::PromptWriter;

@@ -1,7 +1,7 @@
 use crate::conversation::{Conversation, GuideTurn, ImageMarks, Template, Turn, guide_text};
 use crate::error::Result;
 use crate::generate::{GenerateOptions, Request};
-use crate::model::VisionFeatures;
+use crate::model::EncodedImage;
 use crate::tokenizer::{GuideCut, GuideTokenizer, IMAGE_TAG, TextTokenizer};
 
 /// `<image>` that is text and no picture, while a prompt is put together. A prompt that itself holds this, with a
@@ -41,7 +41,7 @@ impl PromptWriter<'_> {
     pub fn request(
         &self,
         turns: &[Turn],
-        images: Vec<VisionFeatures>,
+        images: Vec<EncodedImage>,
         options: GenerateOptions,
     ) -> Result<Request> {
         let pieces = self.pieces(turns)?;

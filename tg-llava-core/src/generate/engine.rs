@@ -3,14 +3,16 @@ use std::collections::BTreeMap;
 use burn::tensor::{DType, Tensor, TensorData};
 
 use super::beams::BeamSearch;
+use super::byte_cache::ByteCache;
 use super::job::{Job, Stage};
-use super::pictures::embed;
+use super::pictures::{GuidedCache, embed};
 use super::prefill::Pieces;
 use super::row::{Row, check};
-use super::{Event, Request, RequestId};
+use super::{CacheCounts, Event, Request, RequestId};
 use crate::error::{Error, Result};
-use crate::model::TgLlava;
+use crate::model::{EncodedImage, TgLlava};
 use crate::nn::{KvCache, cast_to};
+use crate::preprocess::{PictureId, PreparedImage};
 use crate::tokenizer::TextTokenizer;
 
 /// How an [`Engine`] shares time and memory between requests. Answers do not depend on it.
@@ -22,12 +24,26 @@ pub struct EngineOptions {
     /// Most bytes of keys and values, each request's with room for its longest answers: where there is no room, requests wait
     /// in the order in which they came. `None` for no limit.
     pub cache_bytes: Option<u64>,
+    /// Most bytes of vision features that are kept for pictures which come again (see [`Engine::encode`]).
+    pub vision_bytes: u64,
+    /// Most bytes of guided tokens that are kept for pictures which come again with the same guide.
+    pub guided_bytes: u64,
+}
+
+/// How often pictures were known already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PictureCounts {
+    /// Vision features by what a picture shows.
+    pub vision: CacheCounts,
+    /// Guided tokens by what a prompt's pictures show and what guides them.
+    pub guided: CacheCounts,
 }
 
 impl Default for EngineOptions {
-    /// Enough tokens that the decoder's matrices are not what they wait for, and as much memory as it takes.
+    /// Enough tokens that the decoder's matrices are not what they wait for, as much memory as answers take, and none for what
+    /// may come again.
     fn default() -> Self {
-        Self { prefill_tokens: 512, cache_bytes: None }
+        Self { prefill_tokens: 512, cache_bytes: None, vision_bytes: 0, guided_bytes: 0 }
     }
 }
 
@@ -47,6 +63,8 @@ pub struct Engine<'m> {
     admitted: u64,
     pieces: Pieces,
     cache_bytes: u64,
+    seen: ByteCache<PictureId, EncodedImage>,
+    guided: GuidedCache,
 }
 
 /// Jobs by their places in the engine, and the scores of a row's next token of each, `[jobs, vocab_size]`. A job has several
@@ -73,7 +91,30 @@ impl<'m> Engine<'m> {
             admitted: 0,
             pieces: Pieces { tokens: options.prefill_tokens, alike: model.llm.rows_alike() },
             cache_bytes: options.cache_bytes.unwrap_or(u64::MAX),
+            seen: ByteCache::new(options.vision_bytes),
+            guided: ByteCache::new(options.guided_bytes),
         }
+    }
+
+    /// Runs a picture through the vision tower, unless it was seen before.
+    ///
+    /// # Errors
+    /// As [`TgLlava::encode`].
+    pub fn encode(&mut self, picture: PreparedImage) -> Result<EncodedImage> {
+        let id = picture.id();
+        if let Some(known) = self.seen.get(&id) {
+            return Ok(known);
+        }
+        let encoded = self.model.encode(picture)?;
+        let parts = [Some(&encoded.features.images), encoded.features.crops.as_ref()].into_iter().flatten();
+        let bytes: usize = parts.map(|part| part.shape().num_elements() * part.dtype().size()).sum();
+        self.seen.put(id, encoded.clone(), bytes as u64);
+        Ok(encoded)
+    }
+
+    /// How often pictures were known already.
+    pub fn picture_counts(&self) -> PictureCounts {
+        PictureCounts { vision: self.seen.counts(), guided: self.guided.counts() }
     }
 
     /// Takes a request, which [`Engine::step`] answers.
@@ -280,7 +321,7 @@ impl<'m> Engine<'m> {
                 prompts.push(&**prompt);
             }
         }
-        let inputs = embed(self.model, &prompts);
+        let inputs = embed(self.model, &prompts, &mut self.guided);
         for (place, inputs_embeds) in places.into_iter().zip(inputs) {
             let job = &mut self.jobs[place];
             match inputs_embeds {

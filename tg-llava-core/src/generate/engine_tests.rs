@@ -159,9 +159,10 @@ fn rows_join_and_leave_without_a_trace_in_the_others() {
         prefill_tokens in 1..400usize,
         // From what the largest request needs to more than all do.
         tokens in 1400..9000usize,
+        guided_bytes in prop::sample::select(vec![0, 2000, 1 << 30]),
     )| {
         let cache_bytes = Some(assistant.model.llm.new_cache().bytes_of(tokens));
-        let options = EngineOptions { prefill_tokens, cache_bytes };
+        let options = EngineOptions { prefill_tokens, cache_bytes, guided_bytes, ..EngineOptions::default() };
         let mut engine = Engine::with_options(&assistant.model, Some(&assistant.tokenizer), options);
         let mut outcomes = Outcomes::new();
         let mut admitted: Vec<(RequestId, usize)> = Vec::new();
@@ -189,7 +190,8 @@ fn a_row_that_fails_leaves_the_others_alone() {
     let assistant = assistant();
     let requests = requests(&assistant);
     let mut damaged = requests[1].clone();
-    damaged.images[0].images = damaged.images[0].images.clone() * f32::NAN;
+    let features = &mut damaged.images[0].features;
+    features.images = features.images.clone() * f32::NAN;
     let (mut engine, mut outcomes) = (assistant.engine(), Outcomes::new());
     let good = admit(&mut engine, &mut outcomes, requests[3].clone());
     let bad = admit(&mut engine, &mut outcomes, damaged);
@@ -205,11 +207,23 @@ fn what_cannot_be_answered_is_not_admitted() {
     let mut engine = Engine::new(&assistant.model, None);
     let text = |ids: Vec<i64>, options| Request::text(ids, options);
     let plain = GenerateOptions::default;
+    let beams = |count, num_answers| GenerateOptions {
+        num_answers,
+        beams: Some(BeamOptions::new(count)),
+        ..GenerateOptions::default()
+    };
     let refused = [
         (text(vec![1; 512], plain()), "the prompt has 512 tokens and the model's context 512"),
         (text(vec![], plain()), "row 0 is empty"),
         (text(vec![1], GenerateOptions { max_new_tokens: 0, ..plain() }), "max_new_tokens = 0"),
         (text(vec![1], assistant.generate_options()), "stop strings need a tokenizer"),
+        (text(vec![1], GenerateOptions { num_answers: 0, ..plain() }), "num_answers = 0"),
+        (text(vec![1], beams(2000, 1)), "num_beams = 2000"),
+        (text(vec![1], beams(2, 3)), "num_beams = 2; it must be at least num_answers = 3"),
+        (
+            text(vec![1], GenerateOptions { top_logprobs: Some(1), ..beams(2, 1) }),
+            "a beam search takes neither",
+        ),
     ];
     for (request, message) in refused {
         let error: Error = engine.admit(request).unwrap_err();
@@ -335,6 +349,40 @@ fn memory_decides_how_many_run() {
     assert!(engine.cancel(large));
     finish(&mut engine, &mut outcomes);
     assert_eq!(begun(&outcomes), [true, true, true]);
+}
+
+#[test]
+fn pictures_that_come_again_are_known() {
+    let assistant = assistant();
+    let photo = decode_file(model().join("photo.png"), &DecodeOptions::default()).unwrap();
+    let mm = assistant.model.multimodal().unwrap();
+    let prepared = assistant.processor.as_ref().unwrap().prepare(&photo, mm.aspect_ratio, mm.detail_source);
+    for bytes in [0, 1 << 20] {
+        let options = EngineOptions { vision_bytes: bytes, guided_bytes: bytes, ..EngineOptions::default() };
+        let mut engine = Engine::with_options(&assistant.model, Some(&assistant.tokenizer), options);
+        let mut told = Vec::new();
+        for question in ["What is it?", "What is it?", "Why?"] {
+            let mut chat = Chat::new();
+            chat.show(engine.encode(prepared.clone()).unwrap());
+            chat.ask(question).unwrap();
+            let request = assistant.request(&chat, &assistant.generate_options()).unwrap();
+            let mut outcomes = Outcomes::new();
+            let id = admit(&mut engine, &mut outcomes, request.clone());
+            finish(&mut engine, &mut outcomes);
+            told.push(outcomes.remove(&id).unwrap());
+            assert_eq!(told[told.len() - 1], alone(&assistant, request));
+        }
+        let PictureCounts { vision, guided } = engine.picture_counts();
+        let kept = bytes > 0;
+        assert_eq!(
+            (vision.hits, vision.misses, vision.bytes > 0),
+            if kept { (2, 1, true) } else { (0, 3, false) }
+        );
+        assert_eq!(
+            (guided.hits, guided.misses, guided.bytes > 0),
+            if kept { (1, 2, true) } else { (0, 3, false) }
+        );
+    }
 }
 
 /// Searches of a decoder by Hugging Face, as tests/make_beams.py records them.

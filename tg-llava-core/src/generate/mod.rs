@@ -2,6 +2,7 @@
 
 mod answer;
 mod beams;
+mod byte_cache;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
@@ -20,7 +21,8 @@ mod text_stream;
 
 pub use answer::Answer;
 pub use beams::{BeamOptions, EarlyStopping};
-pub use engine::{Engine, EngineOptions};
+pub use byte_cache::CacheCounts;
+pub use engine::{Engine, EngineOptions, PictureCounts};
 pub use event::{Event, FinishReason, RequestId};
 pub use logprobs::Logprobs;
 pub use options::{GenerateOptions, Sampling};

@@ -22,6 +22,9 @@ pub enum Sampling {
     },
 }
 
+/// Texts that one request may follow at once; each takes memory of its own.
+const MOST_ROWS: usize = 1024;
+
 /// How an answer is generated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerateOptions {
@@ -86,8 +89,10 @@ impl GenerateOptions {
         if self.max_new_tokens == 0 {
             return wrong("max_new_tokens = 0; it must be at least 1".into());
         }
-        if self.num_answers == 0 {
-            return wrong("num_answers = 0; it must be at least 1".into());
+        for (name, count) in [("num_answers", self.num_answers), ("num_beams", self.num_rows())] {
+            if !(1..=MOST_ROWS).contains(&count) {
+                return wrong(format!("{name} = {count}; it must be from 1 to {MOST_ROWS}"));
+            }
         }
         if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
             return wrong(format!(

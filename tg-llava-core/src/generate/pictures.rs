@@ -3,63 +3,105 @@
 use std::collections::BTreeMap;
 
 use burn::nn::Linear;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
 use super::Prompt;
+use super::byte_cache::ByteCache;
+use super::request::{GuidedKey, Pictures};
 use crate::error::Result;
 use crate::llm::splice;
 use crate::model::{GuideTexts, TgLlava, VisionFeatures};
 use crate::nn::{RowsAlike, rows_alike};
 use crate::pass::{Pass, Site};
 
+/// Guided tokens of prompts' pictures, `[num_images, num_image_tokens, hidden]`.
+pub(super) type GuidedCache = ByteCache<GuidedKey, Tensor<3>>;
+
 /// The decoder's inputs of some prompts, each `[1, len, hidden]`.
 ///
 /// # Errors
 /// As [`TgLlava::image_tokens`], for each prompt; never for what was checked against this model.
-pub(super) fn embed(model: &TgLlava, prompts: &[&Prompt]) -> Vec<Result<Tensor<3>>> {
-    let guided = image_tokens(model, prompts);
+pub(super) fn embed(model: &TgLlava, prompts: &[&Prompt], kept: &mut GuidedCache) -> Vec<Result<Tensor<3>>> {
+    let guided = image_tokens(model, prompts, kept);
     let inputs = |(prompt, tokens): (&&Prompt, Option<Result<_>>)| {
         Ok(splice(&prompt.plan, &model.llm, tokens.transpose()?))
     };
     prompts.iter().zip(guided).map(inputs).collect()
 }
 
-/// The guided tokens of each prompt's pictures, `[num_images, num_image_tokens, hidden]`; `None` without pictures.
-fn image_tokens(model: &TgLlava, prompts: &[&Prompt]) -> Vec<Option<Result<Tensor<3>>>> {
-    let least_len = least_guide_len(model);
-    let mut tokens: Vec<_> = prompts.iter().map(|_| None).collect();
-    // Guides of one length need no padding, and prompts of one picture are one row everywhere.
-    let mut together: BTreeMap<(usize, bool), Vec<usize>> = BTreeMap::new();
-    for (index, prompt) in prompts.iter().enumerate() {
-        let Some((features, guides)) = &prompt.pictures else { continue };
-        let len = guides.ids[0].len();
-        if guides.sample_of_image.len() == 1 && least_len.is_some_and(|least| len >= least) {
-            together.entry((len, features.crops.is_some())).or_default().push(index);
-        } else {
-            tokens[index] = Some(model.image_tokens(features, guides));
+/// The guided tokens of each prompt's pictures; `None` without pictures.
+fn image_tokens(
+    model: &TgLlava,
+    prompts: &[&Prompt],
+    kept: &mut GuidedCache,
+) -> Vec<Option<Result<Tensor<3>>>> {
+    let known =
+        |prompt: &&Prompt| prompt.pictures.as_ref()?.key.as_ref().and_then(|key| kept.get(key)).map(Ok);
+    let mut tokens: Vec<_> = prompts.iter().map(known).collect();
+    let unknown: Vec<(usize, &Pictures)> = prompts
+        .iter()
+        .enumerate()
+        .filter(|&(index, _)| tokens[index].is_none())
+        .filter_map(|(index, prompt)| Some((index, prompt.pictures.as_ref()?)))
+        .collect();
+    let (numbers, pictures): (Vec<usize>, Vec<&Pictures>) = unknown.into_iter().unzip();
+    for (number, (pictures, guided)) in numbers.into_iter().zip(pictures.iter().zip(guide(model, &pictures)))
+    {
+        if let (Ok(tokens), Some(key)) = (&guided, &pictures.key) {
+            let bytes = tokens.shape().num_elements() * tokens.dtype().size();
+            kept.put(key.clone(), tokens.clone(), bytes as u64);
         }
-    }
-    for group in together.into_values() {
-        let pictures = group.iter().filter_map(|&index| prompts[index].pictures.as_ref());
-        let (features, guides): (Vec<_>, Vec<_>) = pictures.cloned().unzip();
-        let features = VisionFeatures::together(features);
-        let guides = GuideTexts {
-            pad_id: guides[0].pad_id,
-            ids: guides.into_iter().flat_map(|guides| guides.ids).collect(),
-            sample_of_image: (0..group.len()).collect(),
-        };
-        match model.walk_image_tokens(&mut Alike::new(model), features, &guides) {
-            Ok(all) => (0..).zip(group).for_each(|(row, index)| {
-                tokens[index] = Some(Ok(all.clone().narrow(0, row, 1)));
-            }),
-            // Who is to blame shows when each is alone.
-            Err(_) => group.into_iter().for_each(|index| {
-                let pictures = prompts[index].pictures.as_ref();
-                tokens[index] = pictures.map(|(features, guides)| model.image_tokens(features, guides));
-            }),
-        }
+        tokens[number] = Some(guided);
     }
     tokens
+}
+
+/// Guides the pictures of several prompts, those together that may.
+fn guide(model: &TgLlava, prompts: &[&Pictures]) -> Vec<Result<Tensor<3>>> {
+    let least_len = least_guide_len(model);
+    // Guides of one length need no padding, and prompts of one picture are one row everywhere.
+    let mut groups: BTreeMap<(usize, bool), Vec<usize>> = BTreeMap::new();
+    let mut single = Vec::new();
+    for (index, Pictures { features, guides, .. }) in prompts.iter().enumerate() {
+        let len = guides.ids[0].len();
+        if guides.sample_of_image.len() == 1 && least_len.is_some_and(|least| len >= least) {
+            groups.entry((len, features.crops.is_some())).or_default().push(index);
+        } else {
+            single.push(index);
+        }
+    }
+    let mut tokens = BTreeMap::new();
+    for group in groups.into_values() {
+        match guide_together(model, group.iter().map(|&index| prompts[index])) {
+            Ok(all) => tokens.extend(group.into_iter().zip(all.into_iter().map(Ok))),
+            // Who is to blame shows when each is alone.
+            Err(_) => single.extend(group),
+        }
+    }
+    let alone = |index: usize| (index, model.image_tokens(&prompts[index].features, &prompts[index].guides));
+    tokens.extend(single.into_iter().map(alone));
+    tokens.into_values().collect()
+}
+
+/// Guides single pictures with guides of one length.
+fn guide_together<'p>(
+    model: &TgLlava,
+    prompts: impl Iterator<Item = &'p Pictures>,
+) -> Result<Vec<Tensor<3>>> {
+    let (features, guides): (Vec<_>, Vec<_>) =
+        prompts.map(|pictures| (pictures.features.clone(), pictures.guides.clone())).unzip();
+    let guides = GuideTexts {
+        pad_id: guides[0].pad_id,
+        sample_of_image: (0..guides.len()).collect(),
+        ids: guides.into_iter().flat_map(|guides| guides.ids).collect(),
+    };
+    let features = VisionFeatures::together(features);
+    let all = model.walk_image_tokens(&mut Alike::new(model), features, &guides)?;
+    // Picked, not narrowed: each may be kept without the others.
+    let picture = |row: usize| {
+        all.clone().select(0, Tensor::from_data(TensorData::new(vec![row as i64], [1]), &all.device()))
+    };
+    Ok((0..all.dims()[0]).map(picture).collect())
 }
 
 /// Fewest ids of guide texts of one length with which single pictures may go through an [`Alike`] pass together; `None` where they

@@ -1,7 +1,8 @@
 use super::GenerateOptions;
 use crate::error::{Error, Result};
-use crate::model::{GuideTexts, TgLlava, VisionFeatures};
+use crate::model::{EncodedImage, GuideTexts, TgLlava, VisionFeatures};
 use crate::multimodal::{SplicePlan, SpliceRow, SpliceSettings};
+use crate::preprocess::PictureId;
 
 /// One answer to generate: the prompt as ids, its pictures, the text that guides them, and how to answer.
 ///
@@ -11,7 +12,7 @@ pub struct Request {
     /// Token ids of the prompt; [`IMAGE_TOKEN_INDEX`](crate::multimodal::IMAGE_TOKEN_INDEX) stands for a picture.
     pub input_ids: Vec<i64>,
     /// What the vision tower saw in the pictures, one or more at a time, in the order of their marks.
-    pub images: Vec<VisionFeatures>,
+    pub images: Vec<EncodedImage>,
     /// Ids of the guide text; none without pictures or a text tower.
     pub guide_ids: Vec<i64>,
     /// Id that fills a short guide text.
@@ -25,10 +26,22 @@ pub struct Request {
 pub(super) struct Prompt {
     /// What stands where.
     pub plan: SplicePlan,
-    /// Pictures with the text that guides them; none for a text alone.
-    pub pictures: Option<(VisionFeatures, GuideTexts)>,
+    /// None for a text alone.
+    pub pictures: Option<Pictures>,
     /// Longest answer that the options and the context allow, in tokens.
     pub budget: usize,
+}
+
+/// What guided tokens depend on: pictures and guide.
+pub(super) type GuidedKey = (Vec<PictureId>, Vec<i64>);
+
+/// A prompt's pictures with the text that guides them.
+#[derive(Debug, Clone)]
+pub(super) struct Pictures {
+    pub features: VisionFeatures,
+    pub guides: GuideTexts,
+    /// `None` where it is not known what the pictures show.
+    pub key: Option<GuidedKey>,
 }
 
 impl Request {
@@ -41,7 +54,7 @@ impl Request {
     pub(super) fn check(self, model: &TgLlava) -> Result<Prompt> {
         self.options.validate()?;
         let config = model.config();
-        let count = self.images.iter().map(|images| images.images.dims()[0]).sum();
+        let count = self.images.iter().map(|image| image.features.images.dims()[0]).sum();
         // A prompt is never cut: one that is too long is an error.
         let settings = SpliceSettings { max_length: usize::MAX, ..SpliceSettings::of(config) };
         let row = SpliceRow { input_ids: self.input_ids, labels: None, images: (0..count).collect() };
@@ -57,7 +70,10 @@ impl Request {
             let sample_of_image = vec![0; count];
             let guides = GuideTexts { ids: vec![self.guide_ids], pad_id: self.guide_pad, sample_of_image };
             model.plan_guides(&guides)?;
-            pictures = Some((VisionFeatures::together(self.images), guides));
+            let ids = self.images.iter().map(|image| image.id).collect::<Option<Vec<_>>>();
+            let key = ids.map(|ids| (ids, guides.ids[0].clone()));
+            let features = self.images.into_iter().map(|image| image.features).collect();
+            pictures = Some(Pictures { features: VisionFeatures::together(features), guides, key });
         }
         Ok(Prompt { plan, pictures, budget: self.options.max_new_tokens.min(context - len) })
     }

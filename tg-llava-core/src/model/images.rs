@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::multimodal::MultimodalError;
 use crate::nn::cast_to;
 use crate::pass::{Eager, Pass, Site};
-use crate::preprocess::PreparedImage;
+use crate::preprocess::{PictureId, PreparedImage};
 use crate::text::GuideInput;
 
 /// Pictures that go through the vision tower at once; the frozen tower's memory is bounded by it.
@@ -45,6 +45,21 @@ impl VisionFeatures {
     }
 }
 
+/// Pictures after the vision tower: any number of questions can be asked about them without another pass.
+#[derive(Debug, Clone)]
+pub struct EncodedImage {
+    /// What the tower saw; of one picture or more.
+    pub features: VisionFeatures,
+    /// Names what is seen, for caches; `None` where nobody knows.
+    pub id: Option<PictureId>,
+}
+
+impl From<VisionFeatures> for EncodedImage {
+    fn from(features: VisionFeatures) -> Self {
+        Self { features, id: None }
+    }
+}
+
 /// The questions that guide a batch's pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuideTexts {
@@ -75,6 +90,16 @@ impl ImageBatch {
 }
 
 impl TgLlava {
+    /// Runs the vision tower over one picture, with crops where they are read.
+    ///
+    /// # Errors
+    /// [`MultimodalError::NoVisionTower`] for a plain decoder.
+    pub fn encode(&self, picture: PreparedImage) -> Result<EncodedImage> {
+        let id = Some(picture.id());
+        let batch = ImageBatch::new(&[picture], self.detail_perceiver.is_some(), &self.llm.device());
+        Ok(EncodedImage { features: self.vision_features(&batch)?, id })
+    }
+
     /// Runs the vision tower over pictures and crops; the result can be kept for further questions.
     ///
     /// # Errors

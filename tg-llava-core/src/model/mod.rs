@@ -5,5 +5,5 @@ mod images;
 mod tg_llava;
 
 pub use batch::{ForwardOutput, ModelBatch};
-pub use images::{GuidePlan, GuideTexts, ImageBatch, VisionFeatures};
+pub use images::{EncodedImage, GuidePlan, GuideTexts, ImageBatch, VisionFeatures};
 pub use tg_llava::TgLlava;

@@ -12,6 +12,7 @@ pub mod geometry;
 mod gif;
 mod jpeg;
 mod kernel;
+mod picture_id;
 mod png;
 mod processor;
 mod processor_config;
@@ -22,6 +23,7 @@ pub use crops::{DetailSource, Pixels, quadrant_crops, upsample_2x};
 pub use decode::{DecodeOptions, SixteenBitGrey, decode_bytes, decode_file};
 pub use error::ImageError;
 pub use image::RgbImage;
+pub use picture_id::PictureId;
 pub use processor::{AspectRatio, ImageProcessor, PreparedImage};
 
 #[cfg(test)]

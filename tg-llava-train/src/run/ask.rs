@@ -6,18 +6,20 @@ use tg_llava_core::Error;
 use tg_llava_core::assistant::PromptWriter;
 use tg_llava_core::conversation::{Speaker, Turn, guide_text};
 use tg_llava_core::generate::{Engine, EngineOptions, GenerateOptions, RequestId};
-use tg_llava_core::model::{ImageBatch, TgLlava, VisionFeatures};
+use tg_llava_core::model::{EncodedImage, TgLlava};
 
 use super::Prediction;
 use crate::data::{Sample, SampleEncoder};
 
+/// Vision features that are kept from batch to batch: data sets ask about one picture several times in a row.
+const VISION_BYTES: u64 = 64 << 20;
+
 /// Puts samples' questions to an engine.
 pub(super) struct Asking<'m> {
-    model: &'m TgLlava,
     encoder: &'m SampleEncoder,
     pub engine: Engine<'m>,
-    /// By file name.
-    pictures: BTreeMap<String, VisionFeatures>,
+    /// Those of the samples that are asked about now, by file name.
+    pictures: BTreeMap<String, EncodedImage>,
     options: GenerateOptions,
 }
 
@@ -26,10 +28,10 @@ impl<'m> Asking<'m> {
     pub fn new(model: &'m TgLlava, encoder: &'m SampleEncoder, max_new_tokens: usize) -> Self {
         let (template, tokenizer) = (&encoder.options.template, &encoder.tokenizer);
         // Nobody waits for a single token.
-        let options = EngineOptions { prefill_tokens: 4096, ..EngineOptions::default() };
+        let options =
+            EngineOptions { prefill_tokens: 4096, vision_bytes: VISION_BYTES, ..EngineOptions::default() };
         let stops = GenerateOptions::for_turns(template, tokenizer, &model.config().llm);
         Self {
-            model,
             encoder,
             engine: Engine::with_options(model, Some(tokenizer), options),
             pictures: BTreeMap::new(),
@@ -62,16 +64,19 @@ impl<'m> Asking<'m> {
         Ok((request, prediction))
     }
 
-    fn picture(&mut self, file: &str) -> Result<VisionFeatures, Error> {
+    /// Forgets the files of pictures, which may be many.
+    pub fn forget_files(&mut self) {
+        self.pictures.clear();
+    }
+
+    fn picture(&mut self, file: &str) -> Result<EncodedImage, Error> {
         if let Some(known) = self.pictures.get(file) {
             return Ok(known.clone());
         }
         let prepared = self.encoder.picture(file).map_err(|problem| Error::Request(problem.to_string()))?;
-        let crops = self.model.detail_perceiver.is_some();
-        let batch = ImageBatch::new(&[prepared], crops, &self.model.llm.device());
-        let features = self.model.vision_features(&batch)?;
-        self.pictures.insert(file.to_owned(), features.clone());
-        Ok(features)
+        let encoded = self.engine.encode(prepared)?;
+        self.pictures.insert(file.to_owned(), encoded.clone());
+        Ok(encoded)
     }
 }
 

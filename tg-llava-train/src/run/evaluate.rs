@@ -116,16 +116,15 @@ pub fn evaluate(
     options: &EvaluateOptions,
     watch: &mut dyn FnMut(Progress<'_>) -> bool,
 ) -> Result<Evaluation, RunError> {
-    let mut check = Check { model, loader, result: Evaluation::default(), watch, told: 0, goes_on: true };
+    let asking = options.max_new_tokens.map(|budget| Asking::new(model, loader.encoder(), budget));
+    let result = Evaluation::default();
+    let mut check = Check { model, loader, asking, result, watch, told: 0, goes_on: true };
     for batch in indices.chunks(options.batch_size.max(1)) {
         if options.loss {
             let sum = check.loss(batch)?;
             check.result.batches.push(sum);
         }
-        match options.max_new_tokens {
-            Some(budget) => check.answer(batch, budget)?,
-            None => check.result.samples += batch.len(),
-        }
+        check.answer(batch)?;
         check.tell_failures();
         check.tell(|_| Progress::Done(batch.len()));
         if !check.goes_on {
@@ -155,6 +154,8 @@ fn mean(batches: &[(f64, f64)]) -> Option<f64> {
 struct Check<'a> {
     model: &'a TgLlava,
     loader: &'a Loader,
+    /// `None` where no answers are generated.
+    asking: Option<Asking<'a>>,
     result: Evaluation,
     watch: &'a mut dyn FnMut(Progress<'_>) -> bool,
     /// Failures that were told of.
@@ -191,8 +192,11 @@ impl Check<'_> {
     }
 
     /// Answers the last question of each sample, all at once. Pictures that samples share are looked at once.
-    fn answer(&mut self, indices: &[usize], max_new_tokens: usize) -> Result<(), RunError> {
-        let mut asking = Asking::new(self.model, self.loader.encoder(), max_new_tokens);
+    fn answer(&mut self, indices: &[usize]) -> Result<(), RunError> {
+        let Some(mut asking) = self.asking.take() else {
+            self.result.samples += indices.len();
+            return Ok(());
+        };
         let mut asked: BTreeMap<RequestId, (usize, Prediction)> = BTreeMap::new();
         for &index in indices {
             let sample = match self.loader.dataset().sample(index) {
@@ -226,6 +230,8 @@ impl Check<'_> {
                 }
             }
         }
+        asking.forget_files();
+        self.asking = Some(asking);
         // Requests are numbered in the order of the samples.
         for (_, mut prediction) in asked.into_values() {
             prediction.answer.truncate(prediction.answer.trim_end().len());

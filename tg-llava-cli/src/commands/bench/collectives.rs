@@ -5,18 +5,30 @@ use std::time::Instant;
 use anyhow::anyhow;
 use burn::tensor::Device;
 use serde_json::{Value, json};
-use tg_llava_train::parallel::{CheckSize, Collective, Single, World, check};
+use tg_llava_train::parallel::{CheckSize, Collective, Placement, Single, World, check};
 
 use super::timing::round;
-use crate::device::{Backend, Opened};
+use crate::commands::train::device_of;
+use crate::console::Console;
+use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
 
 /// Checks every collective `rounds` times, and that memory stays as it is; nothing where another rank speaks.
 ///
 /// # Errors
 /// [`Failure::Run`] where the ranks do not meet, values are wrong, or memory grows.
-pub(super) fn measure(opened: &Opened, rounds: usize) -> Result<Option<Value>, Failure> {
-    let mut collective = join(opened)?;
+pub(super) fn measure(
+    compute: &ComputeArgs,
+    rounds: usize,
+    console: &Console,
+) -> Result<Option<Value>, Failure> {
+    let placement = Placement::of_process().map_err(Failure::input)?;
+    let mut compute = compute.clone();
+    if let Some(placement) = &placement {
+        compute.device = device_of(placement, compute.device)?;
+    }
+    let opened = device::open(&compute, DefaultDtype::Fast, console)?;
+    let mut collective = join(&opened, placement.as_ref())?;
     let world = collective.world();
     let side = if opened.spec.backend.is_cpu() { 512 } else { 4096 };
     let start = Instant::now();
@@ -57,21 +69,27 @@ fn flat(reserved: &[u64]) -> Result<Option<[u64; 2]>, Failure> {
     Ok(Some([settled, last]))
 }
 
-/// The ranks that were started together; GPUs of CUDA alone meet over NCCL even then.
-fn join(opened: &Opened) -> Result<Box<dyn Collective>, Failure> {
+/// The ranks that were started together. GPUs of CUDA meet over NCCL, and even one alone goes through it.
+fn join(opened: &Opened, placement: Option<&Placement>) -> Result<Box<dyn Collective>, Failure> {
     #[cfg(any(feature = "cuda", feature = "cuda-plain"))]
-    if opened.spec.backend == Backend::Cuda {
+    if opened.spec.backend == device::Backend::Cuda {
         use tg_llava_nccl::{Nccl, Rendezvous};
-        let nccl = Nccl::join(&opened.device, World::SINGLE, &Rendezvous::Loopback);
+        let world = placement.map_or(World::SINGLE, |placement| placement.world);
+        let nccl = Nccl::join(&opened.device, world, &Rendezvous::Loopback);
         return nccl.map(|nccl| Box::new(nccl) as _).map_err(|error| Failure::Run(error.into()));
     }
     #[cfg(feature = "mpi")]
-    if opened.spec.backend.is_cpu() {
+    if opened.spec.backend.is_cpu() && placement.is_some() {
         let mpi = tg_llava_train::parallel::Mpi::join();
         return mpi.map(|mpi| Box::new(mpi) as _).map_err(|error| Failure::Run(error.into()));
     }
-    let _ = (opened, Backend::Cuda);
-    Ok(Box::new(Single))
+    match placement.map_or(1, |placement| placement.world.size()) {
+        1 => Ok(Box::new(Single)),
+        ranks => Err(Failure::input(format_args!(
+            "{ranks} ranks on {} do not meet in this build: GPUs need cuda, CPUs a build with `--features mpi`",
+            opened.spec
+        ))),
+    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,8 @@ pub struct BenchArgs {
     /// What to measure, separated by commas [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PHASES")]
     pub phase: Vec<Phase>,
-    /// Check what the ranks of a world do together, against known values, in --reps rounds; measures nothing else
+    /// Check, in --reps rounds, what the ranks that mpirun, torchrun or srun has started do together; measures nothing else.
+    /// GPUs need NCCL_COMM_ID=HOST:PORT, a free port of rank 0's machine
     #[arg(long, conflicts_with = "phase")]
     pub collectives: bool,
     /// Tokens of the prompt, for prefill and decode
@@ -111,11 +112,11 @@ struct Bench<'a> {
 /// [`Failure::Input`] where the sizes do not fit together, [`Failure::Run`] where the device fails.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
     if args.collectives {
-        let found = collectives::measure(&opened, args.reps)?;
+        let found = collectives::measure(&args.compute, args.reps, &console)?;
         return found.map_or(Ok(()), |found| print_json(&found, true));
     }
+    let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
     let spinner = Progress::spinner(&console, "measuring the machine");
     let machine = Machine::measure(&opened)?;
     drop(spinner);

@@ -55,9 +55,7 @@ pub struct TrainArgs {
 /// `--stage`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StageArg {
-    /// Stage 1: the bridges learn
     Pretrain,
-    /// Stage 2: bridges and decoder learn
     Finetune,
 }
 

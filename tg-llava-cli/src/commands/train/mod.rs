@@ -29,6 +29,8 @@ use tg_llava_train::start::ModelSetup;
 
 pub use args::{Nproc, TrainArgs};
 
+pub(super) use self::ranks::device_of;
+
 use self::ranks::Spread;
 use self::start::{Start, lead};
 use self::watch::{CtrlC, Display, listen};

@@ -133,7 +133,7 @@ pub(super) fn asked(args: &TrainArgs) -> Result<World, Failure> {
 ///
 /// # Errors
 /// [`Failure::Input`] where the ranks of this node outnumber its GPUs.
-pub(super) fn device_of(
+pub(in crate::commands) fn device_of(
     placement: &Placement,
     asked: Option<DeviceSpec>,
 ) -> Result<Option<DeviceSpec>, Failure> {

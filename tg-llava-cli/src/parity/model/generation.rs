@@ -6,7 +6,7 @@ use serde_json::Value;
 use tg_llava_core::assistant::{Assistant, AssistantOptions, Chat};
 use tg_llava_core::config::GuidePadding;
 use tg_llava_core::generate::{Engine, Event, GenerateOptions, Request};
-use tg_llava_core::model::{GuideTexts, ImageBatch, ModelBatch, TgLlava};
+use tg_llava_core::model::{EncodedImage, GuideTexts, ImageBatch, ModelBatch, TgLlava};
 use tg_llava_core::multimodal::{IMAGE_TOKEN_INDEX, SpliceRow};
 use tg_llava_core::preprocess::{DecodeOptions, decode_file};
 
@@ -81,7 +81,8 @@ pub(super) fn request(
     batch: &ModelBatch,
     options: GenerateOptions,
 ) -> anyhow::Result<Request> {
-    let images = batch.images.iter().map(|images| model.vision_features(images)).collect::<Result<_, _>>()?;
+    let encode = |images| model.vision_features(images).map(EncodedImage::from);
+    let images = batch.images.iter().map(encode).collect::<Result<_, _>>()?;
     Ok(Request {
         images,
         guide_ids: batch.guides.ids.first().cloned().unwrap_or_default(),
