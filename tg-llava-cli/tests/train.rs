@@ -42,6 +42,8 @@ fn arguments(out: &Path) -> Vec<String> {
 /// The program, started in silence.
 fn start(arguments: &[String]) -> Running {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tg-llava-cli"));
+    // In a container, whoever tests may be root.
+    command.envs(common::AS_ROOT);
     Running::start(command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
@@ -371,6 +373,64 @@ fn ctrl_c_saves_a_run_of_several_ranks_and_the_same_command_goes_on() {
     assert!(log.contains("going on after step"), "{log}");
 }
 
+/// Whether a process still does something.
+#[cfg(all(target_os = "linux", feature = "mpi"))]
+fn lives(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim().starts_with('Z'))
+}
+
+/// A run of three processes, and the number of each.
+#[cfg(all(target_os = "linux", feature = "mpi"))]
+fn processes(out: &Path, arguments: &[String]) -> (Running, Vec<u64>) {
+    let child = start(arguments);
+    wait_for_steps(out, 2);
+    let pid = |rank: usize| {
+        let told = std::fs::read(out.join(format!("ranks/rank-{rank:05}.json"))).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&told).unwrap()["pid"].as_u64().unwrap()
+    };
+    let pids: Vec<u64> = (0..3).map(pid).collect();
+    assert!(pids.iter().all(|pid| lives(*pid)));
+    (child, pids)
+}
+
+#[cfg(all(target_os = "linux", feature = "mpi"))]
+#[test]
+fn a_killed_rank_ends_the_others_and_the_same_command_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut arguments = endless(&out);
+    arguments.extend(["--set", "run.save_steps=1", "--nproc", "3"].map(str::to_owned));
+    let (mut child, pids) = processes(&out, &arguments);
+    let killed = std::process::Command::new("kill").args(["-KILL", &pids[2].to_string()]).status();
+    assert!(killed.unwrap().success());
+    assert_eq!(child.wait().code(), Some(1));
+    assert!(!pids.iter().any(|pid| lives(*pid)));
+    let before = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap().lines().count();
+    let mut child = start(&arguments);
+    wait_for_steps(&out, before + 2);
+    send("-TERM", &child);
+    assert_eq!(child.wait().code(), Some(130));
+}
+
+#[cfg(all(target_os = "linux", feature = "mpi"))]
+#[test]
+fn ranks_do_not_outlive_their_launcher() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut arguments = endless(&out);
+    arguments.extend(["--nproc", "3"].map(str::to_owned));
+    let (child, pids) = processes(&out, &arguments);
+    drop(child);
+    for _ in 0..600 {
+        if !pids.iter().any(|pid| lives(*pid)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("ranks are left");
+}
+
 #[test]
 fn a_bad_sample_ends_all_ranks_and_is_named_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -386,8 +446,13 @@ fn a_bad_sample_ends_all_ranks_and_is_named_once() {
     }
     let output = program().args(arguments).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{message}");
-    assert_eq!((message.matches("x7").count(), message.matches("error:").count()), (1, 1), "{message}");
+    assert_eq!(message.matches("x7").count(), 1, "{message}");
+    // Which of its ranks' exit codes mpirun takes for its own is not known.
+    if cfg!(feature = "mpi") {
+        assert!(!output.status.success());
+    } else {
+        assert_eq!((output.status.code(), message.matches("error:").count()), (Some(2), 1), "{message}");
+    }
 }
 
 #[test]

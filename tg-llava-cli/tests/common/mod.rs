@@ -13,6 +13,10 @@ use tempfile::TempDir;
 /// How long a program may take before its test fails.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Variables without which Open MPI refuses to work for root, as tests are in a container.
+pub const AS_ROOT: [(&str, &str); 2] =
+    [("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")];
+
 /// The program, without anything that a user's environment may add.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tg-llava-cli"));
@@ -22,7 +26,7 @@ pub fn program() -> Command {
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy", "HTTPS_PROXY"] {
         command.env_remove(name);
     }
-    command.timeout(PATIENCE);
+    command.envs(AS_ROOT).timeout(PATIENCE);
     command
 }
 

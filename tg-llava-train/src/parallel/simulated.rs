@@ -94,7 +94,7 @@ impl Collective for Simulated {
                     Tensor::cat(vec![old, zeros], 0)
                 }
             };
-            whole.slice_assign([rank * len..(rank + 1) * len], shard)
+            whole.slice_assign(rank * len..(rank + 1) * len, shard)
         });
         Ok(wholes.collect())
     }

@@ -51,7 +51,11 @@ pub(super) fn run(placement: Placement, args: &TrainArgs, console: &Console) -> 
     let result = rank.train(config);
     let told = result.as_ref().err().and_then(Failure::message);
     watch.end(told.map_or(Ok(()), Err));
-    result
+    match result {
+        // Rank 0 says so, and mpirun ends all where any other does.
+        Err(Failure::Interrupted) if !world.leads() => Ok(()),
+        result => result,
+    }
 }
 
 struct Rank<'a> {

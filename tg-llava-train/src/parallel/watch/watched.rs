@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 
-use super::{Phase, Progress};
+use super::Progress;
 use crate::parallel::{Collective, ParallelError, World};
 
 /// A collective whose use can be seen from outside while it lasts.
@@ -8,12 +8,11 @@ use crate::parallel::{Collective, ParallelError, World};
 pub struct Watched<C> {
     inner: C,
     progress: Progress,
-    steps: usize,
 }
 
 impl<C: Collective> Watched<C> {
     pub(super) fn new(inner: C, progress: Progress) -> Self {
-        Self { inner, progress, steps: 0 }
+        Self { inner, progress }
     }
 }
 
@@ -37,11 +36,6 @@ impl<C: Collective> Collective for Watched<C> {
     }
 
     fn sum_nodes(&mut self, shards: Vec<Tensor<1>>) -> Result<Vec<Tensor<1>>, ParallelError> {
-        // Once a step; at the second, all that a first step takes longer for is done.
-        self.steps += 1;
-        if self.steps == 2 {
-            self.progress.enter(Phase::Step);
-        }
         let _inside = self.progress.collective();
         self.inner.sum_nodes(shards)
     }

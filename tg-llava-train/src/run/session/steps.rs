@@ -11,6 +11,7 @@ use crate::data::{Batch, Micro, SampleNotice};
 use crate::engine::{StepFeed, StepOutcome, StepWork};
 use crate::log::{Record, StepRecord, StepWork as StepWorkload, Throughput, memory_bytes};
 use crate::parallel::agree;
+use crate::parallel::watch::{Phase, Progress};
 use crate::run::{Observer, RunError};
 
 /// Steps over which speeds are averaged.
@@ -69,6 +70,8 @@ impl Session {
             let begin = Instant::now();
             let mut feed = Feed { stream: &mut stream, observer, micro: None };
             let outcome = self.trainer.step_over(dealing.micro_batches, &mut feed)?;
+            // What takes longer in a first step is done.
+            Progress::of_process().enter(Phase::Step);
             stream.end_step();
             let done = self.trainer.steps();
             self.position = stream.position();

@@ -39,7 +39,8 @@ fn end() {
     let _ = kill_process(getpid(), Signal::KILL);
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     //! Processes: this test program, started again with a role to play.
 

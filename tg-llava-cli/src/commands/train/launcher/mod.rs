@@ -10,16 +10,14 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
-use rustix::process::Signal;
-
 use self::follow::LAUNCHER;
 pub(super) use self::follow::follow_launcher;
-use self::supervisor::{Log, Member, Times, supervise};
+use self::supervisor::{Kind, Log, Member, Times, supervise};
 use super::log::{log_path, rank_folder};
 use super::watch::Display;
 use crate::failure::Failure;
 use crate::interrupt::{self, Request};
+use anyhow::Context;
 
 /// The ranks to start, and with what.
 pub(super) struct Launch {
@@ -78,7 +76,7 @@ impl Launch {
                     log = Some(tail);
                 }
                 let child = command.spawn().with_context(|| format!("rank {rank} cannot be started"))?;
-                members.push(Member { name: format!("rank {rank}"), child, log, asks: Signal::TERM });
+                members.push(Member { name: format!("rank {rank}"), child, log, kind: Kind::Rank });
             }
             Ok(())
         })
@@ -101,7 +99,8 @@ impl Launch {
             // Ctrl-C on the terminal would have it kill the ranks; it passes SIGUSR1 on to them.
             command.process_group(0).stdin(Stdio::null());
             let child = command.spawn().with_context(|| mpirun.display().to_string())?;
-            members.push(Member { name: "mpirun".into(), child, log: None, asks: Signal::USR1 });
+            let name = format!("mpirun, whose ranks write into {},", self.folder.display());
+            members.push(Member { name, child, log: None, kind: Kind::Mpirun });
             Ok(())
         })
     }

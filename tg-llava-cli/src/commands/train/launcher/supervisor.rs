@@ -31,8 +31,26 @@ pub(super) struct Member {
     pub child: Child,
     /// Where its lines go, where nobody sees them.
     pub log: Option<Log>,
+    pub kind: Kind,
+}
+
+/// What a process is, which decides how it is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A rank.
+    Rank,
+    /// `mpirun`, which passes SIGUSR1 on to its ranks, and ends them where it is ended itself, unless by SIGKILL.
+    Mpirun,
+}
+
+impl Kind {
     /// What asks it to save and to end.
-    pub asks: Signal,
+    fn asks(self) -> Signal {
+        match self {
+            Self::Rank => Signal::TERM,
+            Self::Mpirun => Signal::USR1,
+        }
+    }
 }
 
 /// A file that a process writes its lines to, behind what is in there already.
@@ -124,12 +142,12 @@ impl Group {
         while !self.reap() {
             match requests.recv_timeout(times.look) {
                 Ok(Request::Interrupt) if pressed => {
-                    self.kill();
+                    self.kill(times);
                     return Err(Failure::Interrupted);
                 }
                 Ok(request) => {
                     pressed |= request == Request::Interrupt;
-                    self.running().for_each(|member| send(member, member.asks));
+                    self.members.iter().for_each(|member| send(member, member.kind.asks()));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(times.look),
@@ -140,11 +158,11 @@ impl Group {
                 if verdict.is_none() && now >= judge_at {
                     verdict = self.verdict();
                     kill_at = Some(now + times.end);
-                    self.running().for_each(|member| send(member, Signal::TERM));
+                    self.members.iter().for_each(|member| send(member, Signal::TERM));
                 }
             }
             if kill_at.is_some_and(|at| now >= at) {
-                self.kill();
+                self.kill(times);
             }
         }
         if let Some(failure) = verdict.or_else(|| self.verdict()) {
@@ -171,12 +189,15 @@ impl Group {
         self.members.is_empty()
     }
 
-    fn running(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter()
-    }
-
     /// Ends at once whoever is left, and waits for that.
-    fn kill(&mut self) {
+    fn kill(&mut self, times: Times) {
+        let mpirun = self.members.iter().filter(|member| member.kind == Kind::Mpirun);
+        mpirun.for_each(|member| send(member, Signal::TERM));
+        let until = Instant::now() + times.end;
+        while self.members.iter().any(|member| member.kind == Kind::Mpirun) && Instant::now() < until {
+            self.reap();
+            std::thread::sleep(times.look);
+        }
         for mut member in self.members.drain(..) {
             // Both fail only where it has ended already.
             let _ = member.child.kill();
@@ -205,7 +226,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.kill();
+        self.kill(Times::default());
     }
 }
 

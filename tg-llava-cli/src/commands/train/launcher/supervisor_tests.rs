@@ -17,7 +17,7 @@ fn rank(folder: &Path, rank: usize, script: &str) -> Member {
     command.args(["-c", script]).current_dir(folder).stdin(Stdio::null());
     command.stdout(file.try_clone().unwrap()).stderr(file);
     let child = command.spawn().unwrap();
-    Member { name: format!("rank {rank}"), child, log: Some(log), asks: Signal::TERM }
+    Member { name: format!("rank {rank}"), child, log: Some(log), kind: Kind::Rank }
 }
 
 const WORK: &str = "while :; do sleep 0.1; done";
@@ -156,4 +156,24 @@ fn a_second_ctrl_c_ends_at_once() {
         sender.send(Request::Interrupt).unwrap();
     });
     assert!(matches!(result, Err(Failure::Interrupted)));
+}
+
+#[test]
+fn mpirun_is_asked_by_a_signal_that_it_passes_on_and_ends_its_ranks_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let script =
+        format!("trap 'touch passed-on' USR1; trap 'touch ended; exit 143' TERM; touch ready; {WORK}");
+    let member = Member { name: "mpirun".into(), kind: Kind::Mpirun, ..rank(dir.path(), 0, &script) };
+    let passed_on = dir.path().join("passed-on");
+    let (sender, requests) = channel();
+    wait_for(&dir.path().join("ready"));
+    let user = std::thread::spawn(move || {
+        sender.send(Request::Interrupt).unwrap();
+        wait_for(&passed_on);
+        sender.send(Request::Interrupt).unwrap();
+    });
+    let patient = Times { end: Duration::from_secs(60), ..times() };
+    assert!(matches!(supervise(vec![member], &requests, patient, || ()), Err(Failure::Interrupted)));
+    user.join().unwrap();
+    assert!(dir.path().join("ended").exists());
 }
