@@ -42,6 +42,19 @@ pub struct GenerationArgs {
     /// Start of the random numbers: equal seeds give equal answers
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// Search for the most probable answer as a whole, following N at once; it shows when it is complete
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one,
+        conflicts_with_all = ["temperature", "top_k", "top_p"])]
+    pub num_beams: usize,
+    /// Of such answers, favour long ones (above 0) or short ones (below)
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 1.0,
+        allow_negative_numbers = true,
+        requires = "num_beams"
+    )]
+    pub length_penalty: f64,
 }
 
 /// How questions guide the pictures; what is not given is as the checkpoint says.

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
 use tg_llava_core::config::read_model_config;
-use tg_llava_core::generate::{GenerateOptions, Sampling};
+use tg_llava_core::generate::{BeamOptions, GenerateOptions, Sampling};
 use tg_llava_core::weights::{is_unused_key, open_sources};
 
 pub use self::args::ChatArgs;
@@ -126,6 +126,12 @@ fn generate_options(assistant: &Assistant, args: &GenerationArgs) -> GenerateOpt
     let asked = args.temperature.is_some() || args.top_k.is_some() || args.top_p.is_some();
     let random = asked || options.sampling != Sampling::Greedy;
     let temperature = args.temperature.or(defaults.temperature).unwrap_or(1.0);
+    if args.num_beams > 1 {
+        options.sampling = Sampling::Greedy;
+        options.beams =
+            Some(BeamOptions { length_penalty: args.length_penalty, ..BeamOptions::new(args.num_beams) });
+        return options;
+    }
     options.sampling = if random && temperature > 0.0 {
         Sampling::Random {
             temperature,
