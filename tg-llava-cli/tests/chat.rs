@@ -54,6 +54,19 @@ fn chance_follows_the_seed() {
 }
 
 #[test]
+fn a_beam_search_finds_another_answer_and_is_not_left_to_chance() {
+    let ask = |arguments: &[&str]| stdout(chat(&vicuna()).arg("Hi").args(arguments));
+    assert_eq!(ask(&["--num-beams", "1"]), ask(&[]));
+    let found = ask(&["--num-beams", "5"]);
+    assert_ne!(found, ask(&[]));
+    assert_eq!(found, ask(&["--num-beams", "5", "--seed", "3"]));
+    let record = json(&ask(&["--num-beams", "5", "--length-penalty", "-1", "--json"]));
+    assert!(record["tokens"].as_u64().unwrap() > 0 && record["finish_reason"].is_string());
+    let output = chat(&vicuna()).args(["Hi", "--num-beams", "5", "--top-k", "3"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be used with"));
+}
+
+#[test]
 fn a_plain_decoder_answers_in_text() {
     assert!(!stdout(chat(&fixture("models/vicuna-tiny/base-llm")).arg("Hi")).trim().is_empty());
 }

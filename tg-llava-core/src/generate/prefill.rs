@@ -65,9 +65,9 @@ mod tests {
         let pieces = pieces(100, [5, 20]);
         assert_eq!(pieces.next(&[0..30, 0..3, 0..40, 0..300]), [(0, 30), (2, 40), (3, 30)]);
         assert_eq!(pieces.next(&[0..3, 0..30]), [(0, 3)]);
-        assert_eq!(pieces.next(&[30..300]), [(0, 100)]);
+        assert_eq!(pieces.next(&[30..300, 0..3]), [(0, 100)]);
         // The piece that is left is never too small.
-        assert_eq!(pieces.next(&[190..300]), [(0, 90)]);
+        assert_eq!(pieces.next(&[190..300, 0..3]), [(0, 90)]);
         assert_eq!(pieces.next(&[]), []);
     }
 

@@ -256,6 +256,32 @@ mod tests {
         assert_eq!(cache.texts(&[(2, 1), (1, 2)]).positions(), [(0..1, 1), (0..2, 2)]);
     }
 
+    /// As far as the backend's sums keep their order: longer texts than one stretch of a product, in pieces of the size that
+    /// [`RowsAlike`](crate::nn::RowsAlike) allows.
+    #[test]
+    fn pieces_attend_as_the_whole() {
+        let device = Device::flex();
+        device.seed(5);
+        let weight = Tensor::<2>::zeros([300, 300], &device).transpose();
+        let piece = crate::nn::rows_alike(&weight).piece;
+        let lengths = [700, piece, 600, piece + 30];
+        let len = lengths.iter().sum();
+        let mut cache = KvCache::new(1, [1, 4], DType::F32, &device);
+        let [query, key, value] = [2, 1, 1].map(|heads| random(heads, len, &device));
+        let slots = [cache.take(len, 0), cache.take(len, 0)];
+        let whole =
+            cache.texts(&[(slots[0], len)]).layer(0).attend(query.clone(), key.clone(), value.clone());
+        let mut start = 0;
+        for len in lengths {
+            let [query, key, value] = [&query, &key, &value].map(|t| t.clone().narrow(2, start, len));
+            let mut texts = cache.texts(&[(slots[1], len)]);
+            let attended = texts.layer(0).attend(query, key, value);
+            texts.advance();
+            assert!(values(attended) == values(whole.clone().narrow(2, start, len)), "from {start}");
+            start += len;
+        }
+    }
+
     /// A fork goes on from the same tokens, and neither sees what the other reads.
     #[test]
     fn forks_share_what_was_read_and_nothing_else() {

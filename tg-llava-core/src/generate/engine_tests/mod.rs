@@ -1,12 +1,15 @@
 //! An answer in company is the answer alone.
 
+mod beams;
+mod pictures;
+mod turns;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use proptest::prelude::*;
 
-use super::pictures::least_guide_len;
 use super::*;
 use crate::assistant::{Assistant, AssistantOptions, Chat};
 use crate::error::Error;
@@ -153,7 +156,7 @@ fn rows_join_and_leave_without_a_trace_in_the_others() {
     }
     // Which request comes, how many steps are made before, and which of those before it is cancelled.
     let arrival = (0..requests.len(), 0..4usize, prop::option::weighted(0.2, 0..12usize));
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(20) };
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) };
     proptest!(config, |(
         arrivals in prop::collection::vec(arrival, 1..14),
         prefill_tokens in 1..400usize,
@@ -244,59 +247,6 @@ fn the_context_ends_an_answer() {
     assert_eq!((told.tokens.len(), told.reason), (7, Some(FinishReason::Length)));
 }
 
-/// A long prompt is read piece by piece, while another answer goes on with each step.
-#[test]
-fn a_long_prompt_does_not_hold_up_the_others() {
-    let assistant = assistant();
-    let mut engine = Engine::with_options(
-        &assistant.model,
-        None,
-        EngineOptions { prefill_tokens: 80, ..EngineOptions::default() },
-    );
-    let mut outcomes = Outcomes::new();
-    let options = |max_new_tokens| GenerateOptions { max_new_tokens, ..GenerateOptions::default() };
-    let short = admit(&mut engine, &mut outcomes, Request::text(vec![1, 5, 9], options(20)));
-    step(&mut engine, &mut outcomes);
-    let long = admit(&mut engine, &mut outcomes, Request::text(vec![7; 400], options(20)));
-    for steps in 1..=5 {
-        step(&mut engine, &mut outcomes);
-        assert_eq!(outcomes[&short].first().tokens.len(), 1 + steps);
-        assert_eq!(outcomes[&long].answers.len(), usize::from(steps == 5));
-    }
-    // Nobody else waits: as many pieces as it takes.
-    assert!(engine.cancel(short) && engine.cancel(long));
-    let long = admit(&mut engine, &mut outcomes, Request::text(vec![7; 400], options(20)));
-    step(&mut engine, &mut outcomes);
-    assert_eq!(outcomes[&long].first().tokens.len(), 1);
-}
-
-/// The shipped checkpoint's pictures go through the bridges together.
-#[test]
-fn questions_about_pictures_are_answered_together_as_alone() {
-    let assistant = load(&repository().join("weights/easy-vqa"));
-    assert!(least_guide_len(&assistant.model).is_some_and(|least| least < 8));
-    let images = repository().join("examples/data/easy-vqa/images/test");
-    let mut files: Vec<_> = std::fs::read_dir(images).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let questions =
-        ["what color is the shape?", "what shape is in the image?", "is there a red shape in the image?"];
-    let mut requests = Vec::new();
-    for (file, question) in files.iter().take(5).flat_map(|file| questions.map(|question| (file, question))) {
-        let picture = decode_file(file, &DecodeOptions::default()).unwrap();
-        let mut chat = Chat::new();
-        chat.show(assistant.encode_image(&picture).unwrap());
-        chat.ask(question).unwrap();
-        requests.push(assistant.request(&chat, &assistant.generate_options()).unwrap());
-    }
-    let (mut engine, mut outcomes) = (assistant.engine(), Outcomes::new());
-    let ids: Vec<_> =
-        requests.iter().map(|request| admit(&mut engine, &mut outcomes, request.clone())).collect();
-    finish(&mut engine, &mut outcomes);
-    for (id, request) in ids.into_iter().zip(requests) {
-        assert_eq!(outcomes[&id], alone(&assistant, request));
-    }
-}
-
 #[test]
 fn the_first_of_several_answers_is_that_of_one() {
     let assistant = assistant();
@@ -317,141 +267,5 @@ fn the_first_of_several_answers_is_that_of_one() {
         let scores = &one.first().scores[place];
         let expected = Logprobs::new(scores, one.first().tokens[place], 2);
         assert_eq!(logprobs.as_ref(), Some(&expected));
-    }
-}
-
-/// Requests wait their turn while there is no memory for them, and one that would never fit is refused.
-#[test]
-fn memory_decides_how_many_run() {
-    let assistant = assistant();
-    let cache = assistant.model.llm.new_cache();
-    let options = EngineOptions { cache_bytes: Some(cache.bytes_of(40)), ..EngineOptions::default() };
-    let mut engine = Engine::with_options(&assistant.model, None, options);
-    let mut outcomes = Outcomes::new();
-    let request = |prompt: usize, max_new_tokens, num_answers| {
-        let options = GenerateOptions { max_new_tokens, num_answers, ..GenerateOptions::default() };
-        Request::text(vec![9; prompt], options)
-    };
-    let error = engine.admit(request(10, 11, 2)).unwrap_err().to_string();
-    assert!(error.starts_with("2 answer(s) of at most 11 tokens to a prompt of 10 take"), "{error}");
-    let first = admit(&mut engine, &mut outcomes, request(10, 3, 2));
-    let large = admit(&mut engine, &mut outcomes, request(30, 5, 1));
-    let small = admit(&mut engine, &mut outcomes, request(4, 4, 1));
-    let begun = |outcomes: &Outcomes| [first, large, small].map(|id| !outcomes[&id].answers.is_empty());
-    step(&mut engine, &mut outcomes);
-    // The small one would fit, and does not overtake.
-    assert_eq!(begun(&outcomes), [true, false, false]);
-    step(&mut engine, &mut outcomes);
-    step(&mut engine, &mut outcomes);
-    assert_eq!((engine.len(), begun(&outcomes)), (2, [true, false, false]));
-    step(&mut engine, &mut outcomes);
-    assert_eq!(begun(&outcomes), [true, true, false]);
-    assert!(engine.cancel(large));
-    finish(&mut engine, &mut outcomes);
-    assert_eq!(begun(&outcomes), [true, true, true]);
-}
-
-#[test]
-fn pictures_that_come_again_are_known() {
-    let assistant = assistant();
-    let photo = decode_file(model().join("photo.png"), &DecodeOptions::default()).unwrap();
-    let mm = assistant.model.multimodal().unwrap();
-    let prepared = assistant.processor.as_ref().unwrap().prepare(&photo, mm.aspect_ratio, mm.detail_source);
-    for bytes in [0, 1 << 20] {
-        let options = EngineOptions { vision_bytes: bytes, guided_bytes: bytes, ..EngineOptions::default() };
-        let mut engine = Engine::with_options(&assistant.model, Some(&assistant.tokenizer), options);
-        let mut told = Vec::new();
-        for question in ["What is it?", "What is it?", "Why?"] {
-            let mut chat = Chat::new();
-            chat.show(engine.encode(prepared.clone()).unwrap());
-            chat.ask(question).unwrap();
-            let request = assistant.request(&chat, &assistant.generate_options()).unwrap();
-            let mut outcomes = Outcomes::new();
-            let id = admit(&mut engine, &mut outcomes, request.clone());
-            finish(&mut engine, &mut outcomes);
-            told.push(outcomes.remove(&id).unwrap());
-            assert_eq!(told[told.len() - 1], alone(&assistant, request));
-        }
-        let PictureCounts { vision, guided } = engine.picture_counts();
-        let kept = bytes > 0;
-        assert_eq!(
-            (vision.hits, vision.misses, vision.bytes > 0),
-            if kept { (2, 1, true) } else { (0, 3, false) }
-        );
-        assert_eq!(
-            (guided.hits, guided.misses, guided.bytes > 0),
-            if kept { (1, 2, true) } else { (0, 3, false) }
-        );
-    }
-}
-
-/// Searches of a decoder by Hugging Face, as tests/make_beams.py records them.
-#[derive(serde::Deserialize)]
-struct Search {
-    model: String,
-    prompt_ids: Vec<i64>,
-    num_beams: usize,
-    length_penalty: f64,
-    early_stopping: serde_json::Value,
-    repetition_penalty: f64,
-    eos_token_ids: Vec<i64>,
-    max_new_tokens: usize,
-    answers: Vec<Found>,
-}
-
-#[derive(serde::Deserialize)]
-struct Found {
-    ids: Vec<i64>,
-}
-
-impl Search {
-    fn request(&self) -> Request {
-        let early_stopping = match &self.early_stopping {
-            serde_json::Value::Bool(false) => EarlyStopping::Heuristic,
-            serde_json::Value::Bool(true) => EarlyStopping::AtOnce,
-            _ => EarlyStopping::Never,
-        };
-        let beams =
-            BeamOptions { num_beams: self.num_beams, length_penalty: self.length_penalty, early_stopping };
-        let options = GenerateOptions {
-            max_new_tokens: self.max_new_tokens,
-            repetition_penalty: self.repetition_penalty,
-            eos_token_ids: self.eos_token_ids.clone(),
-            num_answers: self.num_beams,
-            beams: Some(beams),
-            ..GenerateOptions::default()
-        };
-        Request::text(self.prompt_ids.clone(), options)
-    }
-}
-
-/// Each search alone, and all in company with answers that are sampled.
-#[test]
-fn beam_searches_equal_those_of_transformers() {
-    let text = std::fs::read_to_string(repository().join("tests/fixtures/beams.json")).unwrap();
-    let mut golden: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let searches: Vec<Search> = serde_json::from_value(golden["searches"].take()).unwrap();
-    assert_eq!(searches.len(), 30);
-    for model in ["vicuna-tiny", "llama3-tiny", "qwen2-tiny"] {
-        let assistant = load(&repository().join("tests/fixtures/models").join(model));
-        let (mut engine, mut outcomes) = (Engine::new(&assistant.model, None), Outcomes::new());
-        let others = GenerateOptions { num_answers: 3, max_new_tokens: 9, ..GenerateOptions::default() };
-        let mut together = Vec::new();
-        for search in searches.iter().filter(|search| search.model == model) {
-            together.push((admit(&mut engine, &mut outcomes, search.request()), search));
-            admit(&mut engine, &mut outcomes, Request::text(vec![5, 6, 7], others.clone()));
-            step(&mut engine, &mut outcomes);
-        }
-        finish(&mut engine, &mut outcomes);
-        for (id, search) in together {
-            let mut engine = Engine::new(&assistant.model, None);
-            let mut alone = Outcomes::new();
-            let alone_id = admit(&mut engine, &mut alone, search.request());
-            finish(&mut engine, &mut alone);
-            assert_eq!(alone[&alone_id], outcomes[&id]);
-            let ours: Vec<&Vec<i64>> = outcomes[&id].answers.values().map(|told| &told.tokens).collect();
-            let theirs: Vec<&Vec<i64>> = search.answers.iter().map(|found| &found.ids).collect();
-            assert_eq!(ours, theirs, "{model}: {:?}", search.prompt_ids);
-        }
     }
 }
