@@ -10,7 +10,7 @@ use crate::parallel::{Collective, ParallelError, World};
 /// Where the time of a rank's step went, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct CollectiveTimes {
-    /// The step, up to the exchange.
+    /// From the end of one step to that of the next.
     pub step: f64,
     /// Within collectives, the waiting for slower ranks included.
     pub collectives: f64,
@@ -28,14 +28,11 @@ impl Timed {
         Self { inner, begin: Instant::now(), spent: Duration::ZERO }
     }
 
-    /// A step begins.
-    pub fn begin(&mut self) {
-        (self.begin, self.spent) = (Instant::now(), Duration::ZERO);
-    }
-
-    /// Since it began.
-    pub fn times(&self) -> CollectiveTimes {
-        CollectiveTimes { step: self.begin.elapsed().as_secs_f64(), collectives: self.spent.as_secs_f64() }
+    /// Since the last call: a step, with what was gathered at the end of the one before.
+    pub fn take_times(&mut self) -> CollectiveTimes {
+        let step = std::mem::replace(&mut self.begin, Instant::now()).elapsed().as_secs_f64();
+        let spent = std::mem::take(&mut self.spent).as_secs_f64();
+        CollectiveTimes { step, collectives: self.inner.take_device_seconds().unwrap_or(spent) }
     }
 
     fn timed<T>(&mut self, call: impl FnOnce(&mut dyn Collective) -> T) -> T {

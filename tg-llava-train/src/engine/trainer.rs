@@ -190,7 +190,6 @@ impl Trainer {
         let mut trouble: Option<F::Error> = None;
         let world = self.world();
         let device = self.device().inner();
-        self.collective.begin();
         for round in 0..micro_batches.div_ceil(world.size()) {
             let place = round * world.size() + world.rank();
             let seed = self.seed(place);
@@ -238,7 +237,7 @@ impl Trainer {
         let (paths, slices): (Vec<_>, Vec<_>) = std::mem::take(&mut sums.slices).into_iter().unzip();
         sums.slices = paths.into_iter().zip(self.collective.sum_nodes(slices)?).collect();
         report.seen = self.units.all().map(|member| sums.seen.contains(&member.path)).collect();
-        report.times = self.collective.times();
+        report.times = self.collective.take_times();
         // Every node holds all slices, so the first one's are enough. Where the device fails, all ranks must hear of it.
         let own = sums.slices.values().take(if world.node() == 0 { usize::MAX } else { 0 });
         let squares = match read(own.map(squares).collect()) {

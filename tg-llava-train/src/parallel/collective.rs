@@ -50,6 +50,12 @@ pub trait Collective: Send {
     /// As [`Self::transpose`].
     fn exchange(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, ParallelError>;
 
+    /// Seconds that the device has spent in collectives since the last call, waiting for other ranks included; `None` where the calls
+    /// themselves take that time.
+    fn take_device_seconds(&mut self) -> Option<f64> {
+        None
+    }
+
     /// Whether the other ranks are only imagined, so that nothing that is computed means anything.
     fn is_simulated(&self) -> bool {
         false

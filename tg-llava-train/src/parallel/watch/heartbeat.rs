@@ -23,6 +23,8 @@ pub(super) struct Heartbeat {
     pub standing: Standing,
     /// Seconds since that last changed.
     pub still: f64,
+    /// The most of those that it has got over so far while it learned.
+    pub longest: f64,
     /// How the rank ended, where it has.
     pub end: Option<End>,
 }
@@ -84,6 +86,7 @@ mod tests {
             beat: 1,
             standing: Progress::default().standing(),
             still: 0.25,
+            longest: 0.0,
             end: None,
         };
         assert_eq!(Heartbeat::read(dir.path(), 3), None);

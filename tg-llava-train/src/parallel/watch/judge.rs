@@ -17,13 +17,17 @@ pub struct Limits {
     pub silent: Duration,
     /// Without progress while [`Phase::Joining`]; also how late a rank may appear.
     pub joining: Duration,
-    /// Without progress in a [`Phase::Step`]. With the patience and two heartbeats, this makes less than a minute.
+    /// Without progress in a [`Phase::Step`]. With the patience and two heartbeats, this makes less than a minute. A rank that has stood
+    /// still for long before may do so for [`PATTERN`] times as long.
     pub step: Duration,
     /// Without progress while [`Phase::Saving`].
     pub saving: Duration,
     /// Without progress while [`Phase::Validating`].
     pub validating: Duration,
 }
+
+/// How much longer than ever before a rank may take.
+pub const PATTERN: f64 = 4.0;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -52,7 +56,12 @@ impl Limits {
 
     /// Whether whoever told this stands still for longer than it may, other than in a collective; `slack` is added.
     fn exceeded(&self, beat: &Heartbeat, slack: Duration) -> bool {
-        !beat.standing.inside && beat.still >= (self.of(beat.standing.phase) + slack).as_secs_f64()
+        let pattern = match beat.standing.phase {
+            Phase::Step => PATTERN * beat.longest,
+            _ => 0.0,
+        };
+        let limit = self.of(beat.standing.phase).as_secs_f64().max(pattern) + slack.as_secs_f64();
+        !beat.standing.inside && beat.still >= limit
     }
 
     /// Whether a rank that tells this may wait for others. On a GPU it may have gone past a collective that is still under way, so
@@ -157,6 +166,7 @@ pub(super) fn judge(own: &Heartbeat, since: Duration, others: &[Other], limits: 
         }
         let all = || told.iter().map(|(beat, _)| beat).chain([own]);
         let locked = absent.is_none()
+            && !told.is_empty()
             && all().all(|beat| beat.standing.inside && beat.still >= limits.step.as_secs_f64());
         if let Some(beat) = all().min_by_key(|beat| beat.standing.collectives).filter(|_| locked) {
             return Some(Trouble::new(beat, TroubleKind::Locked(Duration::from_secs_f64(own.still))));

@@ -9,7 +9,7 @@ fn beat(rank: usize, still: f64) -> Heartbeat {
     progress.enter(Phase::Step);
     let standing = progress.standing();
     let (pid, host) = (100 + rank as u32, "node".to_owned());
-    Heartbeat { job: None, rank, pid, host, beat: 9, standing, still, end: None }
+    Heartbeat { job: None, rank, pid, host, beat: 9, standing, still, longest: 0.0, end: None }
 }
 
 /// In collective number `collectives`.
@@ -135,4 +135,18 @@ fn trouble_names_rank_process_machine_and_phase() {
         trouble.unwrap().to_string(),
         "rank 1 (process 101 on node, training) makes no progress for 48 s: it hangs"
     );
+}
+
+/// A backward pass of all layers in one go takes minutes on a CPU.
+#[test]
+fn a_rank_may_take_as_long_as_it_often_does() {
+    let slow = |still| Heartbeat { longest: 30.0, ..beat(1, still) };
+    assert_eq!(found(&inside(0, 100.0, 8), &alive([slow(100.0)])), None);
+    assert!(found(&inside(0, 130.0, 8), &alive([slow(130.0)])).is_some());
+}
+
+/// Where the others' files cannot be read, nothing is known of them.
+#[test]
+fn a_rank_that_sees_nobody_blames_nobody() {
+    assert_eq!(found(&inside(0, 500.0, 8), &[]), None);
 }

@@ -112,6 +112,7 @@ impl Observer {
             beat: 0,
             standing: options.progress.standing(),
             still: 0.0,
+            longest: 0.0,
             end: None,
         };
         Self { own, start: now, moved: now, seen: vec![None; world.size()], options }
@@ -144,6 +145,10 @@ impl Observer {
     fn look(&mut self) -> Option<Trouble> {
         let standing = self.options.progress.standing();
         if standing != self.own.standing {
+            let learned = !self.own.standing.inside && self.own.standing.phase == Phase::Step;
+            if learned {
+                self.own.longest = self.own.longest.max(self.own.still);
+            }
             (self.own.standing, self.moved) = (standing, Instant::now());
         }
         self.own.still = self.moved.elapsed().as_secs_f64();
@@ -160,16 +165,23 @@ impl Observer {
         judge(&self.own, self.start.elapsed(), &others, &self.options.limits)
     }
 
+    /// What the others tell; nothing where someone else's run writes into the same folder just now.
     fn others(&mut self) -> Vec<Other> {
         let now = Instant::now();
         let mut others = Vec::new();
         for (rank, seen) in self.seen.iter_mut().enumerate().filter(|(rank, _)| *rank != self.own.rank) {
-            let told = Heartbeat::read(&self.options.folder, rank).filter(|told| {
-                // All have begun once they have met; until then, a file may be an earlier run's.
-                let own = &self.own.standing;
-                let met = own.collectives > u64::from(own.inside);
-                met || (told.job.is_some() && told.job == self.own.job)
-            });
+            // All have begun once they have met; until then, a file may be an earlier run's.
+            let own = &self.own.standing;
+            let met = own.collectives > u64::from(own.inside);
+            let told = Heartbeat::read(&self.options.folder, rank);
+            let ours = |told: &Heartbeat| match (&told.job, &self.own.job) {
+                (Some(theirs), Some(own)) => theirs == own,
+                _ => met,
+            };
+            let told = match told {
+                Some(told) if !ours(&told) && met => return Vec::new(),
+                told => told.filter(ours),
+            };
             let told = told.map(|told| {
                 let (_, since) = *seen.insert(match *seen {
                     Some((beat, since)) if beat == told.beat => (beat, since),

@@ -45,6 +45,10 @@ impl<C: Collective> Collective for Watched<C> {
         self.inner.exchange(bytes)
     }
 
+    fn take_device_seconds(&mut self) -> Option<f64> {
+        self.inner.take_device_seconds()
+    }
+
     fn is_simulated(&self) -> bool {
         self.inner.is_simulated()
     }

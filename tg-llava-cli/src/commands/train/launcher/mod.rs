@@ -139,7 +139,10 @@ fn without_nproc(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString>
     while let Some(argument) = rest.next() {
         let text = argument.to_string_lossy();
         if text == "--nproc" {
-            rest.next_if(|next| next.to_string_lossy().parse::<usize>().is_ok());
+            rest.next_if(|next| {
+                let next = next.to_string_lossy();
+                next == "all" || next.parse::<usize>().is_ok()
+            });
         } else if !text.starts_with("--nproc=") {
             kept.push(argument);
             continue;
@@ -163,6 +166,7 @@ mod tests {
         for (line, kept) in [
             ("train --nproc 8 --plain", "train --plain"),
             ("train --nproc=8 --plain", "train --plain"),
+            ("train --nproc all --plain", "train --plain"),
             ("train --nproc --plain", "train --plain"),
             ("train --plain --nproc", "train --plain"),
             ("train --plain", "train --plain"),
