@@ -110,7 +110,7 @@ pub(super) fn supervise(
     times: Times,
     tidy: impl FnOnce(),
 ) -> Result<(), Failure> {
-    let mut group = Group { members, ended: Vec::new() };
+    let mut group = Group { members, ended: Vec::new(), asked: false };
     let result = group.supervise(requests, times);
     if group.ended.iter().any(|end| end.status.code().is_none()) {
         tidy();
@@ -120,13 +120,15 @@ pub(super) fn supervise(
 
 /// Ends `members` at once.
 pub(super) fn end(members: Vec<Member>) {
-    drop(Group { members, ended: Vec::new() });
+    drop(Group { members, ended: Vec::new(), asked: false });
 }
 
 struct Group {
     members: Vec<Member>,
     /// Who has ended, in the order in which that was seen.
     ended: Vec<End>,
+    /// Whether they were asked to end.
+    asked: bool,
 }
 
 struct End {
@@ -147,13 +149,14 @@ impl Group {
                 }
                 Ok(request) => {
                     pressed |= request == Request::Interrupt;
+                    self.asked = true;
                     self.members.iter().for_each(|member| send(member, member.kind.asks()));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(times.look),
             }
             let now = Instant::now();
-            if self.ended.iter().any(|end| end.is_bad()) {
+            if self.ended.iter().any(|end| end.is_bad(self.asked)) {
                 let judge_at = *judge_at.get_or_insert(now + times.settle);
                 if verdict.is_none() && now >= judge_at {
                     verdict = self.verdict();
@@ -168,7 +171,7 @@ impl Group {
         if let Some(failure) = verdict.or_else(|| self.verdict()) {
             return Err(failure);
         }
-        match self.ended.iter().any(|end| end.status.code() == Some(interrupt::EXIT_CODE)) {
+        match self.ended.iter().any(|end| end.was_stopped(self.asked)) {
             true => Err(Failure::Interrupted),
             false => Ok(()),
         }
@@ -209,7 +212,7 @@ impl Group {
 
     /// Whose fault a bad end is, as far as that can be known, in words.
     fn verdict(&self) -> Option<Failure> {
-        let bad = self.ended.iter().filter(|end| end.is_bad());
+        let bad = self.ended.iter().filter(|end| end.is_bad(self.asked));
         // Whoever was killed did not choose to; whoever says that another one is to blame is none.
         let end = bad.min_by_key(|end| match end.status.code() {
             None => 0,
@@ -232,8 +235,15 @@ impl Drop for Group {
 
 impl End {
     /// Whether it ended otherwise than after its last step, or after it was stopped and had saved.
-    fn is_bad(&self) -> bool {
-        !self.status.success() && self.status.code() != Some(interrupt::EXIT_CODE)
+    fn is_bad(&self, asked: bool) -> bool {
+        !self.status.success() && !self.was_stopped(asked)
+    }
+
+    /// Whether it ended since it was `asked` to: after it had saved, or before it had anything to save.
+    fn was_stopped(&self, asked: bool) -> bool {
+        let by = |signal: Signal| self.status.signal() == Some(signal.as_raw());
+        let by_request = by(self.member.kind.asks()) || by(Signal::INT) || by(Signal::TERM);
+        self.status.code() == Some(interrupt::EXIT_CODE) || asked && by_request
     }
 
     fn describe(&self) -> String {

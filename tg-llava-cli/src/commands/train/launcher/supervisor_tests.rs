@@ -177,3 +177,12 @@ fn mpirun_is_asked_by_a_signal_that_it_passes_on_and_ends_its_ranks_itself() {
     user.join().unwrap();
     assert!(dir.path().join("ended").exists());
 }
+
+/// They have no handler for signals before their first step.
+#[test]
+fn ranks_that_are_stopped_while_they_load_are_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = (0..2).map(|number| rank(dir.path(), number, WORK)).collect();
+    let result = outcome(members, |requests| requests.send(Request::Terminate).unwrap());
+    assert!(matches!(result, Err(Failure::Interrupted)), "{result:?}");
+}
