@@ -56,7 +56,6 @@ fn on_ranks<O: Observer + Send>(
     observer: impl Fn(usize) -> O + Sync,
 ) -> Vec<Result<Summary, RunError>> {
     let rank = |local: Local| {
-        local.enter();
         let world = local.world();
         config.validate().unwrap();
         let setup = ModelSetup::new(config)?;
@@ -65,11 +64,7 @@ fn on_ranks<O: Observer + Send>(
         let options = SessionOptions { collective, ..SessionOptions::alone(Device::flex(), dtype, false) };
         Session::open(config.clone(), setup, data, options, &mut |_| {})?.run(&mut observer(world.rank()))
     };
-    std::thread::scope(|scope| {
-        let group = Local::group(size, local_size).unwrap();
-        let threads: Vec<_> = group.into_iter().map(|local| scope.spawn(|| rank(local))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
+    Local::run(size, local_size, rank).unwrap()
 }
 
 fn run(config: &TrainConfig, ranks: usize, dtype: DType) -> Vec<Summary> {
@@ -296,24 +291,17 @@ fn a_bad_sample_on_one_rank_ends_all_with_its_name() {
 fn ranks_that_were_started_otherwise_are_told() {
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
-    let results = std::thread::scope(|scope| {
-        let threads = Local::group(2, 2).unwrap().into_iter().map(|local| {
-            let dir = dir.path();
-            scope.spawn(move || {
-                local.enter();
-                let mut config = config(Stage::Finetune, dir, &dir.join("out"));
-                config.optim.lr *= (1 + local.world().rank()) as f64;
-                let setup = ModelSetup::new(&config)?;
-                let data = open_data(&config, &setup, 2)?;
-                let collective = Box::new(local);
-                let options =
-                    SessionOptions { collective, ..SessionOptions::alone(Device::flex(), DType::F32, false) };
-                Session::open(config, setup, data, options, &mut |_| {}).map(|_| ())
-            })
-        });
-        let threads: Vec<_> = threads.collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<Result<(), RunError>>>()
-    });
+    let rank = |local: Local| -> Result<(), RunError> {
+        let mut config = config(Stage::Finetune, dir.path(), &dir.path().join("out"));
+        config.optim.lr *= (1 + local.world().rank()) as f64;
+        let setup = ModelSetup::new(&config)?;
+        let data = open_data(&config, &setup, 2)?;
+        let collective = Box::new(local);
+        let options =
+            SessionOptions { collective, ..SessionOptions::alone(Device::flex(), DType::F32, false) };
+        Session::open(config, setup, data, options, &mut |_| {}).map(|_| ())
+    };
+    let results = Local::run(2, 2, rank).unwrap();
     for result in results {
         let error = result.unwrap_err();
         assert!(matches!(error, RunError::Parallel(ParallelError::Unlike { rank: 1, .. })), "{error}");

@@ -74,6 +74,30 @@ impl Local {
         ranks.collect()
     }
 
+    /// Runs `body` on `size` ranks, `local_size` on a node, each in a thread of its own; what came of them, by rank.
+    ///
+    /// # Errors
+    /// [`ParallelError::World`] where the numbers do not fit together.
+    ///
+    /// # Panics
+    /// Where `body` does.
+    pub fn run<T: Send>(
+        size: usize,
+        local_size: usize,
+        body: impl Fn(Self) -> T + Sync,
+    ) -> Result<Vec<T>, ParallelError> {
+        let rank = |local: Self| {
+            local.enter();
+            body(local)
+        };
+        let group = Self::group(size, local_size)?;
+        Ok(std::thread::scope(|scope| {
+            let threads: Vec<_> = group.into_iter().map(|local| scope.spawn(|| rank(local))).collect();
+            let ended = threads.into_iter().map(|thread| thread.join());
+            ended.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        }))
+    }
+
     /// Waits until it is this rank's turn to compute. It keeps the turn but for the time that it waits in collectives, until it is
     /// dropped.
     pub fn enter(&self) {
@@ -241,22 +265,8 @@ mod tests {
 
     use super::*;
 
-    /// Runs `body` on every rank.
     fn on_ranks<T: Send>(size: usize, local_size: usize, body: impl Fn(&mut Local) -> T + Sync) -> Vec<T> {
-        let body = &body;
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = Local::group(size, local_size)
-                .unwrap()
-                .into_iter()
-                .map(|mut rank| {
-                    scope.spawn(move || {
-                        rank.enter();
-                        body(&mut rank)
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        })
+        Local::run(size, local_size, |mut rank| body(&mut rank)).unwrap()
     }
 
     fn tensor(values: impl IntoIterator<Item = f32>) -> Tensor<1> {

@@ -107,18 +107,7 @@ fn on_ranks(
     ranks: usize,
     body: impl Fn(Box<dyn Collective>) -> anyhow::Result<Vec<Row>> + Sync,
 ) -> anyhow::Result<Vec<Row>> {
-    let body = |local: Local| {
-        local.enter();
-        body(Box::new(local))
-    };
-    let rows: Vec<anyhow::Result<Vec<Row>>> = std::thread::scope(|scope| {
-        let group = Local::group(ranks, ranks)?;
-        let threads: Vec<_> = group.into_iter().map(|local| scope.spawn(|| body(local))).collect();
-        let ended = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a rank panicked; see its message above")))
-        };
-        anyhow::Ok(threads.into_iter().map(ended).collect())
-    })?;
+    let rows = Local::run(ranks, ranks, |local| body(Box::new(local)))?;
     let mut rows = rows.into_iter().collect::<anyhow::Result<Vec<_>>>()?.into_iter();
     Ok(rows.next().unwrap_or_default())
 }
