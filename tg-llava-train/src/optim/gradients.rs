@@ -9,11 +9,12 @@ use tg_llava_core::weights::{ParameterPath, ParameterVisitor, visit_parameters};
 
 use super::norm::{read, squares};
 
-/// Gradients of a module's parameters by path, flat and in f32, summed over micro-batches.
+/// Gradients of a module's parameters by path, flat, summed in f32 over micro-batches.
 ///
 /// Keyed by path and not by Burn's parameter ids: paths mean the same in the next run.
 #[derive(Debug, Clone, Default)]
 pub struct ParameterGradients {
+    /// A gradient that nothing was added to is as the pass gave it, since a large model's are better not copied for nothing.
     by_path: BTreeMap<String, Tensor<1>>,
 }
 
@@ -31,7 +32,7 @@ impl ParameterGradients {
     /// Multiplies all gradients: with `1 / k` the sum over `k` micro-batches becomes their mean.
     pub fn scale(&mut self, factor: f64) {
         for gradient in self.by_path.values_mut() {
-            *gradient = gradient.clone() * factor;
+            *gradient = cast_to(gradient.clone(), DType::F32) * factor;
         }
     }
 
@@ -58,14 +59,14 @@ impl ParameterGradients {
         Ok(norm)
     }
 
-    /// Takes the gradient of the parameter at `path` out, flat.
+    /// Takes the gradient of the parameter at `path` out, flat: in f32 where it is a sum, and else as the pass gave it.
     pub fn take(&mut self, path: &str) -> Option<Tensor<1>> {
         self.by_path.remove(path)
     }
 
-    /// The gradient of the parameter at `path`, flat.
-    pub fn get(&self, path: &str) -> Option<&Tensor<1>> {
-        self.by_path.get(path)
+    /// The gradient of the parameter at `path`, flat and in f32.
+    pub fn get(&self, path: &str) -> Option<Tensor<1>> {
+        self.by_path.get(path).map(|gradient| cast_to(gradient.clone(), DType::F32))
     }
 
     /// The gradients as Burn keeps them: by the ids of `module`'s parameters, in their shapes.
@@ -104,7 +105,7 @@ impl ParameterVisitor for Adder<'_> {
         let gradient = flat(gradient);
         let path = path.dotted();
         let sum = match self.sums.remove(&path) {
-            Some(sum) => sum + gradient,
+            Some(sum) => cast_to(sum, DType::F32) + cast_to(gradient, DType::F32),
             None => gradient,
         };
         self.sums.insert(path, sum);
@@ -119,7 +120,8 @@ struct Registrar<'a> {
 impl ParameterVisitor for Registrar<'_> {
     fn visit<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.by_path.get(&path.dotted()) {
-            let gradient: Tensor<D> = gradient.clone().reshape(param.lazy_shape());
+            let gradient = cast_to(gradient.clone(), DType::F32);
+            let gradient: Tensor<D> = gradient.reshape(param.lazy_shape());
             self.out.register(param.id, gradient);
         }
     }
@@ -138,10 +140,10 @@ impl ParameterVisitor for Collector<'_> {
     }
 }
 
-/// In a row, in f32.
+/// In a row.
 fn flat<const D: usize>(gradient: Tensor<D>) -> Tensor<1> {
     let count = gradient.shape().num_elements();
-    cast_to(gradient.reshape([count]), DType::F32)
+    gradient.reshape([count])
 }
 
 #[cfg(test)]

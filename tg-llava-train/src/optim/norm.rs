@@ -1,7 +1,8 @@
 //! Lengths of gradients that do not depend on threads, nor on who holds which part.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use tg_llava_core::Error;
+use tg_llava_core::nn::cast_to;
 
 use crate::parallel::ROW;
 
@@ -12,6 +13,7 @@ use crate::parallel::ROW;
 /// - values: `[count]`
 /// - output: `[ceil(count / 4096)]`
 pub fn squares(values: &Tensor<1>) -> Tensor<1> {
+    let values = &cast_to(values.clone(), DType::F32);
     let count = values.dims()[0];
     let (rows, rest) = (count / ROW, count % ROW);
     let sums = |part: Tensor<1>, rows: usize| part.reshape([rows, ROW]).square().sum_dim(1).reshape([rows]);

@@ -157,7 +157,7 @@ impl ParameterVisitor for Collector<'_> {
     fn visit<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) {
         let dotted = path.dotted();
         let Some(gradient) = self.gradients.get(&dotted) else { return };
-        let gradient: Tensor<D> = gradient.clone().reshape(param.lazy_shape());
+        let gradient: Tensor<D> = gradient.reshape(param.lazy_shape());
         let gradient = if path.is_linear_weight() { gradient.transpose() } else { gradient };
         match to_host(gradient) {
             Ok(array) => {
