@@ -11,6 +11,7 @@
 mod buffer;
 #[cfg(feature = "cuda")]
 mod communicator;
+mod handshake;
 #[cfg(feature = "cuda")]
 mod nccl;
 mod rendezvous;

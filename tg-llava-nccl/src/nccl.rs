@@ -53,14 +53,16 @@ impl Nccl {
         // NCCL wants the device's context, which that thread has.
         let on_device =
             |error: &dyn std::fmt::Debug| failed(format!("the device's thread failed: {error:?}"));
-        let id = rendezvous.agree(world, || {
+        let agreed = rendezvous.agree(world, || {
             handle.submit_blocking(|_| communicator::unique_id()).map_err(|error| format!("{error:?}"))?
         })?;
+        let id = agreed.id;
         let communicators = handle
             .submit_blocking(move |_| Communicators::join(world, id))
             .map_err(|error| on_device(&error))?
             .map_err(failed)?;
-        rendezvous.leave(world);
+        // All have met.
+        drop(agreed.file);
         Ok(Self { world, device, handle, communicators: Arc::new(communicators), failed: false })
     }
 
