@@ -1,4 +1,4 @@
-//! NCCL's calls. All of the crate's `unsafe` is here.
+//! NCCL's calls.
 #![expect(unsafe_code, reason = "NCCL is a C library; each block says why it holds")]
 
 use std::ffi::{CStr, c_char, c_void};
@@ -18,6 +18,7 @@ use cudarc::driver::sys::CUstream;
 use cudarc::nccl::sys as nccl;
 use tg_llava_train::parallel::World;
 
+use crate::clock::Clock;
 use crate::rendezvous::ID_LEN;
 
 /// What runs on the thread of a CUDA device; CubeCL does not name it.
@@ -178,7 +179,7 @@ impl Communicators {
         }
     }
 
-    /// Puts a call for all pairs of buffers behind whatever the device computes for the calling thread.
+    /// Puts a call for all pairs of buffers behind whatever the device computes for the calling thread, and measures it by `clock`.
     ///
     /// # Errors
     /// A text where lengths or formats do not fit, memory cannot be found, or NCCL refuses.
@@ -187,6 +188,7 @@ impl Communicators {
         handle: &DeviceHandle<Server>,
         (group, call): (Group, Call),
         pairs: &[(CubeTensor, CubeTensor)],
+        clock: &mut Clock,
     ) -> Result<(), String> {
         let (communicator, ranks) = self.group(group);
         let formats: Vec<Format> =
@@ -218,7 +220,7 @@ impl Communicators {
             if !*alive {
                 return Err("the communicators are gone".into());
             }
-            communicator.make(call, ranks, &places, stream)
+            clock.time(stream, || communicator.make(call, ranks, &places, stream))
         });
         done.map_err(|error| format!("{error:?}"))?
     }
