@@ -1,5 +1,9 @@
 //! What another model is asked where an answer cannot be read or compared by rules.
 
+mod prompts;
+
+pub use prompts::{JudgePrompt, JudgePrompts, JudgeRequest};
+
 /// A request to a judge about one row; its text is for whoever has the prompts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ask<'a> {

@@ -70,7 +70,7 @@ fn choice(table: &Table, row: usize) -> String {
     text += table.shown(row, "question");
     let options = options(table, row);
     options.iter().for_each(|(letter, option)| text += &format!("\n{letter}. {option}"));
-    let chinese = text.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c));
+    let chinese = text::has_chinese(&text);
     text + match (options.is_empty(), chinese) {
         (false, false) => "\nAnswer with the option's letter from the given choices directly.",
         (false, true) => "\n请直接回答选项字母。",

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tg_llava_benchmarks::dataset::{Judged, Kind};
-use tg_llava_benchmarks::judge::{Ask, Judge};
+use tg_llava_benchmarks::judge::{Ask, Judge, JudgePrompt};
 use tg_llava_benchmarks::prompt::{Part, Question, api};
 use tg_llava_benchmarks::report::{self, Outcome};
-use tg_llava_benchmarks::score::choice::{ChoiceScores, score};
+use tg_llava_benchmarks::score::choice::{ChoiceScores, options_of, score};
 use tg_llava_benchmarks::score::option::Rules;
 use tg_llava_benchmarks::score::{Predictions, judged, ocr, short, yes_no};
 use tg_llava_benchmarks::table::Table;
@@ -218,17 +218,57 @@ fn texts_in_pictures_are_scored_as_recorded() {
 }
 
 /// A judge that repeats the recorded replies, and fails where it is asked otherwise than the recorded one was.
-struct Replay {
+struct Replay<'a> {
     replies: std::vec::IntoIter<Value>,
     place: String,
+    case: &'a Case,
+    predictions: Predictions,
+    /// Taken from the first request, and compared with all others.
+    prompt: Option<JudgePrompt>,
 }
 
-impl Replay {
+impl<'a> Replay<'a> {
     /// `None` where the case has no replies.
-    fn of(case: &Case) -> Option<Self> {
+    fn of(case: &'a Case) -> Option<Self> {
         let place = case.folder.display().to_string();
         let file = case.folder.join("judge.jsonl");
-        file.is_file().then(|| Self { replies: case.lines("judge.jsonl").into_iter(), place })
+        file.is_file().then(|| Self {
+            replies: case.lines("judge.jsonl").into_iter(),
+            place,
+            case,
+            predictions: case.predictions(),
+            prompt: None,
+        })
+    }
+
+    /// The text that the first request was made from: from its end on, what the row has becomes the names of it.
+    fn template(&self, ask: &Ask<'_>, golden: &Value) -> JudgePrompt {
+        let row = self.case.row(&Value::from(ask.index));
+        let table = &self.case.table;
+        let mut user = golden["prompt"].as_str().unwrap().to_owned();
+        let options = match self.case.kind {
+            Kind::Choice(choice) => options_of(table, row, choice),
+            _ => Vec::new(),
+        };
+        let options: String = options.iter().map(|(letter, text)| format!("{letter}. {text}\n")).collect();
+        let mut replace = |value: &str, name: &str| {
+            let Some(at) = user.rfind(value).filter(|_| !value.is_empty()) else { return };
+            user.replace_range(at..at + value.len(), name);
+        };
+        replace(self.predictions.seen(ask.index), "{prediction}");
+        replace(&options, "{options}");
+        for (column, name) in [
+            ("gpt4_ans", "{gpt4_ans}"),
+            ("answer", "{answer}"),
+            ("question", "{question}"),
+            ("caption", "{caption}"),
+        ] {
+            let is_asked = column != "answer" || self.case.kind == Kind::Judged(Judged::MmVet);
+            if let Some(cell) = table.cell(row, column).filter(|_| is_asked) {
+                replace(cell, name);
+            }
+        }
+        JudgePrompt { system: golden["system"].as_str().map(str::to_owned), user, chinese: None }
     }
 
     fn is_over(&self) -> bool {
@@ -236,11 +276,20 @@ impl Replay {
     }
 }
 
-impl Judge for Replay {
+impl Judge for Replay<'_> {
     fn reply(&mut self, ask: &Ask<'_>) -> Option<String> {
         let golden = self.replies.next().unwrap_or_else(|| panic!("{}: {ask:?} was not asked", self.place));
         assert_eq!(ask.temperature, golden["temperature"].as_f64().unwrap(), "{} {ask:?}", self.place);
         assert_eq!(ask.max_tokens as u64, golden["max_tokens"].as_u64().unwrap(), "{} {ask:?}", self.place);
+        let first = self.template(ask, &golden);
+        let is_chinese = first.user.starts_with('你');
+        let prompt = self.prompt.get_or_insert_with(|| first.clone());
+        if is_chinese {
+            prompt.chinese.get_or_insert(first.user);
+        }
+        let request = prompt.request(ask, &self.case.table, self.case.kind, &self.predictions).unwrap();
+        assert_eq!(request.user, golden["prompt"].as_str().unwrap(), "{} {ask:?}", self.place);
+        assert_eq!(request.system.as_deref(), golden["system"].as_str(), "{} {ask:?}", self.place);
         Some(golden["reply"].as_str().unwrap().to_owned())
     }
 }

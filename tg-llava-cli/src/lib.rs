@@ -12,6 +12,7 @@ pub mod device;
 pub mod failure;
 mod fault;
 pub mod interrupt;
+pub mod judge;
 pub mod memory;
 pub mod parity;
 pub mod picture;

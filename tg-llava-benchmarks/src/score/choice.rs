@@ -91,10 +91,7 @@ const TRIES: Tries = Tries { count: 3, first: 0.0, step: 0.0, max_tokens: 2048 }
 
 impl Read {
     fn new(table: &Table, row: usize, choice: Choice, predictions: &Predictions, rules: Rules) -> Self {
-        let (options, right) = match choice {
-            Choice::Mmmu => of_mmmu(table, row),
-            Choice::Plain | Choice::Circular => (options(table, row), table.shown(row, "answer").to_owned()),
-        };
+        let (options, right) = options_and_right(table, row, choice);
         let index = table.shown(row, "index").to_owned();
         let inferred = infer(predictions.seen(&index), &options, rules);
         Self { index, options, right, inferred }
@@ -128,6 +125,18 @@ fn groups(table: &Table, rows: &[usize], choice: Choice) -> Vec<Vec<usize>> {
         }
     }
     groups
+}
+
+/// The options of a row by letter, as they are scored.
+pub fn options_of(table: &Table, row: usize, choice: Choice) -> Vec<(char, String)> {
+    options_and_right(table, row, choice).0
+}
+
+fn options_and_right(table: &Table, row: usize, choice: Choice) -> (Vec<(char, String)>, String) {
+    match choice {
+        Choice::Mmmu => of_mmmu(table, row),
+        Choice::Plain | Choice::Circular => (options(table, row), table.shown(row, "answer").to_owned()),
+    }
 }
 
 /// Options and right letter of a row of MMMU, where an open question has its answer and everything else as options.

@@ -117,6 +117,11 @@ impl Table {
         Ok(Self { file, columns, by_name, lines: numbers })
     }
 
+    /// What errors call it.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// Names of the columns, in their order.
     pub fn columns(&self) -> &[String] {
         &self.columns
@@ -171,6 +176,12 @@ impl Table {
             cell
         };
         Ok(text::list(own).unwrap_or_else(|| vec![own.to_owned()]))
+    }
+
+    /// Files of a row's pictures, for a table without pictures of its own: one name, or a list of them, in column `image_path`.
+    pub fn picture_files(&self, row: usize) -> Vec<String> {
+        let cell = self.cell(row, "image_path");
+        cell.map_or_else(Vec::new, |cell| text::list(cell).unwrap_or_else(|| vec![cell.to_owned()]))
     }
 
     /// Fails unless every row that counts has an answer.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tg_llava_benchmarks::dataset::Kind;
 use tg_llava_benchmarks::llava::read_lines;
-use tg_llava_benchmarks::report::{Outcome, Report, score};
+use tg_llava_benchmarks::report::{Outcome, Report};
 use tg_llava_benchmarks::score::Predictions;
 use tg_llava_benchmarks::score::option::Rules;
 use tg_llava_benchmarks::table::Table;
@@ -16,6 +16,7 @@ use tg_llava_benchmarks::table::Table;
 use crate::args::OutputArgs;
 use crate::console::{Console, print, print_json};
 use crate::failure::Failure;
+use crate::judge::{JudgeArgs, Scored};
 
 /// Arguments of `score`.
 #[derive(Debug, Args)]
@@ -32,6 +33,9 @@ pub struct ScoreArgs {
     /// By whose rules options are read out of answers
     #[arg(long, value_enum, default_value_t = RulesArg::Current)]
     pub rules: RulesArg,
+    /// Another model that judges.
+    #[command(flatten)]
+    pub judge: JudgeArgs,
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -46,6 +50,15 @@ pub enum RulesArg {
     Of2024,
 }
 
+impl From<RulesArg> for Rules {
+    fn from(value: RulesArg) -> Self {
+        match value {
+            RulesArg::Current => Self::Current,
+            RulesArg::Of2024 => Self::Of2024,
+        }
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -53,34 +66,39 @@ pub enum RulesArg {
 pub fn run(args: &ScoreArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
     let name = name(args)?;
-    let kind = Kind::of(&name).ok_or_else(|| {
+    let kind = kind(&name)?;
+    let table = Table::read(&read(&args.data)?, &args.data.to_string_lossy()).map_err(input)?;
+    let predictions = predictions(&args.predictions)?;
+    let beside = args.predictions.parent().unwrap_or(Path::new(""));
+    let scored = Scored { table: &table, kind, predictions: &predictions };
+    let (state, report) = state(args.judge.score(scored, args.rules.into(), beside)?);
+    if console.json {
+        return print_json(&json!({ "benchmark": name, "state": state, "report": report }), true);
+    }
+    print(&report.map_or_else(|| format!("{name}: {state}\n"), |report| self::table(&name, &report)))
+}
+
+/// What the data set `name` asks for.
+///
+/// # Errors
+/// [`Failure::Input`] where it is not known.
+pub fn kind(name: &str) -> Result<Kind, Failure> {
+    Kind::of(name).ok_or_else(|| {
         Failure::input(format_args!(
             "{name:?} is no benchmark that is known; name it with --benchmark, as VLMEvalKit does: {}",
             Kind::NAMES.map(|(known, _)| known).join(", ")
         ))
-    })?;
-    let table = Table::read(&read(&args.data)?, &args.data.to_string_lossy()).map_err(input)?;
-    let predictions = predictions(&args.predictions)?;
-    let rules = match args.rules {
-        RulesArg::Current => Rules::Current,
-        RulesArg::Of2024 => Rules::Of2024,
-    };
-    let outcome = score(&table, kind, &predictions, rules, None).map_err(input)?;
-    if console.json {
-        let (state, report) = match &outcome {
-            Outcome::Scored(report) => ("scored", Some(report)),
-            Outcome::NotJudged => ("not judged", None),
-            Outcome::NoAnswers => ("no answers", None),
-        };
-        return print_json(&json!({ "benchmark": name, "state": state, "report": report }), true);
-    }
-    print(&match outcome {
-        Outcome::Scored(report) => text(&name, &report),
-        Outcome::NotJudged => format!("{name}: not judged; its answers are scored by another model\n"),
-        Outcome::NoAnswers => {
-            format!("{name}: no answers in {}; its server scores them\n", args.data.display())
-        }
     })
+}
+
+/// What scoring came to, and its report. Without a judge there is none where another model scores the answers; without answers in the
+/// data set, its server scores them.
+pub fn state(outcome: Outcome) -> (&'static str, Option<Report>) {
+    match outcome {
+        Outcome::Scored(report) => ("scored", Some(report)),
+        Outcome::NotJudged => ("not judged", None),
+        Outcome::NoAnswers => ("no answers", None),
+    }
 }
 
 fn name(args: &ScoreArgs) -> Result<String, Failure> {
@@ -119,7 +137,8 @@ fn input(error: impl Into<anyhow::Error>) -> Failure {
     Failure::Input(error.into())
 }
 
-fn text(name: &str, report: &Report) -> String {
+/// A report as a table.
+pub fn table(name: &str, report: &Report) -> String {
     let mut text = format!("{name}, {} rows\n", report.items.len());
     for (split, scores) in &report.splits {
         text += &format!("{}\n", if split == "none" { "all" } else { split.as_str() });

@@ -1,9 +1,10 @@
-//! `eval`: how many answers of a LLaVA file a checkpoint gets right.
+//! `eval`: how many answers of a LLaVA file a checkpoint gets right, or what it scores on a public benchmark.
 
+mod benchmark;
 mod predictions;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -12,11 +13,12 @@ use tg_llava_core::assistant::{Assistant, AssistantOptions};
 use tg_llava_train::data::{EncodeOptions, LlavaDataset, Loader, OnBadSample, SampleEncoder};
 use tg_llava_train::run::{self, EvaluateOptions, Evaluation, Prediction, evaluate};
 
+use self::benchmark::BenchmarkArgs;
 use self::predictions::PredictionFile;
-use crate::args::OutputArgs;
+use crate::args::{OutputArgs, at_least_one};
 use crate::checkpoint;
 use crate::console::{Console, print, print_json};
-use crate::device::{self, ComputeArgs, DefaultDtype};
+use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
 use crate::progress::Progress;
 
@@ -29,7 +31,7 @@ pub struct EvalArgs {
     /// Folder of the plain decoder, where --model holds stage-1 files alone
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
-    /// LLaVA file (JSON or JSONL); the last answer of each sample is asked for
+    /// LLaVA file (JSON or JSONL), whose last answer of each sample is asked for; or a benchmark's questions
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// Folder that the samples' pictures are named from
@@ -41,18 +43,21 @@ pub struct EvalArgs {
     /// Samples at once
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub batch_size: usize,
-    /// Longest answer, in tokens
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub max_new_tokens: usize,
+    /// Longest answer, in tokens [default: 64; for a benchmark as its harness has it]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_new_tokens: Option<usize>,
     /// Look at the first N samples alone
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
     /// Write each sample's answer to a file as it comes, as JSON lines
     #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
-    /// Replace the file of --predictions where there is one
-    #[arg(long, requires = "predictions")]
+    /// Replace the file of --predictions, or the answers in --output, where there are any
+    #[arg(long)]
     pub force: bool,
+    /// A public benchmark instead of a LLaVA file.
+    #[command(flatten)]
+    pub benchmark: BenchmarkArgs,
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -61,32 +66,30 @@ pub struct EvalArgs {
     pub output: OutputArgs,
 }
 
+/// Longest answer to a question of a LLaVA file, in tokens.
+const SHORT_ANSWER: usize = 64;
+
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] where checkpoint or data cannot be used, [`Failure::Check`] where a sample could not be checked.
+/// [`Failure::Input`] where checkpoint or data cannot be used, [`Failure::Check`] where a sample could not be checked,
+/// [`Failure::Interrupted`] where Ctrl-C ends a benchmark, whose answers are kept.
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
     let folder = checkpoint::find(args.model.as_deref())?;
+    if args.benchmark.is_meant(&args.data) {
+        return benchmark::run(args, &folder, &console);
+    }
     let open = |path: &PathBuf| PredictionFile::open(path, args.force);
     let mut predictions = args.predictions.as_ref().map(open).transpose()?;
-    let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
-    let options = AssistantOptions {
-        dtype: opened.dtype,
-        base: args.base.clone(),
-        largest_buffer: opened.largest_buffer(),
-        ..AssistantOptions::default()
-    };
-    let bar = Progress::spinner(&console, "loading");
-    let assistant = Assistant::load(&folder, &opened.device, &options, &mut |_| {})?;
-    drop(bar);
+    let (assistant, _) = load(args, &folder, &console)?;
     let loader = loader(args, &assistant)?;
     let mut indices: Vec<usize> = (0..loader.dataset().len()).collect();
     indices.truncate(args.samples.unwrap_or(indices.len()));
     let settings = EvaluateOptions {
         batch_size: args.batch_size,
         loss: true,
-        max_new_tokens: Some(args.max_new_tokens),
+        max_new_tokens: Some(args.max_new_tokens.unwrap_or(SHORT_ANSWER)),
     };
     let total = indices.len() as u64;
     let bar = Progress::bar(&console, "answering", || Some(total));
@@ -118,7 +121,21 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     }
 }
 
-fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
+/// The checkpoint, and what it computes on.
+fn load(args: &EvalArgs, folder: &Path, console: &Console) -> Result<(Assistant, Opened), Failure> {
+    let opened = device::open(&args.compute, DefaultDtype::Fast, console)?;
+    let options = AssistantOptions {
+        dtype: opened.dtype,
+        base: args.base.clone(),
+        largest_buffer: opened.largest_buffer(),
+        ..AssistantOptions::default()
+    };
+    let _bar = Progress::spinner(console, "loading");
+    Ok((Assistant::load(folder, &opened.device, &options, &mut |_| {})?, opened))
+}
+
+/// How samples and pictures are read for the model.
+fn encoder(args: &EvalArgs, assistant: &Assistant) -> Result<SampleEncoder, Failure> {
     let config = assistant.model.config();
     let folder = args.image_folder.clone().unwrap_or_default();
     let mut options = EncodeOptions::new(&assistant.template, folder, config.max_length);
@@ -129,12 +146,16 @@ fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
         options = options.of_model(mm);
     }
     options.allow_outside = args.allow_outside;
-    let encoder = SampleEncoder {
+    Ok(SampleEncoder {
         tokenizer: assistant.tokenizer.clone(),
         guide: assistant.guide_tokenizer.clone(),
         images,
         options,
-    };
+    })
+}
+
+fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
+    let encoder = encoder(args, assistant)?;
     let input = |e: tg_llava_train::data::DataError| Failure::Input(e.into());
     let dataset = LlavaDataset::open(&args.data, OnBadSample::Skip).map_err(input)?;
     Loader::new(dataset, encoder, OnBadSample::Skip).map_err(input)

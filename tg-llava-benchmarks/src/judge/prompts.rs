@@ -1,0 +1,131 @@
+//! Requests to a judge, from texts that are no part of this crate.
+
+use serde::Deserialize;
+
+use super::Ask;
+use crate::dataset::{Judged, Kind};
+use crate::score::Predictions;
+use crate::score::choice::options_of;
+use crate::table::Table;
+use crate::text;
+
+/// What a judge is asked about one kind of data sets. In `user`, a name in braces stands for the row's cell in the column of that name
+/// (`{question}`); `{prediction}` is the answer, and `{options}` has a line `A. text` for each option.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JudgePrompt {
+    /// What the judge is, if it is told.
+    #[serde(default)]
+    pub system: Option<String>,
+    /// What it is asked.
+    pub user: String,
+    /// What it is asked about a question in Chinese, where that is another text.
+    #[serde(default)]
+    pub chinese: Option<String>,
+}
+
+/// The texts for all kinds of data sets that a judge is asked about; those that are not there are needed only where their kind is scored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JudgePrompts {
+    /// Which option an answer means.
+    #[serde(default)]
+    pub choice: Option<JudgePrompt>,
+    /// Whether an answer means yes or no.
+    #[serde(default)]
+    pub yes_no: Option<JudgePrompt>,
+    /// How right an answer of MM-Vet is.
+    #[serde(default)]
+    pub mm_vet: Option<JudgePrompt>,
+    /// How good two answers of LLaVA-Bench are.
+    #[serde(default)]
+    pub llava_bench: Option<JudgePrompt>,
+    /// The answer within one of MathVista.
+    #[serde(default)]
+    pub math_vista: Option<JudgePrompt>,
+}
+
+/// A request to a judge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgeRequest {
+    /// What the judge is, if it is told.
+    pub system: Option<String>,
+    /// What it is asked.
+    pub user: String,
+}
+
+impl JudgePrompts {
+    /// The text for a kind of data sets under the name that files have for it; no name where no judge is asked.
+    pub fn of(&self, kind: Kind) -> Option<(&'static str, Option<&JudgePrompt>)> {
+        let (name, prompt) = match kind {
+            Kind::Choice(_) => ("choice", &self.choice),
+            Kind::YesNo(_) => ("yes_no", &self.yes_no),
+            Kind::Judged(Judged::MmVet) => ("mm_vet", &self.mm_vet),
+            Kind::Judged(Judged::LlavaBench) => ("llava_bench", &self.llava_bench),
+            Kind::Judged(Judged::MathVista) => ("math_vista", &self.math_vista),
+            Kind::Short(_) | Kind::Ocr => return None,
+        };
+        Some((name, prompt.as_ref()))
+    }
+}
+
+impl JudgePrompt {
+    /// What is asked about a row of `table`; `None` where there is no such row.
+    pub fn request(
+        &self,
+        ask: &Ask<'_>,
+        table: &Table,
+        kind: Kind,
+        predictions: &Predictions,
+    ) -> Option<JudgeRequest> {
+        let row = (0..table.len()).find(|&row| table.shown(row, "index") == ask.index)?;
+        let value = |name: &str| match (name, kind) {
+            ("prediction", _) => Some(predictions.seen(ask.index).to_owned()),
+            ("options", Kind::Choice(choice)) => {
+                let options = options_of(table, row, choice).into_iter();
+                Some(options.map(|(letter, text)| format!("{letter}. {text}\n")).collect())
+            }
+            ("answer", Kind::Judged(Judged::MmVet)) => {
+                let answer = table.shown(row, "answer");
+                Some(answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> "))
+            }
+            (name, _) => table.has(name).then(|| table.shown(row, name).to_owned()),
+        };
+        let chinese = self.chinese.as_ref().filter(|_| text::has_chinese(table.shown(row, "question")));
+        Some(JudgeRequest { system: self.system.clone(), user: fill(chinese.unwrap_or(&self.user), value) })
+    }
+}
+
+/// `text` with names in braces replaced, once; braces around anything else stay.
+fn fill(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some((before, behind)) = rest.split_once('{') {
+        out += before;
+        match behind.split_once('}').and_then(|(name, after)| Some((value(name)?, after))) {
+            Some((value, after)) => {
+                out += &value;
+                rest = after;
+            }
+            None => {
+                out.push('{');
+                rest = behind;
+            }
+        }
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_braces_are_replaced_once() {
+        let value = |name: &str| match name {
+            "a" => Some("{b}".to_owned()),
+            "b" => Some("2".to_owned()),
+            _ => None,
+        };
+        assert_eq!(fill("{a} {b} {c} {{b}} {", value), "{b} 2 {c} {2} {");
+    }
+}
