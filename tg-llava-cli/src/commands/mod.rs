@@ -7,4 +7,5 @@ pub mod data;
 pub mod eval;
 pub mod inspect;
 pub mod parity;
+pub mod serve;
 pub mod train;
