@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Serialize;
@@ -20,7 +20,7 @@ use super::Phase;
 use super::api::{ApiError, Choice, Completion, Delta, TokenLogprob, Usage};
 use super::intake::Intake;
 use super::metrics::Metrics;
-use super::model::{Command, ModelEvent};
+use super::model::{Command, ModelEvent, Trouble};
 
 /// How an answer is written.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub struct Pending {
     /// The model.
     pub model: Sender<Command>,
     /// What the model says.
-    pub events: UnboundedReceiver<ModelEvent>,
+    pub events: UnboundedReceiver<Result<ModelEvent, Trouble>>,
     /// Place among the requests that are taken at once.
     #[expect(dead_code, reason = "it is given back by being dropped")]
     pub ticket: OwnedSemaphorePermit,
@@ -71,9 +71,12 @@ impl Pending {
         tokio::select! {
             biased;
             event = self.events.recv() => match event {
-                Some(ModelEvent::Failed(error)) => Err(error),
-                Some(event) => Ok(event),
-                None => Err(ApiError::internal("the model's thread has ended")),
+                Some(Ok(event)) => Ok(event),
+                Some(Err(Trouble::Refused(reason))) => {
+                    Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", reason))
+                }
+                Some(Err(Trouble::Broken(details))) => Err(self.span.in_scope(|| ApiError::internal(details))),
+                None => Err(self.span.in_scope(|| ApiError::internal("the model's thread has ended"))),
             },
             _ = stopping => Err(ApiError::shutting_down()),
             () = sleep_until(self.deadline.into()) => Err(ApiError::timeout()),
@@ -207,7 +210,6 @@ impl Answering {
                 };
                 Ok(Some(self.piece(answer, text, Some(finish))))
             }
-            ModelEvent::Failed(error) => Err(error),
         }
     }
 

@@ -5,14 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 
-use axum::http::StatusCode;
 use tg_llava_core::assistant::Assistant;
 use tg_llava_core::generate::{
     Engine, EngineOptions, Event, FinishReason, Logprobs, PictureCounts, RequestId,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::api::ApiError;
 use super::intake::Work;
 use super::metrics::Metrics;
 
@@ -31,7 +29,7 @@ pub struct Ask {
     /// What is asked.
     pub work: Work,
     /// Where the answers go: not more than their tokens, so that it is bounded by them.
-    pub events: UnboundedSender<ModelEvent>,
+    pub events: UnboundedSender<Result<ModelEvent, Trouble>>,
 }
 
 /// What became of a request.
@@ -57,8 +55,15 @@ pub enum ModelEvent {
         /// What was held back.
         text: String,
     },
-    /// There will be no more.
-    Failed(ApiError),
+}
+
+/// Why there will be no more.
+#[derive(Debug, Clone)]
+pub enum Trouble {
+    /// The request cannot be answered.
+    Refused(String),
+    /// Something went wrong that is not the request's fault.
+    Broken(String),
 }
 
 /// How much the model does at once.
@@ -74,7 +79,7 @@ pub struct ModelLimits {
 struct Running {
     number: u64,
     answers: usize,
-    events: UnboundedSender<ModelEvent>,
+    events: UnboundedSender<Result<ModelEvent, Trouble>>,
 }
 
 /// The engine, who is in it, and who waits.
@@ -165,8 +170,7 @@ impl<'m> Desk<'m> {
                 self.running.insert(request, Running { number, answers, events });
             }
             Err(error) => {
-                let refusal = ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", error.to_string());
-                let _ = events.send(ModelEvent::Failed(refusal));
+                let _ = events.send(Err(Trouble::Refused(error.to_string())));
             }
         }
     }
@@ -176,16 +180,16 @@ impl<'m> Desk<'m> {
         let (request, event) = match event {
             Event::Token { request, answer, token, logprobs, text, .. } => {
                 self.metrics.generated_tokens.add(1);
-                (request, ModelEvent::Token { answer, token, logprobs, text })
+                (request, Ok(ModelEvent::Token { answer, token, logprobs, text }))
             }
             Event::Finished { request, answer, reason, text } => {
-                (request, ModelEvent::Finished { answer, reason, text })
+                (request, Ok(ModelEvent::Finished { answer, reason, text }))
             }
-            Event::Failed { request, error } => (request, ModelEvent::Failed(ApiError::internal(error))),
+            Event::Failed { request, error } => (request, Err(Trouble::Broken(error.to_string()))),
         };
         let Some(running) = self.running.get_mut(&request) else { return };
-        running.answers -= usize::from(matches!(event, ModelEvent::Finished { .. }));
-        let over = running.answers == 0 || matches!(event, ModelEvent::Failed(_));
+        running.answers -= usize::from(matches!(event, Ok(ModelEvent::Finished { .. })));
+        let over = running.answers == 0 || event.is_err();
         let _ = running.events.send(event);
         if over {
             self.running.remove(&request);
@@ -194,9 +198,8 @@ impl<'m> Desk<'m> {
 
     /// Starts afresh, after something that leaves nobody knows what.
     fn fail_all(&mut self, reason: &str) {
-        let error = ApiError::internal(reason);
         for running in std::mem::take(&mut self.running).into_values() {
-            let _ = running.events.send(ModelEvent::Failed(error.clone()));
+            let _ = running.events.send(Err(Trouble::Broken(reason.to_owned())));
         }
         self.engine = new_engine(self.assistant, self.limits);
     }

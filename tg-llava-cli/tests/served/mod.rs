@@ -23,7 +23,7 @@ pub fn model() -> PathBuf {
 
 /// A picture such as the shipped checkpoint was trained on.
 pub fn picture_file() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pictures/blue-rectangle.png"))
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pictures/red-circle.png"))
 }
 
 /// That picture as a `data:` address.
