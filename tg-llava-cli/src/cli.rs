@@ -10,6 +10,7 @@ use crate::commands::eval::EvalArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::parity::ParityArgs;
 use crate::commands::score::ScoreArgs;
+use crate::commands::serve::ServeArgs;
 use crate::commands::train::TrainArgs;
 
 /// Ask about pictures, check numbers and inspect checkpoints with TG-LLaVA
@@ -26,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Answer a question about pictures, or hold a conversation where no PROMPT is given
     Chat(Box<ChatArgs>),
+    /// Answer over HTTP as OpenAI's chat completions do, with a page to try it on
+    Serve(Box<ServeArgs>),
     /// Train a model on LLaVA data: stage 1 or stage 2, from a checkpoint or from scratch
     Train(Box<TrainArgs>),
     /// Answer all questions of a LLaVA file and count the answers that equal the expected ones

@@ -13,11 +13,13 @@ pub mod failure;
 mod fault;
 pub mod interrupt;
 pub mod judge;
+pub mod load;
 pub mod memory;
 pub mod parity;
 pub mod picture;
 pub mod prepare;
 pub mod progress;
+pub mod serve;
 
 use std::process::ExitCode;
 
@@ -50,6 +52,7 @@ pub fn main() -> ExitCode {
 pub fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Chat(args) => commands::chat::run(args),
+        Command::Serve(args) => commands::serve::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Score(args) => commands::score::run(args),

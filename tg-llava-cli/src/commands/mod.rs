@@ -8,4 +8,5 @@ pub mod eval;
 pub mod inspect;
 pub mod parity;
 pub mod score;
+pub mod serve;
 pub mod train;

@@ -1,12 +1,12 @@
 use super::Assistant;
 use super::prompt::{PromptWriter, without_pictures};
-use crate::conversation::{ImageMarks, Speaker, Turn};
+use crate::conversation::{Speaker, Turn};
 use crate::error::{Error, Result};
 use crate::generate::{Answer, Engine, GenerateOptions, Request};
 use crate::model::EncodedImage;
 use crate::multimodal::MultimodalError;
 use crate::preprocess::RgbImage;
-use crate::tokenizer::{GuideCut, IMAGE_TAG};
+use crate::tokenizer::IMAGE_TAG;
 
 /// A conversation: what was said, and the pictures that were shown.
 #[derive(Debug, Clone, Default)]
@@ -82,7 +82,7 @@ impl Chat {
     fn prompt_turns(&self) -> Vec<Turn> {
         let turn = |turn: &Turn| match turn.from {
             Speaker::Human => turn.clone(),
-            Speaker::Gpt => without_pictures(turn),
+            Speaker::Gpt => Turn::gpt(without_pictures(&turn.value)),
         };
         self.turns.iter().map(turn).collect()
     }
@@ -107,18 +107,8 @@ impl Assistant {
 
     /// How this checkpoint's prompts are written.
     pub fn prompt_writer(&self) -> PromptWriter<'_> {
-        let mm = self.model.config().multimodal.as_ref();
-        PromptWriter {
-            template: &self.template,
-            tokenizer: &self.tokenizer,
-            guide: self.guide_tokenizer.as_ref(),
-            guide_turn: mm.map(|mm| mm.guide_turn).unwrap_or_default(),
-            guide_cut: GuideCut::KeepEnd,
-            marks: match mm.is_some_and(|mm| mm.use_im_start_end) {
-                true => ImageMarks::StartEnd,
-                false => ImageMarks::None,
-            },
-        }
+        let (config, guide) = (self.model.config(), self.guide_tokenizer.as_ref());
+        PromptWriter::new(config, &self.template, &self.tokenizer, guide)
     }
 
     /// The prompt of a conversation whose answer is due, as text.

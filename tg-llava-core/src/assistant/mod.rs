@@ -9,4 +9,4 @@ pub use crate::model::EncodedImage;
 pub use chat::Chat;
 pub use codecs::Codecs;
 pub use load::{Assistant, AssistantOptions};
-pub use prompt::PromptWriter;
+pub use prompt::{PromptWriter, without_pictures};

@@ -1,3 +1,4 @@
+use crate::config::ModelConfig;
 use crate::conversation::{Conversation, GuideTurn, ImageMarks, Template, Turn, guide_text};
 use crate::error::Result;
 use crate::generate::{GenerateOptions, Request};
@@ -25,7 +26,28 @@ pub struct PromptWriter<'a> {
     pub marks: ImageMarks,
 }
 
-impl PromptWriter<'_> {
+impl<'a> PromptWriter<'a> {
+    /// How prompts of the model `config` are written.
+    pub fn new(
+        config: &ModelConfig,
+        template: &'a Template,
+        tokenizer: &'a TextTokenizer,
+        guide: Option<&'a GuideTokenizer>,
+    ) -> Self {
+        let mm = config.multimodal.as_ref();
+        Self {
+            template,
+            tokenizer,
+            guide,
+            guide_turn: mm.map(|mm| mm.guide_turn).unwrap_or_default(),
+            guide_cut: GuideCut::KeepEnd,
+            marks: match mm.is_some_and(|mm| mm.use_im_start_end) {
+                true => ImageMarks::StartEnd,
+                false => ImageMarks::None,
+            },
+        }
+    }
+
     /// The prompt of `turns`, the last of which waits for its answer, as text. `<image>` stands for a picture.
     ///
     /// # Errors
@@ -47,11 +69,30 @@ impl PromptWriter<'_> {
         let pieces = self.pieces(turns)?;
         let input_ids = self.tokenizer.encode_between_images(pieces.iter().map(String::as_str))?.ids;
         let mut request = Request { images, ..Request::text(input_ids, options) };
-        if let Some(guide) = self.guide.filter(|_| !request.images.is_empty()) {
-            request.guide_ids = guide.encode(&guide_text(turns, self.guide_turn)?, self.guide_cut)?;
-            request.guide_pad = guide.pad_id();
+        if !request.images.is_empty() {
+            self.guide(&mut request, &self.guide_text(turns)?)?;
         }
         Ok(request)
+    }
+
+    /// The text of `turns` that guides their pictures.
+    ///
+    /// # Errors
+    /// Where nobody asks anything.
+    pub fn guide_text(&self, turns: &[Turn]) -> Result<String> {
+        Ok(guide_text(turns, self.guide_turn)?.replace(TEXT_TAG, IMAGE_TAG))
+    }
+
+    /// Lets `text` guide the pictures of `request`; nothing where there is no text tower.
+    ///
+    /// # Errors
+    /// Where the text cannot be tokenized.
+    pub fn guide(&self, request: &mut Request, text: &str) -> Result<()> {
+        if let Some(guide) = self.guide {
+            request.guide_ids = guide.encode(text, self.guide_cut)?;
+            request.guide_pad = guide.pad_id();
+        }
+        Ok(())
     }
 
     /// The prompt's text between its pictures.
@@ -71,7 +112,7 @@ impl PromptWriter<'_> {
     }
 }
 
-/// `turn` with every `<image>` in it as text, for [`PromptWriter`].
-pub(super) fn without_pictures(turn: &Turn) -> Turn {
-    Turn { value: turn.value.replace(IMAGE_TAG, TEXT_TAG), ..*turn }
+/// `text` with every `<image>` in it as text that stands for no picture, for the turns of a [`PromptWriter`].
+pub fn without_pictures(text: &str) -> String {
+    text.replace(IMAGE_TAG, TEXT_TAG)
 }

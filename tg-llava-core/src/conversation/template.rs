@@ -136,6 +136,18 @@ impl Template {
         TEMPLATES.iter().find(|template| template.name == name).expect("the catalog holds its own names")
     }
 
+    /// This template with another text of the system; what marks it as such stays.
+    pub fn with_system(&self, text: &str) -> Self {
+        let mark = match self.style {
+            SeparatorStyle::Mpt | SeparatorStyle::Qwen2 => "<|im_start|>system\n",
+            SeparatorStyle::Llama3 => "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n",
+            SeparatorStyle::Single | SeparatorStyle::Two | SeparatorStyle::Plain | SeparatorStyle::Llama2 => {
+                ""
+            }
+        };
+        Self { system: format!("{mark}{text}").into(), ..self.clone() }
+    }
+
     /// What introduces messages of `role`.
     pub fn role(&self, role: Role) -> &'static str {
         self.roles[role as usize]
@@ -194,6 +206,17 @@ mod tests {
         assert_eq!(name("llama_3_chat"), "llama_3");
         assert_eq!(name("my_qwen_2"), "qwen_2");
         assert_eq!(name("anything"), "vicuna_v1");
+    }
+
+    #[test]
+    fn another_system_text_keeps_its_marks() {
+        for template in Template::all() {
+            let marked = template.system.rfind('\n').filter(|_| template.roles[0].ends_with('\n'));
+            let own = &template.system[marked.map_or(0, |at| at + 1)..];
+            assert_eq!(template.with_system(own), *template, "{}", template.name);
+        }
+        let other = Template::named("qwen_2").with_system("Be brief.");
+        assert_eq!(other.system, "<|im_start|>system\nBe brief.");
     }
 
     #[test]

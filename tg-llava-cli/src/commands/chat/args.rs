@@ -47,6 +47,6 @@ const CONVERSATION_HELP: &str = "\
 In a conversation: /image PATH|URL shows a picture with the next question, /reset starts anew, /save FILE writes \
 the turns as JSON, /help lists commands, /quit or Ctrl-D ends. Ctrl-C stops an answer.";
 
-fn template_name(name: &str) -> Result<String, String> {
+pub(crate) fn template_name(name: &str) -> Result<String, String> {
     Template::by_name(name).map(|template| template.name.to_owned()).map_err(|e| e.to_string())
 }

@@ -6,22 +6,20 @@ mod input;
 mod line;
 mod session;
 
-use std::path::Path;
-
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
-use tg_llava_core::config::read_model_config;
 use tg_llava_core::generate::{BeamOptions, GenerateOptions, Sampling};
-use tg_llava_core::weights::{is_unused_key, open_sources};
 
 pub use self::args::ChatArgs;
+pub(crate) use self::args::template_name;
 use self::session::{ChatSession, FinishReason};
 use crate::args::GenerationArgs;
 use crate::checkpoint;
 use crate::console::Console;
-use crate::device::{self, DefaultDtype, Opened};
+use crate::device::{self, DefaultDtype};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::progress::{Progress, short_count};
+use crate::load;
+use crate::progress::Progress;
 
 /// Runs the command.
 ///
@@ -45,7 +43,15 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
     }
     let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
     let interrupt = Interrupt::install();
-    let assistant = load(&dir, &opened, args, &console)?;
+    let options = AssistantOptions {
+        base: args.base.clone(),
+        template: args.template.clone(),
+        guide_turn: args.guide.guide_turn.map(Into::into),
+        guide_padding: args.guide.guide_padding.map(Into::into),
+        detail_source: args.guide.detail_source.map(Into::into),
+        ..AssistantOptions::default()
+    };
+    let assistant = load::assistant(&dir, &opened, &options, &console)?;
     let options = generate_options(&assistant, &args.generation);
     let mut session = ChatSession::new(assistant, options, decode, console);
     for (source, picture) in &pictures {
@@ -61,60 +67,6 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
         }
         None => conversation::run(&mut session, &dir, &interrupt),
     }
-}
-
-fn load(dir: &Path, opened: &Opened, args: &ChatArgs, console: &Console) -> Result<Assistant, Failure> {
-    let options = AssistantOptions {
-        dtype: opened.dtype,
-        base: args.base.clone(),
-        template: args.template.clone(),
-        guide_turn: args.guide.guide_turn.map(Into::into),
-        guide_padding: args.guide.guide_padding.map(Into::into),
-        detail_source: args.guide.detail_source.map(Into::into),
-        largest_buffer: opened.largest_buffer(),
-    };
-    let start = std::time::Instant::now();
-    let bar = Progress::bar(console, "loading weights", || total_values(dir, args.base.as_deref()));
-    let mut values = 0;
-    let assistant = Assistant::load(dir, &opened.device, &options, &mut |count| {
-        values += count;
-        bar.advance(count);
-    })?;
-    drop(bar);
-    let not_finite = &assistant.report.not_finite;
-    if !not_finite.is_empty() {
-        console.warn(format_args!(
-            "{} tensor(s) hold NaN or infinite values, so answers are likely to be nonsense: {}",
-            not_finite.len(),
-            first_few(not_finite)
-        ));
-    }
-    console.detail(format_args!(
-        "{}: {} parameters loaded in {:.1} s, template {}",
-        dir.display(),
-        short_count(values as u64),
-        start.elapsed().as_secs_f64(),
-        assistant.template.name
-    ));
-    Ok(assistant)
-}
-
-/// How many values a checkpoint's tensors hold; `None` where that cannot be said, which loading will explain.
-fn total_values(dir: &Path, base: Option<&Path>) -> Option<u64> {
-    let source = open_sources(dir, &read_model_config(dir).ok()?, base).ok()?;
-    let used = source.iter().filter(|(key, _)| !is_unused_key(key));
-    Some(used.map(|(_, tensor)| tensor.num_elements() as u64).sum())
-}
-
-/// How many names are printed before the rest is counted.
-const SHOWN: usize = 8;
-
-fn first_few(names: &[String]) -> String {
-    let mut out = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN {
-        out += &format!(" and {} more", names.len() - SHOWN);
-    }
-    out
 }
 
 /// The checkpoint's own settings with what was asked for.

@@ -1,5 +1,7 @@
 //! The language model's tokenizer.
 
+mod token_bytes;
+
 #[cfg(test)]
 mod tests;
 

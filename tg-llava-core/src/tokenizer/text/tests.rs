@@ -57,6 +57,22 @@ fn prompts_with_pictures_equal_the_references() {
 }
 
 #[test]
+fn the_bytes_of_tokens_add_up_to_the_text() {
+    for name in ["llama", "qwen2", "llama3"] {
+        let tokenizer = TextTokenizer::from_dir(folder(name)).unwrap();
+        for text in ["A grey cat, ça va? 日本語 🦀🦀 end\n", "é", "\tplain  words"] {
+            let ids = tokenizer.encode(text, false).unwrap();
+            let bytes: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.token_bytes(id).unwrap()).collect();
+            let whole = String::from_utf8(bytes).unwrap();
+            assert_eq!(whole.strip_prefix(' ').unwrap_or(&whole), text, "{name}");
+        }
+        let eos = tokenizer.special().eos.unwrap();
+        assert_eq!(tokenizer.token_bytes(eos), tokenizer.token(eos).map(String::into_bytes));
+        assert_eq!(tokenizer.token_bytes(u32::MAX), None);
+    }
+}
+
+#[test]
 fn special_tokens_are_known() {
     let special = |name: &str| TextTokenizer::from_dir(folder(name)).unwrap();
     let llama = special("llama");

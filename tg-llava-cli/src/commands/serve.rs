@@ -1,0 +1,197 @@
+//! `serve`: the options of the HTTP server.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use tg_llava_core::assistant::AssistantOptions;
+use tg_llava_core::generate::EngineOptions;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::chat::template_name;
+use crate::args::{GuideArgs, OutputArgs, PictureArgs, at_least_one};
+use crate::checkpoint;
+use crate::console::Console;
+use crate::device::ComputeArgs;
+use crate::failure::Failure;
+use crate::serve::{self, Cors, Hosts, Keys, LogFormat, Media, ModelLimits, PictureLimits, Settings};
+
+/// Holds API keys, separated by blanks, so that they stand on no command line.
+const KEY_VARIABLE: &str = "TG_LLAVA_API_KEY";
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct ServeArgs {
+    /// Checkpoint folder [default: the one in weights/]
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Folder of the plain decoder, where --model holds stage-1 files alone
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
+    /// Conversation template, for example vicuna_v1 [default: as the checkpoint says]
+    #[arg(long, value_name = "NAME", value_parser = template_name)]
+    pub template: Option<String>,
+    /// What the model is called by clients, beside `default` [default: the checkpoint folder's name]
+    #[arg(long, value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    /// Address to listen on; 0.0.0.0 for all of this machine
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", help_heading = "Access")]
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes a free one, and the address is printed
+    #[arg(long, value_name = "N", default_value_t = 8000, help_heading = "Access")]
+    pub port: u16,
+    /// Key that clients must send; may be repeated, and others see it in the list of processes [env: TG_LLAVA_API_KEY]
+    #[arg(long = "api-key", value_name = "KEY", help_heading = "Access")]
+    pub api_keys: Vec<String>,
+    /// File of such keys, one a line
+    #[arg(long, value_name = "FILE", help_heading = "Access")]
+    pub api_key_file: Option<PathBuf>,
+    /// Site whose pages may ask, such as http://localhost:3000, or *; may be repeated [default: none but this server's own]
+    #[arg(long = "cors-origin", value_name = "ORIGIN", help_heading = "Access")]
+    pub cors_origins: Vec<String>,
+    /// Host that pictures may be fetched from by http(s), or * for all public ones; may be repeated [default: none]
+    #[arg(long, value_name = "HOST", value_delimiter = ',', help_heading = "Pictures")]
+    pub media_hosts: Vec<String>,
+    /// Folder that pictures may be read from by file:// [default: none]
+    #[arg(long, value_name = "DIR", help_heading = "Pictures")]
+    pub media_path: Option<PathBuf>,
+    /// Most pictures of a request
+    #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Pictures")]
+    pub max_images: usize,
+    /// Refuse pictures of more pixels than this
+    #[arg(long, value_name = "N", default_value_t = 50_000_000, help_heading = "Pictures")]
+    pub max_image_pixels: u64,
+    /// Refuse pictures of more bytes than this
+    #[arg(long, value_name = "N", default_value_t = 20 << 20, help_heading = "Pictures")]
+    pub max_image_bytes: u64,
+    /// Turn pictures as their EXIF orientation says (the reference does not)
+    #[arg(long, help_heading = "Pictures")]
+    pub apply_exif: bool,
+    /// Most answers that are generated at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one, help_heading = "Limits")]
+    pub max_running: usize,
+    /// Most requests that wait besides; others are told to come back (429)
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Limits")]
+    pub queue: usize,
+    /// Most bytes of a request
+    #[arg(long, value_name = "N", default_value_t = 20 << 20, value_parser = clap::value_parser!(u32), help_heading = "Limits")]
+    pub max_body_bytes: u32,
+    /// Most bytes of keys and values of all answers under way [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub kv_cache_bytes: Option<u64>,
+    /// Most bytes of what was seen in pictures, for those that come again
+    #[arg(long, value_name = "N", default_value_t = 256 << 20, help_heading = "Limits")]
+    pub picture_cache_bytes: u64,
+    /// Longest that a request may take, in seconds
+    #[arg(long, value_name = "N", default_value_t = 600, help_heading = "Limits")]
+    pub request_timeout: u32,
+    /// Longest that requests may go on after Ctrl-C or SIGTERM, in seconds
+    #[arg(long, value_name = "N", default_value_t = 30, help_heading = "Limits")]
+    pub grace: u32,
+    /// Form of the log on stderr
+    #[arg(long, value_enum, default_value_t, help_heading = "Log")]
+    pub log_format: LogFormat,
+    /// Least important lines of the log: error, warn, info, debug or off
+    #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = "Log")]
+    pub log_level: LevelFilter,
+    /// How questions guide the pictures.
+    #[command(flatten)]
+    pub guide: GuideArgs,
+    /// Device and number format.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+const HELP: &str = "\
+Ctrl-C or SIGTERM lets requests under way finish, a second Ctrl-C drops them. Without a key, everybody who reaches the port may \
+ask.";
+
+/// Runs the command.
+///
+/// # Errors
+/// Where an option or the checkpoint cannot be used, or the address is taken.
+pub fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let folder = checkpoint::find(args.model.as_deref())?;
+    if let Some(base) = &args.base {
+        checkpoint::check(base)?;
+    }
+    let settings = settings(args, folder)?;
+    serve::install_log(args.log_format, args.log_level);
+    if settings.keys.is_empty() && !args.host.is_loopback() {
+        tracing::warn!("there is no --api-key, so everybody who reaches {} may ask", args.host);
+    }
+    serve::run(settings, Console::new(&OutputArgs::default()))
+}
+
+fn settings(args: &ServeArgs, folder: PathBuf) -> Result<Settings, Failure> {
+    let decode = PictureArgs {
+        apply_exif: args.apply_exif,
+        max_image_pixels: args.max_image_pixels,
+        max_image_bytes: args.max_image_bytes,
+    };
+    let media = Media {
+        hosts: Hosts::new(&args.media_hosts),
+        folder: args.media_path.as_deref().map(media_folder).transpose()?,
+        max_bytes: args.max_image_bytes,
+    };
+    let engine = EngineOptions {
+        cache_bytes: args.kv_cache_bytes,
+        vision_bytes: args.picture_cache_bytes / 2,
+        guided_bytes: args.picture_cache_bytes / 2,
+        ..EngineOptions::default()
+    };
+    let of_folder =
+        || folder.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    Ok(Settings {
+        address: SocketAddr::new(args.host, args.port),
+        name: args.served_model_name.clone().or_else(of_folder).unwrap_or_else(|| "default".into()),
+        assistant: AssistantOptions {
+            base: args.base.clone(),
+            template: args.template.clone(),
+            guide_turn: args.guide.guide_turn.map(Into::into),
+            guide_padding: args.guide.guide_padding.map(Into::into),
+            detail_source: args.guide.detail_source.map(Into::into),
+            ..AssistantOptions::default()
+        },
+        compute: args.compute.clone(),
+        keys: Keys::new(keys(args)?),
+        cors: Cors { origins: args.cors_origins.clone() },
+        pictures: PictureLimits { media, decode: decode.decode_options(), max_images: args.max_images },
+        model: ModelLimits { max_running: args.max_running, engine },
+        queue: args.queue,
+        max_body_bytes: args.max_body_bytes as usize,
+        request_timeout: seconds(args.request_timeout),
+        grace: seconds(args.grace),
+        folder,
+    })
+}
+
+/// Keys from the command line, the environment and a file.
+fn keys(args: &ServeArgs) -> Result<Vec<String>, Failure> {
+    let mut keys = args.api_keys.clone();
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    keys.extend(words(&std::env::var(KEY_VARIABLE).unwrap_or_default()));
+    if let Some(file) = &args.api_key_file {
+        let text = std::fs::read_to_string(file);
+        let text = text.map_err(|error| Failure::input(format_args!("{}: {error}", file.display())))?;
+        let found = words(&text);
+        if found.is_empty() {
+            return Err(Failure::input(format_args!("{}: there is no key in it", file.display())));
+        }
+        keys.extend(found);
+    }
+    match keys.iter().any(String::is_empty) {
+        true => Err(Failure::input("--api-key is empty; leave it out to let everybody ask")),
+        false => Ok(keys),
+    }
+}
+
+fn media_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    let found = folder.canonicalize().ok().filter(|folder| folder.is_dir());
+    found.ok_or_else(|| {
+        Failure::input(format_args!("--media-path {}: there is no such folder", folder.display()))
+    })
+}
