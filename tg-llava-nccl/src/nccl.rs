@@ -65,7 +65,7 @@ impl Nccl {
             .map_err(failed)?;
         // All have met.
         drop(agreed.file);
-        let (communicators, clock) = (Arc::new(communicators), Clock::default());
+        let (communicators, clock) = (Arc::new(communicators), Clock::new());
         Ok(Self { world, device, handle, communicators, clock, failed: false })
     }
 
@@ -180,7 +180,7 @@ impl Collective for Nccl {
     fn take_device_seconds(&mut self) -> Option<f64> {
         let clock = &mut self.clock;
         // A device whose thread is gone says so in the next call.
-        self.handle.submit_blocking(move |_| clock.take_seconds()).ok()
+        self.handle.submit_blocking(move |_| clock.take_seconds()).ok().flatten()
     }
 }
 
