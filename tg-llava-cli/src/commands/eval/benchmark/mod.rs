@@ -30,7 +30,8 @@ pub struct BenchmarkArgs {
     /// Name of the benchmark's data set, such as MMBench_DEV_EN [default: as a .tsv file of --data is called]
     #[arg(long, value_name = "NAME")]
     pub benchmark: Option<String>,
-    /// Whose prompts, options and files [default: vlmevalkit for a .tsv file, else llava]
+    /// Whose prompts and files: VLMEvalKit's wrapper of LLaVA, or LLaVA-1.5's scripts [default: vlmevalkit for a .tsv file,
+    /// else llava]
     #[arg(long, value_enum)]
     pub harness: Option<Harness>,
     /// Folder of answers, verdicts and scores; the same command goes on there [default: results/NAME]
@@ -47,12 +48,10 @@ pub struct BenchmarkArgs {
     pub judge: JudgeArgs,
 }
 
-/// Whose evaluation is reproduced.
+/// Whose evaluation is reproduced. The values have no help of their own, which would repeat the option's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Harness {
-    /// VLMEvalKit with its wrapper of LLaVA.
     Vlmevalkit,
-    /// LLaVA-1.5's own scripts.
     Llava,
 }
 
