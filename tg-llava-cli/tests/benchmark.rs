@@ -117,6 +117,24 @@ fn a_run_that_was_cut_off_goes_on_to_the_same_file() {
     assert_eq!(read(&file), whole);
 }
 
+#[test]
+fn a_question_that_is_asked_twice_has_two_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, output) = (dir.path().join("twice.jsonl"), dir.path().join("out"));
+    let line =
+        |text: &str| json!({ "question_id": "a", "image": "photo_b.png", "text": text }).to_string() + "\n";
+    std::fs::write(&data, [line("What?"), line("Who?"), line("What?")].concat()).unwrap();
+    let ask = || stdout(eval(&data, &output).arg("--image-folder").arg(fixture("preprocess/images")));
+    ask();
+    let whole = read(output.join("answers.jsonl"));
+    let prompts: Vec<Value> = lines(&output).iter().map(|line| line["prompt"].clone()).collect();
+    assert_eq!(prompts, ["What?", "Who?", "What?"]);
+    let second = whole.match_indices('\n').nth(1).unwrap().0 + 1;
+    std::fs::write(output.join("answers.jsonl"), &whole[..second]).unwrap();
+    ask();
+    assert_eq!(read(output.join("answers.jsonl")), whole);
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_keeps_what_is_answered() {

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use serde_json::Value;
 use tg_llava_train::checkpoint::{Fingerprint, hash_bytes, hash_file};
 
-use super::questions::Questions;
+use super::questions::{Questions, repetition};
 use crate::failure::Failure;
 
 /// Answers, a line each.
@@ -66,7 +66,7 @@ impl AnswerFile {
         // What a kill left of a last line is answered again.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         file.set_len(whole as u64).map_err(|error| unusable(&path, error))?;
-        let mut answers = BTreeMap::new();
+        let (mut answers, mut seen) = (BTreeMap::new(), BTreeMap::new());
         for (at, line) in text[..whole].lines().enumerate() {
             let value: Value = serde_json::from_str(line).unwrap_or_default();
             let (index, answer) =
@@ -77,7 +77,9 @@ impl AnswerFile {
                         at + 1
                     ))
                 })?;
-            answers.insert(index, answer.to_owned());
+            let times: &mut usize = seen.entry(index.clone()).or_default();
+            answers.insert(repetition(index, *times), answer.to_owned());
+            *times += 1;
         }
         Ok(Self { path, file, answers })
     }

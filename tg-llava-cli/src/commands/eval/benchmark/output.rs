@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     fn line(id: serde_json::Value, image: &str) -> Line {
-        Line { id, image: Some(image.to_owned()), text: String::new() }
+        Line { id, image: Some(image.to_owned()), text: String::new(), repeated: 0 }
     }
 
     #[test]
