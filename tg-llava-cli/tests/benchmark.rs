@@ -284,3 +284,22 @@ fn a_judge_is_asked_once_and_its_replies_are_kept() {
     // The judge is gone; what it said is not.
     assert_eq!(stdout(&mut score(&url, "secret")), report);
 }
+
+#[test]
+fn parity_compares_recorded_evaluations_and_notices_a_change() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tg-llava-benchmarks/tests/golden");
+    let text = stdout(program().arg("parity").args(common::device()).arg(&golden));
+    assert!(text.contains("prompts ") && text.contains("scores_2024") && text.contains(" 0 fail"), "{text}");
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["AI2D_TEST.tsv", "expected.json", "meta.json", "predictions.jsonl"] {
+        std::fs::copy(golden.join("ai2d/vlmevalkit").join(file), dir.path().join(file)).unwrap();
+    }
+    let path = dir.path().join("expected.json");
+    let mut expected: Value = serde_json::from_str(&read(&path)).unwrap();
+    expected["items"][0]["inferred"] = "Q".into();
+    expected["scores"][0]["Overall"] = 0.123.into();
+    std::fs::write(&path, expected.to_string()).unwrap();
+    let output = program().arg("parity").args(common::device()).arg(dir.path()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains(" 2 fail"), "{text}");
+}
