@@ -98,6 +98,11 @@ fn a_run_that_was_cut_off_goes_on_to_the_same_file() {
     let (code, notes) = ended(&mut eval(&data, &output));
     assert_eq!((code, read(&file)), (0, whole.clone()), "{notes}");
     assert!(notes.contains("3 of 7 answers are in"), "{notes}");
+    let held = std::fs::File::open(&file).unwrap();
+    held.lock().unwrap();
+    let (code, message) = ended(&mut eval(&data, &output));
+    assert!(code == 2 && message.contains("another run is writing here"), "{message}");
+    drop(held);
     // What belongs to another run is left alone.
     let other = table(dir.path(), 6, None);
     let (code, message) = ended(&mut eval(&other, &output));

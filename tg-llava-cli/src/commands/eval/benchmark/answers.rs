@@ -1,7 +1,7 @@
 //! The file of a benchmark's answers, and whose they are.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -62,6 +62,13 @@ impl AnswerFile {
         }
         let opened = OpenOptions::new().create(true).append(true).open(&path);
         let file = opened.map_err(|error| unusable(&path, error))?;
+        // The lock ends with the program, however that ends.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(Failure::input(format_args!(
+                "{}: another run is writing here; wait for it, or name another --output",
+                path.display()
+            )));
+        }
         let text = std::fs::read_to_string(&path).map_err(|error| unusable(&path, error))?;
         // What a kill left of a last line is answered again.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);

@@ -13,6 +13,7 @@ use tg_llava_train::data::SampleEncoder;
 
 use super::questions::{Picture, Questions};
 use crate::failure::Failure;
+use crate::interrupt::Busy;
 
 /// Vision features that are kept: benchmarks ask about one picture several times in a row.
 const VISION_BYTES: u64 = 256 << 20;
@@ -37,13 +38,15 @@ pub struct Asking<'a> {
     pub questions: &'a Questions,
     /// Longest answer.
     pub max_new_tokens: usize,
+    /// Hears Ctrl-C.
+    pub busy: &'a Busy<'a>,
 }
 
 impl Asking<'_> {
     /// Answers `rows`, at most `batch` at once within a memory of so many MiB, and tells them in their order until `tell` fails.
     ///
     /// # Errors
-    /// What `tell` fails with.
+    /// What `tell` fails with, and [`Failure::Interrupted`] after Ctrl-C.
     pub fn all(
         &self,
         rows: &[usize],
@@ -99,6 +102,9 @@ impl Asking<'_> {
             while let Some(answer) = ready.remove(&told) {
                 tell(rows[told], answer)?;
                 told += 1;
+            }
+            if self.busy.interrupted() {
+                return Err(Failure::Interrupted);
             }
         }
         Ok(())

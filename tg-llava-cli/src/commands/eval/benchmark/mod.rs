@@ -128,9 +128,16 @@ pub fn run(args: &EvalArgs, model: &Path, console: &Console) -> Result<(), Failu
         // Its wrapper pads, whatever the checkpoint says.
         encoder.options.aspect = AspectRatio::Pad;
     }
-    let asking = Asking { assistant: &assistant, encoder: &encoder, questions: &questions, max_new_tokens };
-    let bar = Progress::items(console, "answering", "questions", open.len());
+    // Until all are answered, Ctrl-C ends with what is written.
     let busy = interrupt.busy();
+    let asking = Asking {
+        assistant: &assistant,
+        encoder: &encoder,
+        questions: &questions,
+        max_new_tokens,
+        busy: &busy,
+    };
+    let bar = Progress::items(console, "answering", "questions", open.len());
     let mut failures = Vec::new();
     asking.all(&open, (args.batch_size, own.cache_mib), &mut |row, answer| {
         match answer {
@@ -138,7 +145,7 @@ pub fn run(args: &EvalArgs, model: &Path, console: &Console) -> Result<(), Failu
             Err(reason) => failures.push(format!("{}: {reason}", questions.place(row))),
         }
         bar.advance(1);
-        if busy.interrupted() { Err(Failure::Interrupted) } else { Ok(()) }
+        Ok(())
     })?;
     drop((bar, busy));
     let summary = Summary { name: &name, harness, output: &output, failures: &failures, wanted };
