@@ -168,6 +168,7 @@ fn a_bad_picture_costs_no_other_row_its_answer() {
     stdout(&mut eval(&table(dir.path(), 4, None), &good));
     let (code, message) = ended(&mut eval(&table(dir.path(), 4, Some(1)), &bad));
     assert!(code == 1 && message.contains("MMStar.tsv, line 3, index 1: "), "{message}");
+    assert_eq!(message.matches("index 1: ").count(), 1, "{message}");
     let others: Vec<Value> = lines(&good).into_iter().filter(|line| line["index"] != 1).collect();
     assert_eq!(lines(&bad), others);
     let scores: Value = serde_json::from_str(&read(bad.join("scores.json"))).unwrap();

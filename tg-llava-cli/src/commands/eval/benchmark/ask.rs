@@ -12,7 +12,7 @@ use tg_llava_core::tokenizer::GuideCut;
 use tg_llava_train::data::SampleEncoder;
 
 use super::questions::{Picture, Questions};
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::interrupt::Busy;
 
 /// Vision features that are kept: benchmarks ask about one picture several times in a row.
@@ -77,7 +77,7 @@ impl Asking<'_> {
                 waiting.pop_front();
                 match self.request(row, &mut engine).and_then(|request| Ok(engine.admit(request)?)) {
                     Ok(request) => drop(asked.insert(request, (place, String::new()))),
-                    Err(error) => drop(ready.insert(place, Err(format!("{error:#}")))),
+                    Err(error) => drop(ready.insert(place, Err(chain(&error)))),
                 }
             }
             for event in engine.step() {
