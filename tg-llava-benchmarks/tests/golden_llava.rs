@@ -262,8 +262,10 @@ fn gqa_is_scored_as_recorded() {
     let golden = json(&folder.join("expected.json"));
     let known = json(&folder.join("data/testdev_balanced_questions.json"));
     let mut hits: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for (answer, golden) in answers(&folder, ANSWERS).iter().zip(golden["items"].as_array().unwrap()) {
-        let form = gqa::submitted(&answer.text);
+    let answers = answers(&folder, ANSWERS);
+    let forms: Vec<String> = answers.iter().map(|answer| gqa::submitted(&answer.text)).collect();
+    let mut grouped = Vec::new();
+    for ((answer, form), golden) in answers.iter().zip(&forms).zip(golden["items"].as_array().unwrap()) {
         assert_eq!(
             (answer.question_id.as_str(), form.as_str()),
             (text(&golden["question_id"]), text(&golden["prediction"]))
@@ -271,6 +273,9 @@ fn gqa_is_scored_as_recorded() {
         let row = &known[&answer.question_id];
         if row["isBalanced"] != true {
             continue;
+        }
+        if let Some(group) = row["groups"]["global"].as_str() {
+            grouped.push(gqa::Grouped { group, right: text(&row["answer"]), answer: form });
         }
         let hit = f64::from(u8::from(text(&row["answer"]) == form));
         near(hit, &golden["hit"], &answer.question_id);
@@ -282,6 +287,9 @@ fn gqa_is_scored_as_recorded() {
         let percent = 100.0 * hits.iter().sum::<f64>() / hits.len() as f64;
         assert!((percent - golden["scores"][group].as_f64().unwrap()).abs() < 0.005_001, "{group} {percent}");
     }
+    let distribution = gqa::distribution(grouped);
+    let golden = golden["scores"]["Distribution"].as_f64().unwrap();
+    assert!((distribution - golden).abs() < 0.005_001, "{distribution} {golden}");
 }
 
 #[test]

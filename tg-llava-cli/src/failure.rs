@@ -52,7 +52,7 @@ impl Failure {
 }
 
 /// An error and its causes in one text, without those that another message says already.
-fn chain(error: &Error) -> String {
+pub(crate) fn chain(error: &Error) -> String {
     let mut out = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();

@@ -98,6 +98,11 @@ fn a_run_that_was_cut_off_goes_on_to_the_same_file() {
     let (code, notes) = ended(&mut eval(&data, &output));
     assert_eq!((code, read(&file)), (0, whole.clone()), "{notes}");
     assert!(notes.contains("3 of 7 answers are in"), "{notes}");
+    let held = std::fs::File::open(&file).unwrap();
+    held.lock().unwrap();
+    let (code, message) = ended(&mut eval(&data, &output));
+    assert!(code == 2 && message.contains("another run is writing here"), "{message}");
+    drop(held);
     // What belongs to another run is left alone.
     let other = table(dir.path(), 6, None);
     let (code, message) = ended(&mut eval(&other, &output));
@@ -115,6 +120,24 @@ fn a_run_that_was_cut_off_goes_on_to_the_same_file() {
     assert!(code == 2 && message.contains("of a run that is not known"), "{message}");
     stdout(eval(&data, &output).arg("--force"));
     assert_eq!(read(&file), whole);
+}
+
+#[test]
+fn a_question_that_is_asked_twice_has_two_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, output) = (dir.path().join("twice.jsonl"), dir.path().join("out"));
+    let line =
+        |text: &str| json!({ "question_id": "a", "image": "photo_b.png", "text": text }).to_string() + "\n";
+    std::fs::write(&data, [line("What?"), line("Who?"), line("What?")].concat()).unwrap();
+    let ask = || stdout(eval(&data, &output).arg("--image-folder").arg(fixture("preprocess/images")));
+    ask();
+    let whole = read(output.join("answers.jsonl"));
+    let prompts: Vec<Value> = lines(&output).iter().map(|line| line["prompt"].clone()).collect();
+    assert_eq!(prompts, ["What?", "Who?", "What?"]);
+    let second = whole.match_indices('\n').nth(1).unwrap().0 + 1;
+    std::fs::write(output.join("answers.jsonl"), &whole[..second]).unwrap();
+    ask();
+    assert_eq!(read(output.join("answers.jsonl")), whole);
 }
 
 #[cfg(unix)]
@@ -145,6 +168,7 @@ fn a_bad_picture_costs_no_other_row_its_answer() {
     stdout(&mut eval(&table(dir.path(), 4, None), &good));
     let (code, message) = ended(&mut eval(&table(dir.path(), 4, Some(1)), &bad));
     assert!(code == 1 && message.contains("MMStar.tsv, line 3, index 1: "), "{message}");
+    assert_eq!(message.matches("index 1: ").count(), 1, "{message}");
     let others: Vec<Value> = lines(&good).into_iter().filter(|line| line["index"] != 1).collect();
     assert_eq!(lines(&bad), others);
     let scores: Value = serde_json::from_str(&read(bad.join("scores.json"))).unwrap();
@@ -265,4 +289,23 @@ fn a_judge_is_asked_once_and_its_replies_are_kept() {
     assert_eq!(value["report"]["splits"]["none"]["Overall"], 1.0);
     // The judge is gone; what it said is not.
     assert_eq!(stdout(&mut score(&url, "secret")), report);
+}
+
+#[test]
+fn parity_compares_recorded_evaluations_and_notices_a_change() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tg-llava-benchmarks/tests/golden");
+    let text = stdout(program().arg("parity").args(common::device()).arg(&golden));
+    assert!(text.contains("prompts ") && text.contains("scores_2024") && text.contains(" 0 fail"), "{text}");
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["AI2D_TEST.tsv", "expected.json", "meta.json", "predictions.jsonl"] {
+        std::fs::copy(golden.join("ai2d/vlmevalkit").join(file), dir.path().join(file)).unwrap();
+    }
+    let path = dir.path().join("expected.json");
+    let mut expected: Value = serde_json::from_str(&read(&path)).unwrap();
+    expected["items"][0]["inferred"] = "Q".into();
+    expected["scores"][0]["Overall"] = 0.123.into();
+    std::fs::write(&path, expected.to_string()).unwrap();
+    let output = program().arg("parity").args(common::device()).arg(dir.path()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains(" 2 fail"), "{text}");
 }

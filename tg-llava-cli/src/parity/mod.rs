@@ -1,5 +1,6 @@
 //! Comparison of this build with golden folders.
 
+mod benchmark;
 mod conversations;
 mod dataset;
 mod decoder;
@@ -66,6 +67,7 @@ enum Kind {
     Conversations,
     Preprocess,
     Dataset,
+    Benchmark,
 }
 
 fn kind_of(dir: &Path) -> Option<Kind> {
@@ -84,6 +86,8 @@ fn kind_of(dir: &Path) -> Option<Kind> {
         Some(Kind::Preprocess)
     } else if has("data.json") && has("golden.safetensors") {
         Some(Kind::Dataset)
+    } else if benchmark::is_benchmark(dir) {
+        Some(Kind::Benchmark)
     } else {
         None
     }
@@ -100,7 +104,7 @@ pub fn run(dirs: &[PathBuf], device: &Device, options: &ParityOptions) -> anyhow
         find(dir, &mut found).with_context(|| format!("{}", dir.display()))?;
         if found.is_empty() {
             bail!(
-                "{}: holds nothing golden; expected golden.safetensors beside model.safetensors, images/ or data.json, or prompts.json",
+                "{}: holds nothing golden; expected golden.safetensors beside model.safetensors, images/ or data.json, or prompts.json, or meta.json beside predictions.jsonl",
                 dir.display()
             );
         }
@@ -122,6 +126,7 @@ fn compare(dir: &Path, kind: Kind, device: &Device, options: &ParityOptions) -> 
         Kind::Conversations if options.only.is_empty() => conversations::run(dir),
         Kind::Preprocess if options.only.is_empty() => preprocess::run(dir),
         Kind::Dataset if options.only.is_empty() => dataset::run(dir),
+        Kind::Benchmark if options.only.is_empty() => benchmark::run(dir),
         _ => Ok(Vec::new()),
     }
 }

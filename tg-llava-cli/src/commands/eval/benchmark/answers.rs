@@ -1,7 +1,7 @@
 //! The file of a benchmark's answers, and whose they are.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use serde_json::Value;
 use tg_llava_train::checkpoint::{Fingerprint, hash_bytes, hash_file};
 
-use super::questions::Questions;
+use super::questions::{Questions, repetition};
 use crate::failure::Failure;
 
 /// Answers, a line each.
@@ -62,11 +62,18 @@ impl AnswerFile {
         }
         let opened = OpenOptions::new().create(true).append(true).open(&path);
         let file = opened.map_err(|error| unusable(&path, error))?;
+        // The lock ends with the program, however that ends.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(Failure::input(format_args!(
+                "{}: another run is writing here; wait for it, or name another --output",
+                path.display()
+            )));
+        }
         let text = std::fs::read_to_string(&path).map_err(|error| unusable(&path, error))?;
         // What a kill left of a last line is answered again.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         file.set_len(whole as u64).map_err(|error| unusable(&path, error))?;
-        let mut answers = BTreeMap::new();
+        let (mut answers, mut seen) = (BTreeMap::new(), BTreeMap::new());
         for (at, line) in text[..whole].lines().enumerate() {
             let value: Value = serde_json::from_str(line).unwrap_or_default();
             let (index, answer) =
@@ -77,7 +84,9 @@ impl AnswerFile {
                         at + 1
                     ))
                 })?;
-            answers.insert(index, answer.to_owned());
+            let times: &mut usize = seen.entry(index.clone()).or_default();
+            answers.insert(repetition(index, *times), answer.to_owned());
+            *times += 1;
         }
         Ok(Self { path, file, answers })
     }

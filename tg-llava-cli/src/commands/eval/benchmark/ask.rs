@@ -12,7 +12,8 @@ use tg_llava_core::tokenizer::GuideCut;
 use tg_llava_train::data::SampleEncoder;
 
 use super::questions::{Picture, Questions};
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
+use crate::interrupt::Busy;
 
 /// Vision features that are kept: benchmarks ask about one picture several times in a row.
 const VISION_BYTES: u64 = 256 << 20;
@@ -37,13 +38,15 @@ pub struct Asking<'a> {
     pub questions: &'a Questions,
     /// Longest answer.
     pub max_new_tokens: usize,
+    /// Hears Ctrl-C.
+    pub busy: &'a Busy<'a>,
 }
 
 impl Asking<'_> {
     /// Answers `rows`, at most `batch` at once within a memory of so many MiB, and tells them in their order until `tell` fails.
     ///
     /// # Errors
-    /// What `tell` fails with.
+    /// What `tell` fails with, and [`Failure::Interrupted`] after Ctrl-C.
     pub fn all(
         &self,
         rows: &[usize],
@@ -74,7 +77,7 @@ impl Asking<'_> {
                 waiting.pop_front();
                 match self.request(row, &mut engine).and_then(|request| Ok(engine.admit(request)?)) {
                     Ok(request) => drop(asked.insert(request, (place, String::new()))),
-                    Err(error) => drop(ready.insert(place, Err(format!("{error:#}")))),
+                    Err(error) => drop(ready.insert(place, Err(chain(&error)))),
                 }
             }
             for event in engine.step() {
@@ -99,6 +102,9 @@ impl Asking<'_> {
             while let Some(answer) = ready.remove(&told) {
                 tell(rows[told], answer)?;
                 told += 1;
+            }
+            if self.busy.interrupted() {
+                return Err(Failure::Interrupted);
             }
         }
         Ok(())

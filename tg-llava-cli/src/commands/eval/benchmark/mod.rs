@@ -30,7 +30,8 @@ pub struct BenchmarkArgs {
     /// Name of the benchmark's data set, such as MMBench_DEV_EN [default: as a .tsv file of --data is called]
     #[arg(long, value_name = "NAME")]
     pub benchmark: Option<String>,
-    /// Whose prompts, options and files [default: vlmevalkit for a .tsv file, else llava]
+    /// Whose prompts and files: VLMEvalKit's wrapper of LLaVA, or LLaVA-1.5's scripts [default: vlmevalkit for a .tsv file,
+    /// else llava]
     #[arg(long, value_enum)]
     pub harness: Option<Harness>,
     /// Folder of answers, verdicts and scores; the same command goes on there [default: results/NAME]
@@ -47,12 +48,10 @@ pub struct BenchmarkArgs {
     pub judge: JudgeArgs,
 }
 
-/// Whose evaluation is reproduced.
+/// Whose evaluation is reproduced. The values have no help of their own, which would repeat the option's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Harness {
-    /// VLMEvalKit with its wrapper of LLaVA.
     Vlmevalkit,
-    /// LLaVA-1.5's own scripts.
     Llava,
 }
 
@@ -129,9 +128,16 @@ pub fn run(args: &EvalArgs, model: &Path, console: &Console) -> Result<(), Failu
         // Its wrapper pads, whatever the checkpoint says.
         encoder.options.aspect = AspectRatio::Pad;
     }
-    let asking = Asking { assistant: &assistant, encoder: &encoder, questions: &questions, max_new_tokens };
-    let bar = Progress::items(console, "answering", "questions", open.len());
+    // Until all are answered, Ctrl-C ends with what is written.
     let busy = interrupt.busy();
+    let asking = Asking {
+        assistant: &assistant,
+        encoder: &encoder,
+        questions: &questions,
+        max_new_tokens,
+        busy: &busy,
+    };
+    let bar = Progress::items(console, "answering", "questions", open.len());
     let mut failures = Vec::new();
     asking.all(&open, (args.batch_size, own.cache_mib), &mut |row, answer| {
         match answer {
@@ -139,7 +145,7 @@ pub fn run(args: &EvalArgs, model: &Path, console: &Console) -> Result<(), Failu
             Err(reason) => failures.push(format!("{}: {reason}", questions.place(row))),
         }
         bar.advance(1);
-        if busy.interrupted() { Err(Failure::Interrupted) } else { Ok(()) }
+        Ok(())
     })?;
     drop((bar, busy));
     let summary = Summary { name: &name, harness, output: &output, failures: &failures, wanted };

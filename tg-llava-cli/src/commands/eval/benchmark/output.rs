@@ -182,3 +182,61 @@ fn separated(rows: impl Iterator<Item = Vec<String>>, separator: char) -> String
         |cells: Vec<String>| cells.iter().map(cell).collect::<Vec<_>>().join(&separator.to_string()) + "\n";
     rows.map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use tg_llava_benchmarks::llava::{Answer, read_lines};
+
+    use super::*;
+
+    fn line(id: serde_json::Value, image: &str) -> Line {
+        Line { id, image: Some(image.to_owned()), text: String::new(), repeated: 0 }
+    }
+
+    #[test]
+    fn servers_are_sent_answers_in_their_form() {
+        let (one, two) = (line(json!(7), "a.jpg"), line(json!("8"), "b.jpg"));
+        let entries = [(&one, "The Cat."), (&two, "Yes.")];
+        for (name, expected) in [
+            (
+                "vizwiz_test",
+                json!([{ "image": "a.jpg", "answer": "cat" }, { "image": "b.jpg", "answer": "yes" }]),
+            ),
+            (
+                "llava_vqav2",
+                json!([{ "question_id": 7, "answer": "cat" }, { "question_id": "8", "answer": "yes" }]),
+            ),
+            (
+                "llava_gqa",
+                json!([{ "questionId": 7, "prediction": "the cat" }, { "questionId": "8", "prediction": "yes" }]),
+            ),
+            ("llava-mm-vet", json!({ "v1_7": "The Cat.", "v1_8": "Yes." })),
+        ] {
+            assert_eq!(upload(name, &entries), Some(expected), "{name}");
+        }
+        assert_eq!(upload("llava_pope_test", &entries), None);
+    }
+
+    /// Where the recorded cases lie beside the repository.
+    #[test]
+    fn uploads_are_the_recorded_ones() {
+        let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures/eval");
+        for (case, data, key) in
+            [("mmvet/llava", "llava-mm-vet.jsonl", "results"), ("vizwiz/llava", "llava_test.jsonl", "upload")]
+        {
+            let folder = cases.join(case);
+            let Ok(golden) = std::fs::read_to_string(folder.join("expected.json")) else { continue };
+            let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
+            let text = std::fs::read_to_string(folder.join(data)).unwrap();
+            let questions = Questions::new(&text, &folder.join(data), case, Harness::Llava).unwrap();
+            let Questions::Lines { lines, .. } = &questions else { panic!("{case}: no lines") };
+            let answers = std::fs::read_to_string(folder.join("answers/model.jsonl")).unwrap();
+            let answers: Vec<Answer> = read_lines(&answers, "model.jsonl").unwrap();
+            let id = |line: &Line| line.id.as_str().map_or_else(|| line.id.to_string(), str::to_owned);
+            let of = |line: &Line| answers.iter().find(|answer| answer.question_id == id(line));
+            let entries: Vec<_> =
+                lines.iter().filter_map(|line| Some((line, of(line)?.text.as_str()))).collect();
+            assert_eq!(upload(case, &entries).as_ref(), Some(&golden[key]), "{case}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The questions of a benchmark, by harness.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
@@ -54,6 +55,8 @@ pub struct Line {
     pub image: Option<String>,
     /// All that is asked.
     pub text: String,
+    /// How often it was asked further up; some files ask a question twice.
+    pub repeated: usize,
 }
 
 /// What is asked about one row.
@@ -139,7 +142,7 @@ impl Questions {
                 Ok(Self::Options { table, language })
             }
             Harness::Llava => {
-                let lines = if text.trim_start().starts_with('[') {
+                let mut lines = if text.trim_start().starts_with('[') {
                     conversations(text, &file)?
                 } else {
                     let values: Vec<Value> = read_lines(text, &file).map_err(|e| input(e.into()))?;
@@ -149,9 +152,16 @@ impl Questions {
                         id: value["question_id"].clone(),
                         image: question.image,
                         text: question.text,
+                        repeated: 0,
                     };
                     values.into_iter().zip(questions).map(line).collect()
                 };
+                let mut seen = BTreeMap::new();
+                for line in &mut lines {
+                    let times: &mut usize = seen.entry(key(&line.id, &line.text)).or_default();
+                    line.repeated = *times;
+                    *times += 1;
+                }
                 Ok(Self::Lines { file, lines })
             }
         }
@@ -171,7 +181,10 @@ impl Questions {
     pub fn index(&self, row: usize) -> String {
         match self {
             Self::Kit { table, .. } | Self::Options { table, .. } => table.shown(row, "index").to_owned(),
-            Self::Lines { lines, .. } => key(&lines[row].id, &lines[row].text),
+            Self::Lines { lines, .. } => {
+                let Line { id, text, repeated, .. } = &lines[row];
+                repetition(key(id, text), *repeated)
+            }
         }
     }
 
@@ -249,7 +262,7 @@ impl Questions {
         }
     }
 
-    /// What [`Self::index`] says of the row that a line of answers is about.
+    /// What [`Self::index`] says of the row that a line of answers is about, for its first [`repetition`].
     pub fn index_of(&self, line: &Value) -> Option<String> {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         match self {
@@ -264,6 +277,11 @@ impl Questions {
         let name = if matches!(self, Self::Kit { .. }) { "prediction" } else { "text" };
         line.get(name)?.as_str()
     }
+}
+
+/// The name of a row whose question was asked so often before.
+pub fn repetition(index: String, times: usize) -> String {
+    if times == 0 { index } else { format!("{index}\n{times}") }
 }
 
 fn key(id: &Value, text: &str) -> String {
@@ -282,7 +300,8 @@ fn conversations(text: &str, file: &str) -> Result<Vec<Line>, Failure> {
             ))
         })?;
         let image = value["image"].as_str().map(str::to_owned);
-        Ok(Line { id: value["id"].clone(), image, text: llava::choice::scienceqa_question(turn) })
+        let text = llava::choice::scienceqa_question(turn);
+        Ok(Line { id: value["id"].clone(), image, text, repeated: 0 })
     };
     values.iter().map(line).collect()
 }
