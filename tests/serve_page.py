@@ -29,8 +29,8 @@ def drop(page, name, kind="image/png", data=None):
 
 
 def ask(page, question):
-    page.get_by_label("Question").fill(question)
-    page.get_by_role("button", name="Ask").click()
+    page.get_by_label("Question", exact=True).fill(question)
+    page.get_by_role("button", name="Ask", exact=True).click()
 
 
 def main():
@@ -64,7 +64,7 @@ def main():
             drop(page, "broken.png", data=b"no picture either")
             ask(page, "and this?")
             expect(mistakes.nth(1)).to_contain_text("messages")
-            expect(page.get_by_label("Question")).to_have_value("and this?")
+            expect(page.get_by_label("Question", exact=True)).to_have_value("and this?")
             page.get_by_title("Take it away").click()
 
             page.get_by_role("button", name="Options").click()

@@ -63,6 +63,28 @@ fn a_full_server_tells_when_to_come_back() {
     assert!(head.contains("retry-after: "), "{head}");
     let error: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(error["error"]["code"], "queue_full");
+    // A refusal leaves the connection open for the next try.
+    let body = short().to_string();
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut kept = BufReader::new(TcpStream::connect(&server.address).unwrap());
+    for _ in 0..2 {
+        kept.get_mut().write_all(request.as_bytes()).unwrap();
+        // The body comes later than the head is read.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        kept.get_mut().write_all(body.as_bytes()).unwrap();
+        let (mut line, mut len) = (String::new(), 0);
+        kept.read_line(&mut line).unwrap();
+        assert!(line.starts_with("HTTP/1.1 429"), "{line}");
+        while line.trim() != "" {
+            line.clear();
+            kept.read_line(&mut line).unwrap();
+            len = line.strip_prefix("content-length: ").map_or(len, |text| text.trim().parse().unwrap());
+        }
+        kept.read_exact(&mut vec![0; len]).unwrap();
+    }
     assert_eq!(server.get("/health").0, 200);
     drop(held);
     server.until("there is room again", || ask().0 == 200);

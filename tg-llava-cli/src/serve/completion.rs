@@ -104,7 +104,7 @@ pub struct Answering {
     intake: Arc<Intake>,
     form: Form,
     /// Tokens whose text is not certain yet, by answer.
-    held: Vec<Vec<TokenLogprob>>,
+    held: Vec<Vec<(i64, TokenLogprob)>>,
     unfinished: usize,
     prompt_tokens: usize,
     completion_tokens: usize,
@@ -191,7 +191,7 @@ impl Answering {
                     self.pending.metrics.first_token_seconds.add(self.pending.start.elapsed());
                 }
                 if let Some(logprobs) = logprobs.filter(|_| !self.intake.is_end(token)) {
-                    self.held[answer].push(self.intake.token_logprob(token, &logprobs));
+                    self.held[answer].push((token, self.intake.token_logprob(token, &logprobs)));
                 }
                 Ok((!text.is_empty()).then(|| self.piece(answer, text, None)))
             }
@@ -214,7 +214,8 @@ impl Answering {
     }
 
     fn piece(&mut self, index: usize, text: String, finish: Option<&'static str>) -> Piece {
-        let logprobs = self.form.logprobs.then(|| std::mem::take(&mut self.held[index]));
+        let held = std::mem::take(&mut self.held[index]);
+        let logprobs = self.form.logprobs.then(|| self.intake.in_text(held));
         Piece { index, text, logprobs, finish }
     }
 

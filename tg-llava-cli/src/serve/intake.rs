@@ -146,6 +146,13 @@ impl Intake {
         self.defaults.eos_token_ids.contains(&token)
     }
 
+    /// The log-probabilities of tokens in a row whose text has become certain, with the bytes that each has in that text.
+    pub fn in_text(&self, tokens: Vec<(i64, TokenLogprob)>) -> Vec<TokenLogprob> {
+        let ids: Vec<u32> = tokens.iter().map(|&(id, _)| u32::try_from(id).unwrap_or(u32::MAX)).collect();
+        let bytes = self.tokenizer.bytes_in_text(&ids);
+        tokens.into_iter().zip(bytes).map(|((_, token), bytes)| TokenLogprob { bytes, ..token }).collect()
+    }
+
     /// A token with its log-probability and its alternatives.
     pub fn token_logprob(&self, token: i64, logprobs: &Logprobs) -> TokenLogprob {
         let top = logprobs.top.iter().map(|&(token, logprob)| self.alternative(token, logprob)).collect();

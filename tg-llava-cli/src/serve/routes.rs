@@ -25,6 +25,8 @@ use super::{App, Phase, Ready, edge};
 
 /// How long the body of a request may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long that of a refused one may.
+const REFUSED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All of them.
 pub fn router(app: Arc<App>) -> Router {
@@ -100,10 +102,11 @@ async fn chat(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Re
     let deadline = start + app.settings.request_timeout;
     let ready = app.ready()?.clone();
     // From here on the request takes up memory, until its last byte is sent.
-    let ticket = app.tickets.clone().try_acquire_owned().map_err(|_| {
+    let Ok(ticket) = app.tickets.clone().try_acquire_owned() else {
+        throw_away(body, app.settings.max_body_bytes).await;
         let message = "the server has as many requests as it takes; try again shortly";
-        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
-    })?;
+        return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message));
+    };
     check_content_type(&headers)?;
     let body = read_body(body, app.settings.max_body_bytes).await?;
     let prepared = timeout_at(deadline.into(), prepare(&app, &ready, body)).await;
@@ -221,6 +224,21 @@ async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     };
     let late = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took too long to arrive");
     tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(late)?
+}
+
+/// Lets a client send what will not be looked at, a `limit` of it, so that it reads the answer and keeps its connection.
+async fn throw_away(body: Body, limit: usize) {
+    let read = async {
+        let (mut stream, mut len) = (body.into_data_stream(), 0usize);
+        while let Some(Ok(chunk)) = stream.next().await {
+            len += chunk.len();
+            if len > limit {
+                break;
+            }
+        }
+    };
+    // Whoever is slower finds the connection closed.
+    let _ = tokio::time::timeout(REFUSED_BODY_TIMEOUT, read).await;
 }
 
 fn as_json(body: String) -> Response {

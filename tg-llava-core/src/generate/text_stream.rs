@@ -19,15 +19,13 @@ impl<'t> TextStream<'t> {
     /// Adds a token and returns the text that became certain.
     pub fn push(&mut self, token: i64) -> Result<String> {
         let text = self.detokenizer.push(token)?;
-        let piece = self.stop.push(&text);
-        Ok(self.begin(piece))
+        Ok(self.show(&text))
     }
 
     /// What was held back, once no more tokens come.
     pub fn finish(&mut self) -> Result<String> {
         let rest = self.detokenizer.finish()?;
-        let piece = self.stop.push(&rest) + &self.stop.finish();
-        Ok(self.begin(piece))
+        Ok(self.show(&rest) + &self.stop.finish())
     }
 
     /// Whether a stop string came up.
@@ -35,9 +33,28 @@ impl<'t> TextStream<'t> {
         self.stop.stopped()
     }
 
-    fn begin(&mut self, piece: String) -> String {
-        let piece = if self.started { piece } else { piece.trim_start().to_owned() };
-        self.started |= !piece.is_empty();
-        piece
+    /// White space in front is no part of the answer, so that no stop string is found in it.
+    fn show(&mut self, text: &str) -> String {
+        let text = if self.started { text } else { text.trim_start() };
+        self.started |= !text.is_empty();
+        self.stop.push(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_string_is_not_found_in_front_of_the_answer() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/conversations/tokenizers/qwen2");
+        let tokenizer = TextTokenizer::from_dir(folder).unwrap();
+        let mut stream = TextStream::new(&tokenizer, &[" ".into()]);
+        let mut shown = String::new();
+        for id in tokenizer.encode(" circle and square", false).unwrap() {
+            shown += &stream.push(i64::from(id)).unwrap();
+        }
+        shown += &stream.finish().unwrap();
+        assert_eq!((shown.as_str(), stream.stopped()), ("circle", true));
     }
 }

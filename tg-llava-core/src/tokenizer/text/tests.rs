@@ -73,6 +73,17 @@ fn the_bytes_of_tokens_add_up_to_the_text() {
 }
 
 #[test]
+fn raw_bytes_that_are_no_text_count_as_they_are_decoded() {
+    let tokenizer = TextTokenizer::from_dir(folder("llama")).unwrap();
+    let byte = |b: u8| tokenizer.token_id(&format!("<0x{b:02X}>")).unwrap();
+    let word = tokenizer.encode("a", false).unwrap()[0];
+    let ids = [word, byte(b'('), byte(0xFF), word, byte(0xC3), byte(0xA9), word];
+    let whole = String::from_utf8(tokenizer.bytes_in_text(&ids).concat()).unwrap();
+    assert_eq!(whole.trim_start(), tokenizer.decode_verbatim(&ids, true).unwrap().trim_start());
+    assert!(whole.contains("\u{FFFD}\u{FFFD}") && whole.contains('é'), "{whole}");
+}
+
+#[test]
 fn special_tokens_are_known() {
     let special = |name: &str| TextTokenizer::from_dir(folder(name)).unwrap();
     let llama = special("llama");

@@ -14,12 +14,33 @@ impl TextTokenizer {
             let bytes: Option<Vec<u8>> = token.chars().map(byte_of).collect();
             return Some(bytes.unwrap_or_else(|| token.into_bytes()));
         }
-        let hex = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
-        match hex.filter(|hex| hex.len() == 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => Some(vec![byte]),
-            None => Some(token.replace(WORD_START, " ").into_bytes()),
-        }
+        Some(match fallback_byte(&token) {
+            Some(byte) => vec![byte],
+            None => token.replace(WORD_START, " ").into_bytes(),
+        })
     }
+
+    /// The bytes that each of `ids`, tokens of a text in a row, adds to it: those of [`Self::token_bytes`], but the replacement
+    /// character for each token of a run of SentencePiece's raw bytes that is no UTF-8 as a whole, as decoding has it.
+    pub fn bytes_in_text(&self, ids: &[u32]) -> Vec<Vec<u8>> {
+        let is_raw = |id: u32| self.token(id).is_some_and(|token| fallback_byte(&token).is_some());
+        let mut all = Vec::new();
+        for run in ids.chunk_by(|&a, &b| is_raw(a) == is_raw(b)) {
+            let bytes: Vec<Vec<u8>> =
+                run.iter().map(|&id| self.token_bytes(id).unwrap_or_default()).collect();
+            match is_raw(run[0]) && std::str::from_utf8(&bytes.concat()).is_err() {
+                true => all.extend(run.iter().map(|_| "\u{FFFD}".as_bytes().to_vec())),
+                false => all.extend(bytes),
+            }
+        }
+        all
+    }
+}
+
+/// The byte of a token such as `<0x0A>`.
+fn fallback_byte(token: &str) -> Option<u8> {
+    let hex = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    u8::from_str_radix(hex, 16).ok().filter(|_| hex.len() == 2)
 }
 
 fn is_byte_level(decoder: &DecoderWrapper) -> bool {
