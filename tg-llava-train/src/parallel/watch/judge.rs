@@ -18,7 +18,7 @@ pub struct Limits {
     /// Without progress while [`Phase::Joining`]; also how late a rank may appear.
     pub joining: Duration,
     /// Without progress in a [`Phase::Step`]. With the patience and two heartbeats, this makes less than a minute. A rank that has stood
-    /// still for long before may do so for [`PATTERN`] times as long.
+    /// still for long before may do so for four times as long.
     pub step: Duration,
     /// Without progress while [`Phase::Saving`].
     pub saving: Duration,
@@ -27,7 +27,7 @@ pub struct Limits {
 }
 
 /// How much longer than ever before a rank may take.
-pub const PATTERN: f64 = 4.0;
+const PATTERN: f64 = 4.0;
 
 impl Default for Limits {
     fn default() -> Self {
