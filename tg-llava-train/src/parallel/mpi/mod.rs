@@ -22,7 +22,7 @@ use groups::Groups;
 /// An error inside of MPI ends all processes with MPI's own message, since that is how it is set up and the crate has no other way.
 ///
 /// When it is dropped, it waits for the other ranks to drop theirs. A rank that fails alone gives up after
-/// [`groups::PARTING`] and ends without MPI's leave, by which the launcher knows to end the others.
+/// half a minute and ends without MPI's leave, by which the launcher knows to end the others.
 #[derive(Debug)]
 pub struct Mpi {
     world: World,
