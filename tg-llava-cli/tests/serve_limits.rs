@@ -5,6 +5,7 @@
 mod common;
 mod served;
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
@@ -47,18 +48,20 @@ fn terminate(server: &Server) {
 #[test]
 fn a_full_server_tells_when_to_come_back() {
     let server = Server::start(&["--max-running", "1", "--queue", "1"]);
-    // Two requests whose bodies never come.
+    // Requests whose bodies never come. One that finds the server full for a moment is refused, so there may have to be more than two.
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n";
-    let held: Vec<TcpStream> = (0..2)
-        .map(|_| {
-            let mut stream = TcpStream::connect(&server.address).unwrap();
-            stream.write_all(head.as_bytes()).unwrap();
-            stream
-        })
-        .collect();
+    let hold = || {
+        let mut stream = TcpStream::connect(&server.address).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let held = RefCell::new(vec![hold()]);
     let headers = [("content-type", "application/json")];
     let ask = || server.exchange("POST", "/v1/chat/completions", &headers, short().to_string().as_bytes());
-    server.until("it is full", || ask().0 == 429);
+    server.until("it is full", || {
+        held.borrow_mut().push(hold());
+        ask().0 == 429
+    });
     let (_, head, body) = ask();
     assert!(head.contains("retry-after: "), "{head}");
     let error: Value = serde_json::from_slice(&body).unwrap();
