@@ -1,7 +1,7 @@
 //! An HTTP server that speaks OpenAI's chat completions, over one loaded checkpoint.
 //!
-//! A request goes from [`routes`] through [`intake`] (text and pictures to a prompt, on any thread) to [`model`] (the one thread that
-//! computes), and its answer comes back through [`completion`]. A request holds a ticket from its first byte to its last; there
+//! A request goes from `routes` through `intake` (text and pictures to a prompt, on any thread) to `model` (the one thread that
+//! computes), and its answer comes back through `completion`. A request holds a ticket from its first byte to its last; there
 //! are so many tickets that the memory of all requests is bounded, and whoever gets none is told to come back.
 
 mod api;
