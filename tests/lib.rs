@@ -41,3 +41,12 @@ pub fn weights(model: &TgLlava) -> BTreeMap<String, Vec<f32>> {
     let tensors = reference_tensors(model);
     tensors.into_iter().map(|(key, tensor)| (key, tensor.values().unwrap())).collect()
 }
+
+/// The bytes of every weight file in `dir`.
+pub fn saved(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
+        .collect()
+}

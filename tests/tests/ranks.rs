@@ -2,12 +2,11 @@
 //!
 //! The CPU backends have one random generator a process, so these tests take turns.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Device};
-use tg_llava_tests::examples;
+use tg_llava_tests::{examples, saved};
 use tg_llava_train::config::{PerComponent, Stage, Steps, TrainConfig, ValidationOptions};
 use tg_llava_train::data::OnBadSample;
 use tg_llava_train::log::{EvalRecord, Record, StepRecord, read_metrics};
@@ -69,15 +68,6 @@ fn on_ranks<O: Observer + Send>(
 
 fn run(config: &TrainConfig, ranks: usize, dtype: DType) -> Vec<Summary> {
     on_ranks(config, (ranks, ranks), dtype, |_| Quiet).into_iter().map(Result::unwrap).collect()
-}
-
-/// The bytes of every weight file in `dir`.
-fn saved(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files
-        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
-        .collect()
 }
 
 /// What does not depend on clocks: step, loss, norm, and whether the weights stayed as they were.

@@ -1,6 +1,9 @@
 //! Groups of arguments that several commands take.
 
+use std::path::Path;
+
 use clap::{Args, ValueEnum};
+use tg_llava_core::assistant::AssistantOptions;
 use tg_llava_core::config::GuidePadding;
 use tg_llava_core::conversation::GuideTurn;
 use tg_llava_core::preprocess::{DecodeOptions, DetailSource};
@@ -70,6 +73,20 @@ pub struct GuideArgs {
     /// What the detail crops show: the picture scaled up, or its own pixels
     #[arg(long, value_enum, value_name = "SOURCE")]
     pub detail_source: Option<DetailSourceArg>,
+}
+
+impl GuideArgs {
+    /// These as a checkpoint is loaded with them.
+    pub fn assistant_options(&self, base: Option<&Path>, template: Option<&str>) -> AssistantOptions {
+        AssistantOptions {
+            base: base.map(Path::to_path_buf),
+            template: template.map(str::to_owned),
+            guide_turn: self.guide_turn.map(Into::into),
+            guide_padding: self.guide_padding.map(Into::into),
+            detail_source: self.detail_source.map(Into::into),
+            ..AssistantOptions::default()
+        }
+    }
 }
 
 /// `--guide-turn`.

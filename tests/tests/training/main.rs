@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Device};
-use tg_llava_tests::examples;
+use tg_llava_tests::{examples, saved};
 use tg_llava_train::config::{
     Bridges, Component, Init, PerComponent, Stage, Steps, TrainConfig, ValidationOptions,
 };
@@ -60,15 +60,6 @@ fn run(config: &TrainConfig) -> Summary {
 
 fn weights(trainer: &Trainer) -> BTreeMap<String, Vec<f32>> {
     tg_llava_tests::weights(trainer.model())
-}
-
-/// The bytes of every weight file in `dir`.
-fn saved(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files
-        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
-        .collect()
 }
 
 fn losses(dir: &Path) -> Vec<(usize, f64)> {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use tg_llava_core::assistant::AssistantOptions;
 use tg_llava_core::generate::EngineOptions;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -148,14 +147,7 @@ fn settings(args: &ServeArgs, folder: PathBuf) -> Result<Settings, Failure> {
     Ok(Settings {
         address: SocketAddr::new(args.host, args.port),
         name: args.served_model_name.clone().or_else(of_folder).unwrap_or_else(|| "default".into()),
-        assistant: AssistantOptions {
-            base: args.base.clone(),
-            template: args.template.clone(),
-            guide_turn: args.guide.guide_turn.map(Into::into),
-            guide_padding: args.guide.guide_padding.map(Into::into),
-            detail_source: args.guide.detail_source.map(Into::into),
-            ..AssistantOptions::default()
-        },
+        assistant: args.guide.assistant_options(args.base.as_deref(), args.template.as_deref()),
         compute: args.compute.clone(),
         keys: Keys::new(keys(args)?),
         cors: Cors { origins: args.cors_origins.clone() },

@@ -19,7 +19,7 @@ pub use head::{HeadLoss, head_loss};
 pub use inputs::ModelInput;
 pub use mean::LossMean;
 pub use options::TrainerOptions;
-pub use outcome::{StepOutcome, StepWork};
+pub use outcome::{StepOutcome, StepTotals};
 pub use parts::TrainedParts;
 pub use scaler::LossScale;
 pub use table::{ParameterInfo, ParameterTable};

@@ -14,12 +14,12 @@ pub struct StepOutcome {
     /// Whether the weights were updated; not where a loss or a gradient is not finite.
     pub updated: bool,
     /// What went through the model.
-    pub work: StepWork,
+    pub work: StepTotals,
 }
 
 /// What went through the model in a step, on all ranks.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct StepWork {
+pub struct StepTotals {
     /// Ids of the samples, by rank.
     pub samples: Vec<String>,
     /// Decoder tokens without padding.
@@ -30,7 +30,7 @@ pub struct StepWork {
     pub ranks: Vec<CollectiveTimes>,
 }
 
-impl StepWork {
+impl StepTotals {
     /// The rank that the others waited for, where there are others: the one that waited least.
     pub fn straggler(&self) -> Option<usize> {
         let ranks = self.ranks.iter().enumerate();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::StepWork;
+use super::StepTotals;
 use super::timed::CollectiveTimes;
 use crate::data::Micro;
 use crate::parallel::{ParallelError, World};
@@ -55,7 +55,7 @@ pub(super) struct Reports {
     /// Of all slices, by rank.
     squares: Vec<Vec<f32>>,
     /// What the world did.
-    pub work: StepWork,
+    pub work: StepTotals,
 }
 
 impl Reports {
@@ -73,7 +73,7 @@ impl Reports {
                 squares.push(values.map(|bytes| f32::from_le_bytes(*bytes)).collect());
             }
         }
-        let work = StepWork {
+        let work = StepTotals {
             samples: ranks.iter_mut().flat_map(|rank| std::mem::take(&mut rank.samples)).collect(),
             tokens: ranks.iter().map(|rank| rank.tokens).sum(),
             wants_stop: ranks.iter().any(|rank| rank.wants_stop),

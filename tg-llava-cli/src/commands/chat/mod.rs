@@ -6,7 +6,7 @@ mod input;
 mod line;
 mod session;
 
-use tg_llava_core::assistant::{Assistant, AssistantOptions};
+use tg_llava_core::assistant::Assistant;
 use tg_llava_core::generate::{BeamOptions, GenerateOptions, Sampling};
 
 pub use self::args::ChatArgs;
@@ -43,14 +43,7 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
     }
     let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
     let interrupt = Interrupt::install();
-    let options = AssistantOptions {
-        base: args.base.clone(),
-        template: args.template.clone(),
-        guide_turn: args.guide.guide_turn.map(Into::into),
-        guide_padding: args.guide.guide_padding.map(Into::into),
-        detail_source: args.guide.detail_source.map(Into::into),
-        ..AssistantOptions::default()
-    };
+    let options = args.guide.assistant_options(args.base.as_deref(), args.template.as_deref());
     let assistant = load::assistant(&dir, &opened, &options, &console)?;
     let options = generate_options(&assistant, &args.generation);
     let mut session = ChatSession::new(assistant, options, decode, console);

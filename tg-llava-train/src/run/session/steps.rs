@@ -8,8 +8,8 @@ use super::files::RunLog;
 use super::{Session, Summary};
 use crate::config::OnNan;
 use crate::data::{Batch, Micro, SampleNotice};
-use crate::engine::{StepFeed, StepOutcome, StepWork};
-use crate::log::{Record, StepRecord, StepWork as StepWorkload, Throughput, memory_bytes};
+use crate::engine::{StepFeed, StepOutcome, StepTotals};
+use crate::log::{Record, StepRecord, StepWork, Throughput, memory_bytes};
 use crate::parallel::agree;
 use crate::parallel::watch::{Phase, Progress};
 use crate::run::{Observer, RunError};
@@ -77,9 +77,9 @@ impl Session {
             self.position = stream.position();
             let elapsed = begin.elapsed();
             self.seconds += elapsed.as_secs_f64();
-            let StepWork { samples, tokens, .. } = &outcome.work;
+            let StepTotals { samples, tokens, .. } = &outcome.work;
             let (samples, tokens) = (samples.len(), *tokens);
-            speed.push(StepWorkload { samples, tokens, elapsed, waited: stream.take_waited() });
+            speed.push(StepWork { samples, tokens, elapsed, waited: stream.take_waited() });
             let record = self.step_record(&outcome, stream.epochs(), &speed);
             self.last_loss = outcome.loss;
             if !outcome.updated {

@@ -40,6 +40,17 @@ impl Assumptions {
     };
     /// The same on plainer kernels.
     pub const PLAIN: Self = Self { flops: 250e12, ..Self::TUNED };
+
+    /// Seconds that `ranks` ranks wait for the slowest one of a step of `compute` seconds: the expected largest of as many normal
+    /// deviations.
+    pub fn waiting(&self, compute: f64, ranks: usize) -> f64 {
+        compute * self.spread * (2.0 * (ranks as f64).ln()).sqrt()
+    }
+
+    /// Seconds of `calls` sums over `nodes` nodes of `bytes` bytes in all: a tree over them, up and down.
+    pub fn node_sum(&self, calls: f64, bytes: f64, nodes: usize) -> f64 {
+        bytes / self.between_nodes + calls * 2.0 * self.latency * (nodes as f64).log2()
+    }
 }
 
 /// Traffic and time of one optimizer step, computed from sizes and [`Assumptions`].
@@ -100,12 +111,10 @@ impl StepForecast {
         let latency = if ranks > 1 { units * assumed.latency } else { 0.0 };
         let flops = (rounds * workload.batch_size) as f64 * sample_flops(workload);
         let compute = flops / assumed.flops;
-        let waiting = compute * assumed.spread * (2.0 * (world.size() as f64).ln()).sqrt();
+        let waiting = assumed.waiting(compute, world.size());
         let transposes = transpose_bytes / assumed.transpose + rounds as f64 * latency;
         let gather = gather_bytes / assumed.gather + latency;
-        // A tree over the nodes, up and down.
-        let node_sum =
-            node_sum_bytes / assumed.between_nodes + 2.0 * units * assumed.latency * (nodes as f64).log2();
+        let node_sum = assumed.node_sum(units, node_sum_bytes, nodes);
         let optimizer = UPDATE_BYTES * slice / assumed.memory;
         Self {
             rounds,

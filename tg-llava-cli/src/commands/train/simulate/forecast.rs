@@ -90,18 +90,14 @@ impl Measured {
     fn predicted(&self) -> Predicted {
         let steps = self.settled();
         let compute = steps.iter().sum::<f64>() / steps.len().max(1) as f64;
-        let (ranks, nodes) = (self.world.size() as f64, self.world.nodes() as f64);
         let time = |(calls, bytes): (f64, f64), rate: f64| calls * ASSUMED.latency + bytes / rate;
         let Traffic { transpose, all_gather, sum_nodes, .. } = self.traffic;
         Predicted {
             compute,
             transpose: time(transpose, ASSUMED.transpose),
             all_gather: time(all_gather, ASSUMED.gather),
-            // Twice around, and through as many machines as a tree is deep.
-            sum_nodes: sum_nodes.1 / ASSUMED.between_nodes
-                + sum_nodes.0 * 2.0 * ASSUMED.latency * nodes.max(2.0).log2(),
-            // The expected largest of as many normal deviations.
-            waiting: compute * ASSUMED.spread * (2.0 * ranks.ln()).sqrt(),
+            sum_nodes: ASSUMED.node_sum(sum_nodes.0, sum_nodes.1, self.world.nodes()),
+            waiting: ASSUMED.waiting(compute, self.world.size()),
         }
     }
 
