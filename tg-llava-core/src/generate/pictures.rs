@@ -143,9 +143,9 @@ pub(super) fn least_guide_len(model: &TgLlava) -> Option<usize> {
         least = least.max(many([&detail.resize_linear]));
         for layer in &detail.perceiver.layers {
             let (attention, mlp) = (&layer.self_attn, &layer.mlp);
-            let of_latents =
-                [&attention.q_proj, &attention.o_proj, &mlp.gate_proj, &mlp.up_proj, &mlp.down_proj];
-            fits &= many(of_latents) <= latents;
+            let mlp = [&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj].map(|layer| layer.rows_alike().many);
+            fits &= many([&attention.q_proj, &attention.o_proj]) <= latents;
+            fits &= mlp.into_iter().all(|many| many <= latents);
             // The latents stand behind what they read: the text first, then the crops.
             let of_all = many([&attention.k_proj, &attention.v_proj]);
             fits &= of_all <= crops + latents;

@@ -1,22 +1,21 @@
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 
 use super::DecoderContext;
 use crate::config::LlmConfig;
-use crate::nn::{LayerTexts, apply_linear, apply_rotary, attention, linear, merge_heads, split_heads};
+use crate::nn::{BlockLinear, LayerTexts, apply_rotary, attention, merge_heads, split_heads};
 
 /// Causal self-attention with rotary positions and grouped key heads.
 #[derive(Module, Debug)]
 pub struct DecoderAttention {
     /// Query projection.
-    pub q_proj: Linear,
+    pub q_proj: BlockLinear,
     /// Key projection.
-    pub k_proj: Linear,
+    pub k_proj: BlockLinear,
     /// Value projection.
-    pub v_proj: Linear,
+    pub v_proj: BlockLinear,
     /// Output projection.
-    pub o_proj: Linear,
+    pub o_proj: BlockLinear,
     num_heads: usize,
     num_kv_heads: usize,
 }
@@ -24,8 +23,9 @@ pub struct DecoderAttention {
 impl DecoderAttention {
     pub(super) fn init(config: &LlmConfig, device: &Device) -> Self {
         let (hidden, head_dim) = (config.hidden_size, config.head_dim);
-        let proj =
-            |from: usize, to: usize, bias: bool| linear(from, to, bias, config.initializer_range, device);
+        let proj = |from: usize, to: usize, bias: bool| {
+            BlockLinear::init(from, to, bias, config.initializer_range, device)
+        };
         Self {
             q_proj: proj(hidden, config.num_attention_heads * head_dim, config.qkv_bias()),
             k_proj: proj(hidden, config.num_key_value_heads * head_dim, config.qkv_bias()),
@@ -45,15 +45,15 @@ impl DecoderAttention {
         context: &DecoderContext,
         cache: Option<LayerTexts<'_, '_>>,
     ) -> Tensor<3> {
-        let query = split_heads(apply_linear(&self.q_proj, x.clone()), self.num_heads);
-        let key = split_heads(apply_linear(&self.k_proj, x.clone()), self.num_kv_heads);
-        let value = split_heads(apply_linear(&self.v_proj, x), self.num_kv_heads);
+        let query = split_heads(self.q_proj.forward(x.clone()), self.num_heads);
+        let key = split_heads(self.k_proj.forward(x.clone()), self.num_kv_heads);
+        let value = split_heads(self.v_proj.forward(x), self.num_kv_heads);
         let query = apply_rotary(query, &context.rotary);
         let key = apply_rotary(key, &context.rotary);
         let attended = match cache {
             Some(texts) => texts.attend(query, key, value),
             None => attention(query, key, value, context.bias.as_ref(), None),
         };
-        apply_linear(&self.o_proj, merge_heads(attended))
+        self.o_proj.forward(merge_heads(attended))
     }
 }

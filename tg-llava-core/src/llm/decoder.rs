@@ -6,7 +6,7 @@ use super::DecoderLayer;
 use crate::config::LlmConfig;
 use crate::nn::{
     CachedTexts, KvCache, RotaryConfig, RotaryTables, RowsAlike, causal_bias, combine_bias, key_padding_bias,
-    linear, rms_norm, rows_alike,
+    linear, rms_norm,
 };
 
 /// A causal language model of the Llama or Qwen2 family.
@@ -90,7 +90,7 @@ impl Llm {
         let Some(DecoderLayer { self_attn, mlp, .. }) = self.layers.first() else { return RowsAlike::ANY };
         let attention = [&self_attn.q_proj, &self_attn.k_proj, &self_attn.v_proj, &self_attn.o_proj];
         let all = attention.into_iter().chain([&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj]);
-        all.fold(RowsAlike::ANY, |alike, layer| alike.and(rows_alike(&layer.weight.val())))
+        all.fold(RowsAlike::ANY, |alike, layer| alike.and(layer.rows_alike()))
     }
 
     /// Prepares rotary tables and masks for whole texts.

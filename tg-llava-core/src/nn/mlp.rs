@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 
-use super::{Activation, apply_linear, linear};
+use super::{Activation, BlockLinear, linear};
 
 /// Sizes of a two-layer perceptron.
 #[derive(Debug, Clone, Copy)]
@@ -66,11 +66,11 @@ pub struct GatedMlpConfig {
 #[derive(Module, Debug)]
 pub struct GatedMlp {
     /// Gate projection.
-    pub gate_proj: Linear,
+    pub gate_proj: BlockLinear,
     /// Value projection.
-    pub up_proj: Linear,
+    pub up_proj: BlockLinear,
     /// Output projection.
-    pub down_proj: Linear,
+    pub down_proj: BlockLinear,
     #[module(skip)]
     activation: Activation,
 }
@@ -80,9 +80,9 @@ impl GatedMlpConfig {
     pub fn init(&self, device: &Device) -> GatedMlp {
         let (hidden, inter, std) = (self.hidden_size, self.intermediate_size, self.initializer_range);
         GatedMlp {
-            gate_proj: linear(hidden, inter, false, std, device),
-            up_proj: linear(hidden, inter, false, std, device),
-            down_proj: linear(inter, hidden, false, std, device),
+            gate_proj: BlockLinear::init(hidden, inter, false, std, device),
+            up_proj: BlockLinear::init(hidden, inter, false, std, device),
+            down_proj: BlockLinear::init(inter, hidden, false, std, device),
             activation: self.activation,
         }
     }
@@ -92,8 +92,8 @@ impl GatedMlp {
     /// # Shapes
     /// - x: `[batch, len, hidden_size]`, output the same
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let (gate, up) = (apply_linear(&self.gate_proj, x.clone()), apply_linear(&self.up_proj, x));
-        apply_linear(&self.down_proj, self.gated(gate, up))
+        let (gate, up) = (self.gate_proj.forward(x.clone()), self.up_proj.forward(x));
+        self.down_proj.forward(self.gated(gate, up))
     }
 
     fn gated(&self, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {

@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod block_linear;
 mod cast;
 mod encoder;
 mod kernels;
@@ -17,6 +18,7 @@ mod rotary;
 
 pub use activation::Activation;
 pub use attention::{attention, attention_weights, merge_heads, split_heads};
+pub use block_linear::BlockLinear;
 pub use cast::cast_to;
 pub use encoder::{EncoderAttention, EncoderLayer, EncoderLayerConfig};
 pub use kv_cache::{CachedTexts, KvCache, LayerTexts};

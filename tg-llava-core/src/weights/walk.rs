@@ -19,7 +19,7 @@ impl ParameterPath {
     /// Whether it is a linear layer's matrix: the one kind that checkpoints hold transposed,
     /// `[d_output, d_input]`.
     pub fn is_linear_weight(&self) -> bool {
-        self.containers.last().is_some_and(|c| c == "Struct:Linear")
+        self.containers.last().is_some_and(|c| c == "Struct:Linear" || c == "Struct:BlockLinear")
             && self.names.last().is_some_and(|n| n == "weight")
     }
 
