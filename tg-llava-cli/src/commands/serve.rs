@@ -26,7 +26,7 @@ pub struct ServeArgs {
     /// Checkpoint folder [default: the one in weights/]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Folder of the plain decoder, where --model holds stage-1 files alone
+    /// Folder of the decoder, where --model holds stage-1 files or an adapter alone
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
     /// Conversation template, for example vicuna_v1 [default: as the checkpoint says]

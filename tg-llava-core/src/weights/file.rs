@@ -39,7 +39,7 @@ impl StoredDType {
 }
 
 /// One tensor of a file, with its bytes not yet read.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct StoredTensor {
     /// The file.
     pub path: Arc<PathBuf>,
@@ -54,7 +54,7 @@ pub struct StoredTensor {
     bytes: Bytes,
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 enum Bytes {
     /// At this offset of the file.
     Plain {

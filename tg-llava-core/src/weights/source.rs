@@ -4,14 +4,15 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::file::open_file;
-use super::{StoredTensor, WeightsError};
+use super::{Adapter, StoredTensor, WeightsError};
 use crate::config::read_json;
 use crate::error::{Error, Result};
 
 /// The tensors of one or several files under the keys of a full checkpoint, with no bytes read yet.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct TensorSource {
     tensors: BTreeMap<String, StoredTensor>,
+    adapter: Option<Box<Adapter>>,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +57,7 @@ impl TensorSource {
     /// # Errors
     /// Where the file is not there or damaged.
     pub fn from_file(path: &Path) -> Result<Self> {
-        Ok(Self { tensors: open_file(path)? })
+        Ok(Self { tensors: open_file(path)?, adapter: None })
     }
 
     /// The shards that the index at `path` names; `beside` is a file in the folder that holds a whole model.
@@ -123,13 +124,24 @@ impl TensorSource {
     }
 
     /// Adds `other`'s tensors under renamed keys; keys that are already there win, and `None` leaves a
-    /// tensor out.
+    /// tensor out. So does an adapter that is there.
     pub fn merge(&mut self, other: Self, rename: impl Fn(&str) -> Option<String>) {
+        self.adapter = self.adapter.take().or(other.adapter);
         for (key, tensor) in other.tensors {
             if let Some(key) = rename(&key) {
                 self.tensors.entry(key).or_insert(tensor);
             }
         }
+    }
+
+    /// The adapter whose branches are added to the decoder's matrices as they are loaded.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_deref()
+    }
+
+    /// These tensors with `adapter` over them.
+    pub fn with_adapter(self, adapter: Adapter) -> Self {
+        Self { adapter: Some(Box::new(adapter)), ..self }
     }
 
     /// The tensor under `key`.

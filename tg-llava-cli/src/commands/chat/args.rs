@@ -20,7 +20,7 @@ pub struct ChatArgs {
     /// Picture to show, a file or an http(s) address; may be repeated
     #[arg(long = "image", value_name = "PATH|URL", value_parser = OsStringValueParser::new().try_map(PictureSource::parse))]
     pub images: Vec<PictureSource>,
-    /// Folder of the plain decoder, where --model holds stage-1 files alone
+    /// Folder of the decoder, where --model holds stage-1 files or an adapter alone
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
     /// Conversation template, for example vicuna_v1 [default: as the checkpoint says]

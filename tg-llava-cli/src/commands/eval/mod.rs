@@ -28,7 +28,7 @@ pub struct EvalArgs {
     /// Checkpoint folder [default: the one in weights/]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Folder of the plain decoder, where --model holds stage-1 files alone
+    /// Folder of the decoder, where --model holds stage-1 files or an adapter alone
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
     /// LLaVA file (JSON or JSONL), whose last answer of each sample is asked for; or a benchmark's questions

@@ -22,7 +22,7 @@ pub struct InspectArgs {
     /// Checkpoint folder
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
-    /// Folder of the plain decoder, where DIR holds stage-1 files alone
+    /// Folder of the decoder, where DIR holds stage-1 files or an adapter alone
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
     /// Output format; `-v` lists every tensor.
