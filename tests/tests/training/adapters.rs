@@ -33,13 +33,13 @@ fn an_adapter_stopped_after_any_step_resumes_to_the_same_bits() {
     for (dtype, recompute) in [(DType::F32, false), (DType::F32, true), (DType::BF16, false)] {
         let whole = tempfile::tempdir().unwrap();
         let config = |dir: &Path| {
-            let mut config = adapter(base.path(), dir, 5);
+            let mut config = adapter(base.path(), dir, 4);
             config.run.gradient_checkpointing = recompute;
             config
         };
         open_in(&config(whole.path()), dtype).unwrap().run(&mut Quiet).unwrap();
         assert!(saved(whole.path()).contains_key("non_lora_trainables.bin"));
-        for stop in 1..5 {
+        for stop in [1, 3] {
             let parts = tempfile::tempdir().unwrap();
             let config = config(parts.path());
             open_in(&config, dtype).unwrap().run(&mut StopAfter(stop)).unwrap();

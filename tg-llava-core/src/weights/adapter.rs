@@ -7,8 +7,9 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::convert::read_as;
+use super::names::block_linear;
 use super::{StoredTensor, TensorSource, WeightsError};
-use crate::config::{ADAPTER_CONFIG, BLOCK_LINEARS, LoraConfig};
+use crate::config::{ADAPTER_CONFIG, LoraConfig};
 use crate::error::Result;
 
 /// What PEFT puts before the keys of the model.
@@ -146,12 +147,6 @@ impl Adapter {
         let (a, b) = (found(&key_a, [size.rank, shape[1]]), found(&key_b, [shape[0], size.rank]));
         Ok(a.zip(b).map(|(a, b)| Branch { a, b, scale: size.scale }))
     }
-}
-
-/// The linear layer of a decoder block whose matrix a full checkpoint has under `key`.
-fn block_linear(key: &str) -> Option<&str> {
-    let module = key.strip_suffix(".weight").filter(|module| module.starts_with("model.layers."))?;
-    BLOCK_LINEARS.contains(&module.rsplit('.').next()?).then_some(module)
 }
 
 /// PEFT wraps the model in two others, whose names stand before each key.

@@ -74,7 +74,10 @@ pub fn apply(
             unknown.push(format!("{key} (in {})", tensor.path.display()));
         }
     }
-    unknown.extend(source.adapter().into_iter().flat_map(|adapter| adapter.unused(&used_matrices)));
+    // Those of layers that are missing or misshapen are not looked at.
+    if missing.is_empty() && misshapen.is_empty() {
+        unknown.extend(source.adapter().into_iter().flat_map(|adapter| adapter.unused(&used_matrices)));
+    }
     if missing.is_empty() && unknown.is_empty() && misshapen.is_empty() {
         return Ok((model, report));
     }

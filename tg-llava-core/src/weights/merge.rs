@@ -118,7 +118,10 @@ fn merged_tensors(
         let read = move || written(&stored, matrices.as_ref(), dtype, &device);
         tensors.insert(key, PendingTensor::new(shape, dtype, read));
     }
-    unknown.extend(adapter.iter().flat_map(|adapter| adapter.unused(&used)));
+    // Those of layers that are missing or misshapen are not looked at.
+    if missing.is_empty() && misshapen.is_empty() {
+        unknown.extend(adapter.iter().flat_map(|adapter| adapter.unused(&used)));
+    }
     if missing.is_empty() && unknown.is_empty() && misshapen.is_empty() {
         return Ok((tensors, merged));
     }

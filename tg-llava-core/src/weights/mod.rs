@@ -28,7 +28,7 @@ pub use error::{TensorProblem, WeightsError};
 pub use file::{StoredDType, StoredTensor};
 pub use load::{LoadReport, apply};
 pub use merge::{MergeOptions, merge_adapter};
-pub use names::{is_adapter_key, is_adapter_path, is_unused_key, reference_key};
+pub use names::{is_adapter_key, is_adapter_path, is_block_matrix, is_unused_key, reference_key};
 pub use save::{SaveOptions, reference_tensors, save_model};
 pub use source::TensorSource;
 pub use staging::{clean, has_unfinished_save};
