@@ -1,3 +1,6 @@
-//! Weights in fewer bits than a float: the arithmetic of the formats, over plain slices.
+//! Quantised weights: what the bytes of the formats mean, over plain slices.
+//!
+//! [`ggml`] has the block formats of llama.cpp, as GGUF files hold them, [`bnb`] those of bitsandbytes.
 
 pub mod bnb;
+pub mod ggml;
