@@ -17,7 +17,7 @@ use crate::weights::{LoadOptions, LoadReport, Loaded, TensorSource, find_base, l
 pub struct AssistantOptions {
     /// Dtype of the weights in memory.
     pub dtype: DType,
-    /// Folder of the plain decoder, where the checkpoint holds stage-1 files alone.
+    /// The plain decoder (see [`LoadOptions::base`]).
     pub base: Option<PathBuf>,
     /// Name of the conversation template.
     pub template: Option<String>,
@@ -83,7 +83,8 @@ impl Assistant {
             (None, true) => None,
             (None, false) => Some(find_base(dir)?),
         };
-        let Codecs { tokenizer, guide_tokenizer, processor } = Codecs::load(dir, base.as_deref(), &config)?;
+        let Codecs { tokenizer, guide_tokenizer, processor } =
+            Codecs::load(dir, base.as_deref().filter(|base| base.is_dir()), &config)?;
         let declared = options.template.as_deref().or(config.conversation.as_deref());
         let folder = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let template = Template::for_model(declared, &folder, &tokenizer)?.clone();

@@ -5,15 +5,15 @@ use burn::tensor::{DType, Device};
 use super::bridges::{bridges_in, folder_has_bridges};
 use super::load::{LoadReport, apply};
 use super::names::is_unused_tower_key;
-use super::{TensorSource, WeightsError};
-use crate::config::{ModelConfig, locate_tower, read_json, read_model_config};
+use super::{Component, Gguf, TensorSource, WeightsError};
+use crate::config::{LlmConfig, ModelConfig, locate_tower, read_json, read_model_config};
 use crate::error::{Error, Result};
 use crate::model::TgLlava;
 
 /// How a checkpoint is read.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// Folder of the plain decoder, where the checkpoint holds stage-1 files alone.
+    /// The plain decoder, a folder or a GGUF file: where the checkpoint holds none, or to take the place of its own.
     pub base: Option<PathBuf>,
     /// Dtype of the weights in memory.
     pub dtype: DType,
@@ -43,7 +43,7 @@ const TOWERS: [(&str, &str); 2] =
     [("vision_model.", "model.vision_tower.vision_tower."), ("text_model.", "model.text_tower.text_tower.")];
 
 /// Loads a checkpoint folder: a full one, a plain decoder, or stage-1 files over a base decoder; towers
-/// from inside the checkpoint or from their own folders.
+/// from inside the checkpoint or from their own folders. Quantised weights are computed to the dtype while they are read.
 ///
 /// `progress` is called with the number of values that each tensor brought.
 ///
@@ -70,7 +70,8 @@ pub fn load_model(
 /// As [`load_model`], short of comparing keys with the model.
 pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Result<TensorSource> {
     let mut source = bridges_in(dir)?;
-    if TensorSource::folder_has_weights(dir) {
+    let is_whole = TensorSource::folder_has_weights(dir);
+    if is_whole {
         let whole = TensorSource::from_folder(dir)?;
         // Bridges beside a plain decoder complete it. Beside a model that has them they may be a copy of its own;
         // otherwise one of the two is of another run.
@@ -82,13 +83,17 @@ pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Re
             }
             .into());
         }
-        source.merge(whole, |key| Some(key.to_owned()));
-    } else {
-        let base = match base {
-            Some(base) => base.to_path_buf(),
-            None => find_base(dir)?,
-        };
-        source.merge(TensorSource::from_folder(&base)?, |key| Some(key.to_owned()));
+        // A decoder that is named apart takes the place of the folder's own.
+        let replaced = |key: &str| base.is_some() && Component::of_key(key) == Some(Component::Llm);
+        source.merge(whole, |key| (!replaced(key)).then(|| key.to_owned()));
+    }
+    let base = match base {
+        None if is_whole => None,
+        None => Some(find_base(dir)?),
+        Some(base) => Some(base.to_path_buf()),
+    };
+    if let Some(base) = base {
+        source.merge(open_decoder(&base, &config.llm)?, |key| Some(key.to_owned()));
     }
     let Some(mm) = &config.multimodal else { return Ok(source) };
     let [vision, text] = TOWERS;
@@ -102,6 +107,16 @@ pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Re
         }
     }
     Ok(source)
+}
+
+/// The weights of the decoder that `config` describes: of a folder, or of a GGUF file, whose sizes are compared.
+fn open_decoder(base: &Path, config: &LlmConfig) -> Result<TensorSource> {
+    if base.is_dir() {
+        return TensorSource::from_folder(base);
+    }
+    let gguf = Gguf::open(base)?;
+    gguf.check(config)?;
+    Ok(gguf.into())
 }
 
 /// The folder that holds a tower's weights: its own, or the checkpoint that it is a part of.

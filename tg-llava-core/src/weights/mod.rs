@@ -1,11 +1,13 @@
 //! Checkpoints: reading and writing the reference's files, strictly.
 
+mod bnb;
 mod bridges;
 mod checkpoint;
 mod component;
 mod convert;
 mod error;
 mod file;
+mod gguf;
 mod load;
 mod names;
 mod placeholder;
@@ -21,6 +23,7 @@ pub use checkpoint::{LoadOptions, Loaded, find_base, load_model, open_sources, o
 pub use component::Component;
 pub use error::{TensorProblem, WeightsError};
 pub use file::{StoredDType, StoredTensor};
+pub use gguf::Gguf;
 pub use load::{LoadReport, apply};
 pub use names::{is_unused_key, reference_key};
 pub use save::{SaveOptions, reference_tensors, save_model};
