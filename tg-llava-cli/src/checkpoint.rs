@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tg_llava_core::weights::has_unfinished_save;
+use tg_llava_core::weights::{Adapter, has_unfinished_save};
 
 use crate::failure::Failure;
 
@@ -53,7 +53,7 @@ pub fn check_decoder(path: &Path) -> Result<(), Failure> {
 /// [`Failure::Input`] where it does not, with what it looks like instead.
 pub fn check(dir: &Path) -> Result<(), Failure> {
     let name = dir.display();
-    if dir.join("config.json").is_file() {
+    if dir.join("config.json").is_file() || Adapter::is_in(dir) {
         return Ok(());
     }
     if dir.is_file() {

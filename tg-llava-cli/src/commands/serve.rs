@@ -26,7 +26,7 @@ pub struct ServeArgs {
     /// Checkpoint folder [default: the one in weights/]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// The plain decoder, a folder or a GGUF file: where --model holds none, or in the place of its own
+    /// The decoder, a folder or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
     #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
     /// Conversation template, for example vicuna_v1 [default: as the checkpoint says]

@@ -134,14 +134,29 @@ pub enum WeightsError {
         /// Keys whose shape differs, with both shapes.
         misshapen: Vec<String>,
     },
-    /// A base model that a folder of adapters needs.
+    /// A folder of adapters without the bridges that were trained with them, over a decoder that has none either.
     #[error(
-        "{dir}: holds stage-1 files only; the decoder's folder is also needed (config.json names {name:?}): {hint}"
+        "{dir}: holds an adapter, but nothing here or in {base} holds the {bridges}: they are in non_lora_trainables.bin, which the training \
+         writes beside the adapter at its end; fetch that file too, or name a --base that has them"
     )]
+    NoBridges {
+        /// The folder.
+        dir: PathBuf,
+        /// The decoder's.
+        base: PathBuf,
+        /// The bridges.
+        bridges: String,
+    },
+    /// A base model that a folder builds on.
+    #[error("{dir}: holds {what} only; the decoder's folder is also needed ({file} names {name:?}): {hint}")]
     NeedsBase {
         /// The folder.
         dir: PathBuf,
-        /// `_name_or_path` of its config.json.
+        /// What it holds.
+        what: &'static str,
+        /// The file that names the base.
+        file: &'static str,
+        /// The base's name there.
         name: String,
         /// What to do.
         hint: String,

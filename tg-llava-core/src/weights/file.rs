@@ -54,7 +54,7 @@ impl StoredDType {
 }
 
 /// One tensor of a file, with its bytes not yet read.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct StoredTensor {
     /// The file.
     pub path: Arc<PathBuf>,
@@ -70,7 +70,7 @@ pub struct StoredTensor {
 }
 
 /// Where a tensor's bytes are.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) enum Bytes {
     /// At this offset of the file.
     Plain {

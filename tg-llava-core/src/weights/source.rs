@@ -5,14 +5,15 @@ use serde::Deserialize;
 
 use super::bnb::{check_method, join_parts};
 use super::file::open_file;
-use super::{Gguf, StoredTensor, WeightsError};
+use super::{Adapter, Gguf, StoredTensor, WeightsError};
 use crate::config::read_json;
 use crate::error::{Error, Result};
 
 /// The tensors of one or several files under the keys of a full checkpoint, with no bytes read yet.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct TensorSource {
     tensors: BTreeMap<String, StoredTensor>,
+    adapter: Option<Box<Adapter>>,
 }
 
 #[derive(Deserialize)]
@@ -27,7 +28,7 @@ pub(super) const INDEXES: [&str; 2] = ["model.safetensors.index.json", "pytorch_
 
 impl From<Gguf> for TensorSource {
     fn from(file: Gguf) -> Self {
-        Self { tensors: file.into_tensors() }
+        Self { tensors: file.into_tensors(), adapter: None }
     }
 }
 
@@ -70,7 +71,7 @@ impl TensorSource {
     /// Tensors of files, those that are parts of another one joined.
     fn joined(mut tensors: BTreeMap<String, StoredTensor>) -> Result<Self> {
         join_parts(&mut tensors)?;
-        Ok(Self { tensors })
+        Ok(Self { tensors, adapter: None })
     }
 
     /// The shards that the index at `path` names; `beside` is a file in the folder that holds a whole model.
@@ -138,13 +139,24 @@ impl TensorSource {
     }
 
     /// Adds `other`'s tensors under renamed keys; keys that are already there win, and `None` leaves a
-    /// tensor out.
+    /// tensor out. So does an adapter that is there.
     pub fn merge(&mut self, other: Self, rename: impl Fn(&str) -> Option<String>) {
+        self.adapter = self.adapter.take().or(other.adapter);
         for (key, tensor) in other.tensors {
             if let Some(key) = rename(&key) {
                 self.tensors.entry(key).or_insert(tensor);
             }
         }
+    }
+
+    /// The adapter whose branches are added to the decoder's matrices as they are loaded.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_deref()
+    }
+
+    /// These tensors with `adapter` over them.
+    pub fn with_adapter(self, adapter: Adapter) -> Self {
+        Self { adapter: Some(Box::new(adapter)), ..self }
     }
 
     /// The tensor under `key`.

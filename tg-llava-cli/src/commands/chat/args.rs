@@ -20,7 +20,7 @@ pub struct ChatArgs {
     /// Picture to show, a file or an http(s) address; may be repeated
     #[arg(long = "image", value_name = "PATH|URL", value_parser = OsStringValueParser::new().try_map(PictureSource::parse))]
     pub images: Vec<PictureSource>,
-    /// The plain decoder, a folder or a GGUF file: where --model holds none, or in the place of its own
+    /// The decoder, a folder or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
     #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
     /// Conversation template, for example vicuna_v1 [default: as the checkpoint says]

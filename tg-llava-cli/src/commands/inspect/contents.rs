@@ -18,6 +18,10 @@ pub enum Kind {
     Stage1,
     /// What stage 1 trains; the decoder was not found.
     Stage1WithoutBase,
+    /// An adapter over a decoder in another folder, with the bridges.
+    Adapter,
+    /// The same; the decoder was not found.
+    AdapterWithoutBase,
     /// A CLIP or SigLIP folder.
     Tower,
     /// A GGUF file.
@@ -119,6 +123,11 @@ pub struct TensorEntry {
 }
 
 impl Kind {
+    /// Whether a decoder is missing that is elsewhere.
+    pub fn lacks_base(self) -> bool {
+        matches!(self, Self::Stage1WithoutBase | Self::AdapterWithoutBase)
+    }
+
     /// What it is called.
     pub fn title(self) -> &'static str {
         match self {
@@ -126,6 +135,8 @@ impl Kind {
             Self::PlainDecoder => "plain decoder, which sees no pictures",
             Self::Stage1 => "stage-1 files over a decoder",
             Self::Stage1WithoutBase => "stage-1 files; the decoder is elsewhere (name it with --base)",
+            Self::Adapter => "adapter over a decoder",
+            Self::AdapterWithoutBase => "adapter; the decoder is elsewhere (name it with --base)",
             Self::Tower => "CLIP or SigLIP tower",
             Self::Gguf => "decoder in a GGUF file, which --base takes",
         }

@@ -22,7 +22,7 @@ pub struct InspectArgs {
     /// Checkpoint folder, or a GGUF file
     #[arg(value_name = "PATH")]
     pub dir: PathBuf,
-    /// The plain decoder, a folder or a GGUF file: where PATH holds none, or in the place of its own
+    /// The decoder, a folder or a GGUF file: where PATH holds none (stage-1 files, an adapter), or in the place of its own
     #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
     /// Output format; `-v` lists every tensor.

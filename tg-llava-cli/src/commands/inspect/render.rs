@@ -117,7 +117,9 @@ fn verdict(contents: &Contents, verbose: bool) -> String {
     }
     out += match (contents.complete, contents.kind) {
         (true, Kind::Tower) => "  readable; its keys are checked as part of the checkpoint that names it\n",
-        (true, Kind::Stage1WithoutBase) => "  complete, but for the decoder and the towers\n",
+        (true, Kind::Stage1WithoutBase | Kind::AdapterWithoutBase) => {
+            "  complete, but for the decoder and the towers\n"
+        }
         (true, Kind::Gguf) => "  complete: all that its metadata asks for is there\n",
         (true, _) => "  complete: all that config.json asks for is there\n",
         (false, _) => "  NOT complete\n",
