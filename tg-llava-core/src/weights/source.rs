@@ -137,6 +137,11 @@ impl TensorSource {
         self.tensors.get(key)
     }
 
+    /// Takes the tensor under `key` away.
+    pub(super) fn remove(&mut self, key: &str) {
+        self.tensors.remove(key);
+    }
+
     /// All tensors by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &StoredTensor)> {
         self.tensors.iter().map(|(key, tensor)| (key.as_str(), tensor))

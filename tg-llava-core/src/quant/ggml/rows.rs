@@ -5,6 +5,7 @@ use super::{Block, GROUP, GgmlType, Int8Row, float};
 ///
 /// # Panics
 /// Where lengths differ from those of whole rows: a programmer's error.
+#[inline(always)]
 pub fn dequantise(format: GgmlType, bytes: &[u8], row_len: usize, out: &mut [f32]) {
     check_lengths(format, bytes, row_len, out.len());
     with_block!(format, B => dequantise_blocks::<B>(bytes, row_len, out), float => float::read(format, bytes, out));

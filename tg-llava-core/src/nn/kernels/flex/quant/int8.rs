@@ -1,6 +1,5 @@
 //! Products of blocks with activations as 8-bit integers.
 
-
 use std::marker::PhantomData;
 
 use pulp::{NullaryFnOnce, Simd, WithSimd};
@@ -8,7 +7,7 @@ use pulp::{NullaryFnOnce, Simd, WithSimd};
 use crate::quant::ggml::{Block, GgmlType, Int8Row, dot_int8, with_block};
 
 /// Products of rows of blocks with a few rows of activations: for each row of blocks, its product with each row of `x`.
-pub struct Products<'a> {
+pub(super) struct Products<'a> {
     pub format: GgmlType,
     /// Bytes of each row of blocks.
     pub row_bytes: usize,
@@ -20,7 +19,7 @@ pub struct Products<'a> {
 }
 
 /// Most rows of activations at once.
-pub const MOST_ROWS: usize = 4;
+pub(super) const MOST_ROWS: usize = 4;
 
 impl Products<'_> {
     /// Computes them all.
@@ -85,7 +84,8 @@ mod avx2 {
         #[inline(always)]
         fn call(self) {
             let Self { simd, x, products, .. } = self;
-            let x = x.map(|x| Activations { quants: cast_slice(&x.quants), scales: &x.scales, sums: &x.sums });
+            let x =
+                x.map(|x| Activations { quants: cast_slice(&x.quants), scales: &x.scales, sums: &x.sums });
             // Two rows of blocks at a time, so that one sum need not wait for the other.
             let mut rows = products.blocks.chunks_exact(2 * products.row_bytes);
             let mut out = products.out.chunks_exact_mut(2 * R);
@@ -140,8 +140,7 @@ mod avx2 {
                 }
             }
         }
-        for (out, (sum, offset)) in
-            out.iter_mut().zip(sums.as_flattened().iter().zip(offsets.as_flattened()))
+        for (out, (sum, offset)) in out.iter_mut().zip(sums.as_flattened().iter().zip(offsets.as_flattened()))
         {
             *out = simd.reduce_sum_f32s(*sum) + offset;
         }
