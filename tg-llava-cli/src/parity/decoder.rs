@@ -4,13 +4,13 @@
 use std::path::Path;
 
 use anyhow::Context;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device, Tensor};
 use serde::Deserialize;
 use tg_llava_core::generate::{GenerateOptions, Request};
 use tg_llava_core::model::{GuideTexts, ModelBatch, TgLlava};
 use tg_llava_core::multimodal::SpliceRow;
 use tg_llava_core::tokenizer::TextTokenizer;
-use tg_llava_core::weights::{LoadOptions, TensorSource, load_model, open_sources};
+use tg_llava_core::weights::{LoadOptions, Quantization, TensorSource, load_model, open_sources};
 
 use super::ParityOptions;
 use super::golden::{Array, Golden, Group, to_host};
@@ -51,6 +51,7 @@ pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyho
         dtype: options.dtype,
         largest_buffer: options.largest_buffer,
         base: Some(dir.join(GGUF)).filter(|file| file.is_file()),
+        quantization: None,
     };
     let model = load_model(dir, device, &load, &mut |_| {})?.model;
     let mut rows = Vec::new();
@@ -59,6 +60,15 @@ pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyho
         let golden = Golden::read(&golden)?;
         let source = open_sources(dir, model.config(), load.base.as_deref())?;
         rows.extend(dequantised(&source, &golden)?.row());
+        let on_cpu = *device == Device::flex() && options.dtype == DType::F32;
+        let quantised = match golden.int("forced_ids") {
+            Some(_) if on_cpu => {
+                let load = LoadOptions { quantization: Some(Quantization::default()), ..load };
+                Some(load_model(dir, device, &load, &mut |_| {})?.model)
+            }
+            _ => None,
+        };
+        rows.extend(decode(quantised.as_ref(), &golden)?.row());
         rows.extend(recorded(&model, &golden, options)?);
     }
     let greedy = dir.join("greedy.json");
@@ -93,6 +103,28 @@ fn dequantised(source: &TensorSource, golden: &Golden) -> anyhow::Result<Group> 
         let ours = Array { shape: stored.shape.clone(), values };
         group.floats(name, &ours, golden.float(name).with_context(|| format!("{name} is no float"))?);
     }
+    Ok(group)
+}
+
+/// Behind the prompt, then behind each forced id: products of one row with the stored blocks, whose activations are integers. They are
+/// computed on the CPU alone; elsewhere there is no `model`.
+fn decode(model: Option<&TgLlava>, golden: &Golden) -> anyhow::Result<Group> {
+    let mut group = Group::new("scores token by token", FORWARD);
+    let (forced, expected) = (golden.int("forced_ids"), golden.float("decode_logits"));
+    let (Some(model), Some(forced)) = (model, forced) else { return Ok(group) };
+    let expected = expected.context("decode_logits")?;
+    let prompt = &golden.int("input_ids").context("input_ids")?.values;
+    let mut cache = model.llm.new_cache();
+    let slot = cache.take(prompt.len(), forced.values.len());
+    let mut values = Vec::new();
+    let texts = std::iter::once(&prompt[..]).chain(forced.values.chunks(1));
+    for ids in texts {
+        let inputs: Tensor<3> = model.llm.embed(ids).unsqueeze();
+        let states = model.llm.forward(inputs, cache.texts(&[(slot, ids.len())]));
+        let last = states.narrow(1, ids.len() - 1, 1).squeeze_dim::<2>(0);
+        values.extend(to_host(model.llm.logits(last))?.values);
+    }
+    group.floats("decode_logits", &Array { shape: expected.shape.clone(), values }, expected);
     Ok(group)
 }
 

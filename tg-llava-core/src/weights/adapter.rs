@@ -70,6 +70,12 @@ impl Adapter {
         Ok(missing.chain(misshapen).chain(self.unused(&used)).collect())
     }
 
+    /// Leaves out the matrices under `keys`: they have been added already.
+    pub(super) fn forget(&mut self, keys: &BTreeSet<String>) {
+        let matrices = std::mem::take(&mut self.matrices);
+        self.matrices.merge(matrices, |key| (!keys.contains(key)).then(|| key.to_owned()));
+    }
+
     /// Whether a folder holds an adapter, told by its files.
     pub fn is_in(dir: &Path) -> bool {
         dir.join(ADAPTER_CONFIG).is_file() || file_in(dir).is_some()

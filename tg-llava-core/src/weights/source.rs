@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -162,6 +162,14 @@ impl TensorSource {
     /// The tensor under `key`.
     pub fn get(&self, key: &str) -> Option<&StoredTensor> {
         self.tensors.get(key)
+    }
+
+    /// Takes the tensor under `key` away, and those of the adapter under `matrices`.
+    pub(super) fn remove(&mut self, key: &str, matrices: &BTreeSet<String>) {
+        self.tensors.remove(key);
+        if let Some(adapter) = &mut self.adapter {
+            adapter.forget(matrices);
+        }
     }
 
     /// All tensors by key.
