@@ -36,6 +36,17 @@ pub fn find(asked: Option<&Path>) -> Result<PathBuf, Failure> {
     )))
 }
 
+/// Checks that `path` looks like a decoder: a checkpoint folder, or a GGUF file.
+///
+/// # Errors
+/// [`Failure::Input`] where it does not.
+pub fn check_decoder(path: &Path) -> Result<(), Failure> {
+    match path.extension().is_some_and(|extension| extension == "gguf") && path.is_file() {
+        true => Ok(()),
+        false => check(path),
+    }
+}
+
 /// Checks that `dir` looks like a checkpoint.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use tg_llava_core::assistant::AssistantOptions;
 use tg_llava_core::generate::EngineOptions;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -14,6 +15,7 @@ use crate::checkpoint;
 use crate::console::Console;
 use crate::device::ComputeArgs;
 use crate::failure::Failure;
+use crate::quantised::QuantizeArgs;
 use crate::serve::{self, Cors, Hosts, Keys, LogFormat, Media, ModelLimits, PictureLimits, Settings};
 
 /// Holds API keys, separated by blanks, so that they stand on no command line.
@@ -26,8 +28,8 @@ pub struct ServeArgs {
     /// Checkpoint folder [default: the one in weights/]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Folder of the decoder, where --model holds stage-1 files or an adapter alone
-    #[arg(long, value_name = "DIR")]
+    /// The decoder, a folder or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
     /// Conversation template, for example vicuna_v1 [default: as the checkpoint says]
     #[arg(long, value_name = "NAME", value_parser = template_name)]
@@ -101,6 +103,9 @@ pub struct ServeArgs {
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Formats of the decoder's matrices.
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
 }
 
 const HELP: &str = "\
@@ -114,7 +119,7 @@ ask.";
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let folder = checkpoint::find(args.model.as_deref())?;
     if let Some(base) = &args.base {
-        checkpoint::check(base)?;
+        checkpoint::check_decoder(base)?;
     }
     let settings = settings(args, folder)?;
     serve::install_log(args.log_format, args.log_level);
@@ -147,7 +152,10 @@ fn settings(args: &ServeArgs, folder: PathBuf) -> Result<Settings, Failure> {
     Ok(Settings {
         address: SocketAddr::new(args.host, args.port),
         name: args.served_model_name.clone().or_else(of_folder).unwrap_or_else(|| "default".into()),
-        assistant: args.guide.assistant_options(args.base.as_deref(), args.template.as_deref()),
+        assistant: AssistantOptions {
+            quantization: Some(args.quantize.quantization()),
+            ..args.guide.assistant_options(args.base.as_deref(), args.template.as_deref())
+        },
         compute: args.compute.clone(),
         keys: Keys::new(keys(args)?),
         cors: Cors { origins: args.cors_origins.clone() },

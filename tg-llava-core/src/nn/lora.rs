@@ -83,7 +83,7 @@ mod tests {
         let branch = layer.lora.as_mut().unwrap();
         let b = Tensor::random([4, 2], Distribution::Normal(0.0, 1.0), &device);
         branch.b = Param::from_tensor(b.clone());
-        let merged = layer.weight.val() + b.matmul(branch.a.val()).transpose() * 0.5;
+        let merged = layer.weight.float().unwrap().val() + b.matmul(branch.a.val()).transpose() * 0.5;
         let expected = x.clone().matmul(merged) + layer.bias.as_ref().unwrap().val().unsqueeze();
         let found = layer.forward(x).into_data();
         found.assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-6));

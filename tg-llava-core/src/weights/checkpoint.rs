@@ -5,9 +5,11 @@ use burn::tensor::{DType, Device};
 use super::bridges::{bridges_in, folder_has_bridges};
 use super::load::{LoadReport, apply};
 use super::names::is_unused_tower_key;
-use super::{Adapter, Component, TensorSource, WeightsError};
+use super::quantise::fill_quantised;
+use super::{Adapter, Component, Gguf, Quantization, TensorSource, WeightsError};
 use crate::config::{
-    ADAPTER_CONFIG, LoraConfig, ModelConfig, ProjectorConfig, locate_tower, read_json, read_model_config_over,
+    ADAPTER_CONFIG, LlmConfig, LoraConfig, ModelConfig, ProjectorConfig, locate_tower, read_json,
+    read_model_config_over,
 };
 use crate::error::{Error, Result};
 use crate::model::TgLlava;
@@ -15,19 +17,22 @@ use crate::model::TgLlava;
 /// How a checkpoint is read.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// Folder of the decoder, where the checkpoint holds stage-1 files or an adapter alone.
+    /// The decoder, a folder or a GGUF file: where the checkpoint holds none (stage-1 files, an adapter), or to take the place of its
+    /// own.
     pub base: Option<PathBuf>,
     /// Dtype of the weights in memory.
     pub dtype: DType,
     /// The device's largest buffer in bytes, where it may be smaller than embedding and head: these are then held in
     /// pieces ([`crate::config::LlmConfig::vocab_pieces`]).
     pub largest_buffer: Option<u64>,
+    /// Formats of the decoder's matrices, where they are not to be floats. They stay in the memory of the CPU.
+    pub quantization: Option<Quantization>,
 }
 
 impl Default for LoadOptions {
     /// f32, complete checkpoints.
     fn default() -> Self {
-        Self { base: None, dtype: DType::F32, largest_buffer: None }
+        Self { base: None, dtype: DType::F32, largest_buffer: None, quantization: None }
     }
 }
 
@@ -45,7 +50,7 @@ const TOWERS: [(&str, &str); 2] =
     [("vision_model.", "model.vision_tower.vision_tower."), ("text_model.", "model.text_tower.text_tower.")];
 
 /// Loads a checkpoint folder: a full one, a plain decoder, stage-1 files over a base decoder, or an adapter, which is merged into its
-/// base; towers from inside the checkpoint or from their own folders.
+/// base; towers from inside the checkpoint or from their own folders. Quantised weights are computed to the dtype while they are read.
 ///
 /// `progress` is called with the number of values that each tensor brought.
 ///
@@ -62,9 +67,14 @@ pub fn load_model(
     if let Some(largest) = options.largest_buffer {
         config.llm.fit_vocabulary(largest, options.dtype.size());
     }
-    let source = open_sources(dir, &config, base.as_deref())?;
-    let (model, report) = apply(config.init(device)?, &source, options.dtype, &|_| false, progress)?;
-    Ok(Loaded { model, report })
+    let mut source = open_sources(dir, &config, base.as_deref())?;
+    let mut model = config.init(device)?;
+    let mut quantised = LoadReport::default();
+    if let Some(quantization) = options.quantization {
+        fill_quantised(&mut model.llm, &mut source, quantization, &mut quantised, progress)?;
+    }
+    let (model, rest) = apply(model, &source, options.dtype, &|_| false, progress)?;
+    Ok(Loaded { model, report: quantised.and(rest) })
 }
 
 /// Opens every file that a checkpoint folder consists of, under the keys of a full checkpoint.
@@ -73,7 +83,8 @@ pub fn load_model(
 /// As [`load_model`], short of comparing keys with the model.
 pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Result<TensorSource> {
     let mut source = bridges_in(dir)?;
-    if TensorSource::folder_has_weights(dir) {
+    let is_whole = TensorSource::folder_has_weights(dir);
+    if is_whole {
         let whole = TensorSource::from_folder(dir)?;
         // Bridges beside a plain decoder complete it. Beside a model that has them they may be a copy of its own;
         // otherwise one of the two is of another run.
@@ -85,21 +96,26 @@ pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Re
             }
             .into());
         }
-        source.merge(whole, |key| Some(key.to_owned()));
-    } else {
-        let base = match base {
-            Some(base) => base.to_path_buf(),
-            None => find_base(dir)?,
-        };
-        if Adapter::is_in(dir) {
+        // A decoder that is named apart takes the place of the folder's own.
+        let replaced = |key: &str| base.is_some() && Component::of_key(key) == Some(Component::Llm);
+        source.merge(whole, |key| (!replaced(key)).then(|| key.to_owned()));
+    }
+    let decoder = match base {
+        None if is_whole => None,
+        None => Some(find_base(dir)?),
+        Some(base) => Some(base.to_path_buf()),
+    };
+    if let Some(decoder) = decoder {
+        let is_adapter = !is_whole && Adapter::is_in(dir);
+        if is_adapter {
             let adapter = Adapter::open(dir)?;
             source.merge(adapter.whole().clone(), |key| Some(key.to_owned()));
-            source.merge(bridges_in(&base)?, |key| Some(key.to_owned()));
+            source.merge(bridges_in(&decoder)?, |key| Some(key.to_owned()));
             source = source.with_adapter(adapter);
         }
-        source.merge(TensorSource::from_folder(&base)?, |key| Some(key.to_owned()));
-        if source.adapter().is_some() {
-            check_bridges(&source, config, (dir, &base))?;
+        source.merge(open_decoder(&decoder, &config.llm)?, |key| Some(key.to_owned()));
+        if is_adapter {
+            check_bridges(&source, config, (dir, &decoder))?;
         }
     }
     let Some(mm) = &config.multimodal else { return Ok(source) };
@@ -115,6 +131,16 @@ pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Re
         }
     }
     Ok(source)
+}
+
+/// The weights of the decoder that `config` describes: of a folder, or of a GGUF file, whose sizes are compared.
+fn open_decoder(base: &Path, config: &LlmConfig) -> Result<TensorSource> {
+    if base.is_dir() {
+        return TensorSource::from_folder(base);
+    }
+    let gguf = Gguf::open(base)?;
+    gguf.check(config)?;
+    Ok(gguf.into())
 }
 
 /// Refuses an adapter over a decoder where a bridge that the model has is nowhere.

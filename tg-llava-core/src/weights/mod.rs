@@ -2,17 +2,20 @@
 
 mod adapter;
 mod adapter_save;
+mod bnb;
 mod bridges;
 mod checkpoint;
 mod component;
 mod convert;
 mod error;
 mod file;
+mod gguf;
 mod load;
 mod merge;
 mod names;
 mod placeholder;
 mod pytorch;
+mod quantise;
 mod save;
 mod source;
 mod staging;
@@ -26,9 +29,11 @@ pub use checkpoint::{LoadOptions, Loaded, base_of, find_base, load_model, open_s
 pub use component::Component;
 pub use error::{TensorProblem, WeightsError};
 pub use file::{StoredDType, StoredTensor};
+pub use gguf::Gguf;
 pub use load::{LoadReport, apply};
-pub use merge::{MergeOptions, merge_adapter};
+pub use merge::{MergeBase, MergeOptions, merge_adapter};
 pub use names::{is_adapter_key, is_adapter_path, is_block_matrix, is_unused_key, reference_key};
+pub use quantise::{QuantisedTensor, Quantization, fill_nf4};
 pub use save::{SaveOptions, reference_tensors, save_model};
 pub use source::TensorSource;
 pub use staging::{clean, has_unfinished_save};

@@ -161,7 +161,12 @@ impl Save {
         let staging = Staging::begin(dir)?;
         let mut save = Self { staging, base: None, replaces_small_files: false };
         if let Some(template) = &options.template {
-            save.base = Some(crate::config::read_json(&template.join("config.json"))?);
+            let mut base: serde_json::Value = crate::config::read_json(&template.join("config.json"))?;
+            if let Some(config) = base.as_object_mut() {
+                // The template's weights may be quantised; ours are floats.
+                config.remove("quantization_config");
+            }
+            save.base = Some(base);
             // A folder that is its own template keeps its files.
             save.replaces_small_files = template.canonicalize().ok() != dir.canonicalize().ok();
             if save.replaces_small_files {

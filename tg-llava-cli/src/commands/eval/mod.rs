@@ -10,6 +10,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
+use tg_llava_core::weights::QuantisedTensor;
 use tg_llava_train::data::{EncodeOptions, LlavaDataset, Loader, OnBadSample, SampleEncoder};
 use tg_llava_train::run::{self, EvaluateOptions, Evaluation, Prediction, evaluate};
 
@@ -20,7 +21,9 @@ use crate::checkpoint;
 use crate::console::{Console, print, print_json};
 use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
+use crate::load;
 use crate::progress::Progress;
+use crate::quantised::{self, QuantizeArgs};
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
@@ -28,8 +31,8 @@ pub struct EvalArgs {
     /// Checkpoint folder [default: the one in weights/]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Folder of the decoder, where --model holds stage-1 files or an adapter alone
-    #[arg(long, value_name = "DIR")]
+    /// The decoder, a folder or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
     /// LLaVA file (JSON or JSONL), whose last answer of each sample is asked for; or a benchmark's questions
     #[arg(long, value_name = "FILE")]
@@ -61,6 +64,9 @@ pub struct EvalArgs {
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Formats of the decoder's matrices.
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -77,6 +83,9 @@ const SHORT_ANSWER: usize = 64;
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
     let folder = checkpoint::find(args.model.as_deref())?;
+    if let Some(base) = &args.base {
+        checkpoint::check_decoder(base)?;
+    }
     if args.benchmark.is_meant(&args.data) {
         return benchmark::run(args, &folder, &console);
     }
@@ -114,7 +123,8 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let rejected = loader.dataset().rejected().iter().map(ToString::to_string);
     let failures: Vec<String> =
         rejected.chain(result.failures.iter().map(|failure| failure.message.clone())).collect();
-    report(&result, &failures, start.elapsed().as_secs_f64(), &console)?;
+    let weights = &assistant.report.quantised;
+    report(&result, &failures, weights, start.elapsed().as_secs_f64(), &console)?;
     match failures.is_empty() {
         true => Ok(()),
         false => Err(Failure::Check),
@@ -125,13 +135,11 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
 fn load(args: &EvalArgs, folder: &Path, console: &Console) -> Result<(Assistant, Opened), Failure> {
     let opened = device::open(&args.compute, DefaultDtype::Fast, console)?;
     let options = AssistantOptions {
-        dtype: opened.dtype,
         base: args.base.clone(),
-        largest_buffer: opened.largest_buffer(),
+        quantization: Some(args.quantize.quantization()),
         ..AssistantOptions::default()
     };
-    let _bar = Progress::spinner(console, "loading");
-    Ok((Assistant::load(folder, &opened.device, &options, &mut |_| {})?, opened))
+    Ok((load::assistant(folder, &opened, &options, console)?, opened))
 }
 
 /// How samples and pictures are read for the model.
@@ -164,7 +172,13 @@ fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
 /// How many failures are printed before the rest is counted.
 const SHOWN: usize = 20;
 
-fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Console) -> Result<(), Failure> {
+fn report(
+    result: &Evaluation,
+    failures: &[String],
+    weights: &[QuantisedTensor],
+    seconds: f64,
+    console: &Console,
+) -> Result<(), Failure> {
     for failure in failures.iter().take(SHOWN) {
         console.error(failure);
     }
@@ -183,7 +197,7 @@ fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Cons
             .iter()
             .map(|(answer, (right, all))| (*answer, json!({ "correct": right, "samples": all })))
             .collect();
-        let value = json!({
+        let mut value = json!({
             "samples": result.samples,
             "correct": correct,
             "exact_match": result.exact_match(),
@@ -192,6 +206,9 @@ fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Cons
             "by_answer": answers,
             "failures": failures,
         });
+        if !weights.is_empty() {
+            value["quantised"] = quantised::to_json(weights);
+        }
         return print_json(&value, true);
     }
     let mut text = String::new();

@@ -7,12 +7,12 @@ use serde_json::Value;
 use tg_llava_core::Error;
 use tg_llava_core::assistant::Codecs;
 use tg_llava_core::config::{
-    GenerationDefaults, ModelConfig, locate_tower, read_model_config_over, read_tower_configs,
+    GenerationDefaults, ModelConfig, PaddingSide, locate_tower, read_model_config_over, read_tower_configs,
 };
 use tg_llava_core::conversation::Template;
 use tg_llava_core::weights::{
-    Adapter, Component, TensorSource, WeightsError, base_of, folder_has_bridges, is_unused_key, open_bridges,
-    open_sources, reference_tensors,
+    Adapter, Component, Gguf, TensorSource, WeightsError, base_of, folder_has_bridges, is_unused_key,
+    open_bridges, open_sources, reference_tensors,
 };
 
 use super::compare::{Expected, compare};
@@ -21,13 +21,14 @@ use super::describe;
 use crate::device;
 use crate::failure::Failure;
 
-/// Looks into `dir`; `base` is the decoder's folder, where `dir` holds stage-1 files alone.
+/// Looks into `dir`, which may be a GGUF file; `base` is a decoder, where `dir` holds none or another shall take its place.
 ///
 /// # Errors
 /// Where config.json or a weights file cannot be read.
 pub fn inspect(dir: &Path, base: Option<&Path>) -> Result<Contents, Failure> {
     let mut contents = match tower_family(dir) {
         Some(family) => tower(dir, &family)?,
+        None if dir.is_file() => gguf(dir)?,
         None => model(dir, base)?,
     };
     contents.complete = contents.problems.is_empty()
@@ -80,6 +81,21 @@ fn tower(dir: &Path, family: &str) -> Result<Contents, Failure> {
     Ok(contents)
 }
 
+/// A GGUF file is compared with what its own metadata describes.
+fn gguf(file: &Path) -> Result<Contents, Failure> {
+    let gguf = Gguf::open(file)?;
+    let llm = gguf.config().clone();
+    let (max_length, tied) = (llm.max_position_embeddings, llm.tie_word_embeddings);
+    let padding_side = PaddingSide::Right;
+    let config = ModelConfig { llm, multimodal: None, conversation: None, max_length, padding_side };
+    let mut contents = empty(file, Kind::Gguf);
+    contents.description.extend(gguf.name().map(|name| ("name", name.to_owned())));
+    contents.description.extend(describe::model(&config));
+    let expected = Expected { shapes: Some(expected_shapes(&config, Kind::Gguf)?), tied };
+    compare(file.parent().unwrap_or(file), &gguf.into(), &expected, &mut contents);
+    Ok(contents)
+}
+
 fn model(dir: &Path, base: Option<&Path>) -> Result<Contents, Failure> {
     // Whatever hinders this is told when the files are opened.
     let found = base_of(dir, base).ok().flatten();
@@ -112,8 +128,9 @@ fn model(dir: &Path, base: Option<&Path>) -> Result<Contents, Failure> {
         }
     }
     if !kind.lacks_base() {
-        let decoder = source.get("model.embed_tokens.weight").and_then(|tensor| tensor.path.parent());
-        small_files(dir, decoder.or(base), &config, &mut contents);
+        // A GGUF file brings no tokenizer.
+        let base = base.filter(|base| base.is_dir());
+        small_files(dir, base, &config, &mut contents);
     }
     Ok(contents)
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tg_llava_core::config::TargetModules;
+
 use super::{full, least};
 use crate::config::*;
 
