@@ -91,7 +91,14 @@ fn an_adapter_is_inspected_over_its_base_and_merged_into_it() {
     };
     assert_eq!(ask(&adapter, &[Path::new("--base"), &base]), ask(&out, &[]));
     // A base of other sizes.
-    let refused = outcome(&mut merge(&fixture("models/qwen2-tiny")), &[]);
+    let other = fixture("lora/qwen2-tiny/base-llm");
+    std::fs::rename(out.join("clip-tower"), dir.path().join("clip-tower")).unwrap();
+    let decoder = dir.path().join("decoder");
+    std::fs::create_dir(&decoder).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(other.join(file), decoder.join(file)).unwrap();
+    }
+    let refused = outcome(&mut merge(&decoder), &[]);
     assert!(refused.contains("wrong shape") && !refused.contains("lora_A"), "{refused}");
 }
 

@@ -8,6 +8,7 @@ use tg_llava_core::config::{GuidePadding, LoraConfig};
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::{LossTargets, cross_entropy};
 use tg_llava_core::quant::QuantMatrix;
+use tg_llava_core::quant::bnb::FourBit;
 use tg_llava_core::weights::{
     Adapter, Component, LoadOptions, StoredTensor, TensorSource, apply, fill_nf4, is_unused_key, load_model,
     open_sources, reference_tensors,
@@ -182,7 +183,7 @@ fn loaded(
             );
         }
     }
-    let mut quantised = group("NF4 of the decoder", 0.0);
+    let mut quantised = group("NF4 of the decoder", MATRIX);
     if let Some(base) = &base {
         codes(case, base, &mut quantised)?;
     }
@@ -242,7 +243,7 @@ fn unmerged(case: &Case<'_>, folder: &Path, base: Option<&TensorSource>) -> anyh
     Ok(apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?.0)
 }
 
-/// What quantising the case's own matrices gives, against the recorded codes and scales.
+/// What quantising the case's own matrices gives, against the recorded codes and values.
 fn codes(case: &Case<'_>, base: &TensorSource, group: &mut Group) -> anyhow::Result<()> {
     let (mut model, mut source) = without_dropout(case, case.device)?;
     fill_nf4(&mut model.llm, &mut source, &mut |_| {})?;
@@ -255,7 +256,13 @@ fn codes(case: &Case<'_>, base: &TensorSource, group: &mut Group) -> anyhow::Res
             continue;
         };
         group.equal(&key, &ours.tensor().packed(), &golden.packed());
-        group.equal(&key, ours.tensor().absmax(), golden.absmax());
+        // The mean that scales are counted from follows the order of its sum.
+        let values = |tensor: &FourBit| {
+            let mut values = vec![0.0; tensor.state().num_elements()];
+            tensor.dequantise(0, &mut values);
+            Array { shape: tensor.state().shape.clone(), values }
+        };
+        group.absolute(&key, &values(ours.tensor()), &values(&golden));
     }
     Ok(())
 }
