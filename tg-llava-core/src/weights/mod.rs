@@ -24,7 +24,7 @@ pub use error::{TensorProblem, WeightsError};
 pub use file::{StoredDType, StoredTensor};
 pub use load::{LoadReport, apply};
 pub use names::{is_unused_key, reference_key};
-pub use quantise::{QuantisedTensor, Quantization};
+pub use quantise::{QuantisedTensor, Quantization, quantise_decoder};
 pub use save::{SaveOptions, reference_tensors, save_model};
 pub use source::TensorSource;
 pub use staging::{clean, has_unfinished_save};

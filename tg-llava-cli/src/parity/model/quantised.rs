@@ -88,11 +88,11 @@ impl Recorded<'_> {
 
     /// Every byte of every matrix.
     fn blocks(&self) -> anyhow::Result<Group> {
-        let mut model = self.load(Activations::Int8)?;
+        let model = self.load(Activations::Int8)?;
         let source = TensorSource::from_file(self.path)?;
         let mut group = self.group("blocks", 0.0);
         let mut compared = 0;
-        for (site, matrix) in model.llm.matrices_mut() {
+        for (site, matrix) in model.llm.matrices() {
             let key = site.key();
             let stored = source.get(&key).with_context(|| key.clone())?.bytes()?;
             let ours = matrix.quantised().and_then(|matrix| matrix.blocks());
