@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tg_llava_core::weights::has_unfinished_save;
+use tg_llava_core::weights::{Adapter, has_unfinished_save};
 
 use crate::failure::Failure;
 
@@ -36,13 +36,24 @@ pub fn find(asked: Option<&Path>) -> Result<PathBuf, Failure> {
     )))
 }
 
+/// Checks that `path` looks like a decoder: a checkpoint folder, or a GGUF file.
+///
+/// # Errors
+/// [`Failure::Input`] where it does not.
+pub fn check_decoder(path: &Path) -> Result<(), Failure> {
+    match path.extension().is_some_and(|extension| extension == "gguf") && path.is_file() {
+        true => Ok(()),
+        false => check(path),
+    }
+}
+
 /// Checks that `dir` looks like a checkpoint.
 ///
 /// # Errors
 /// [`Failure::Input`] where it does not, with what it looks like instead.
 pub fn check(dir: &Path) -> Result<(), Failure> {
     let name = dir.display();
-    if dir.join("config.json").is_file() {
+    if dir.join("config.json").is_file() || Adapter::is_in(dir) {
         return Ok(());
     }
     if dir.is_file() {

@@ -8,6 +8,7 @@ use crate::commands::completions::CompletionsArgs;
 use crate::commands::data::DataArgs;
 use crate::commands::eval::EvalArgs;
 use crate::commands::inspect::InspectArgs;
+use crate::commands::merge::MergeArgs;
 use crate::commands::parity::ParityArgs;
 use crate::commands::score::ScoreArgs;
 use crate::commands::serve::ServeArgs;
@@ -35,6 +36,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Say what answers to a public benchmark are worth, without a model
     Score(ScoreArgs),
+    /// Write an adapter and the decoder that it lies over as one checkpoint
+    Merge(MergeArgs),
     /// Prepare training data, check that it is complete, and train small tokenizers on it
     Data(DataArgs),
     /// Compare this build's numbers with golden folders; exit code 1 on a difference

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod data;
 pub mod eval;
 pub mod inspect;
+pub mod merge;
 pub mod parity;
 pub mod score;
 pub mod serve;

@@ -26,8 +26,8 @@ pub struct ServeArgs {
     /// Checkpoint folder [default: the one in weights/]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Folder of the plain decoder, where --model holds stage-1 files alone
-    #[arg(long, value_name = "DIR")]
+    /// The decoder, a folder or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
     /// Conversation template, for example vicuna_v1 [default: as the checkpoint says]
     #[arg(long, value_name = "NAME", value_parser = template_name)]
@@ -114,7 +114,7 @@ ask.";
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let folder = checkpoint::find(args.model.as_deref())?;
     if let Some(base) = &args.base {
-        checkpoint::check(base)?;
+        checkpoint::check_decoder(base)?;
     }
     let settings = settings(args, folder)?;
     serve::install_log(args.log_format, args.log_level);

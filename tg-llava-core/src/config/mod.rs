@@ -4,6 +4,7 @@ mod bounds;
 mod bridge;
 mod hf;
 mod llm;
+mod lora;
 mod model;
 mod preset;
 mod tower;
@@ -11,10 +12,11 @@ mod tower;
 pub use bridge::{DetailPerceiverConfig, FeatureGuideConfig, ProjectorConfig};
 pub(crate) use hf::read_json;
 pub use hf::{
-    GenerationDefaults, locate_tower, model_config_json, read_model_config, read_tower_configs,
-    write_model_config,
+    GenerationDefaults, locate_tower, model_config_json, read_model_config, read_model_config_over,
+    read_tower_configs, write_model_config,
 };
 pub use llm::{LlmConfig, LlmFamily};
+pub use lora::{ADAPTER_CONFIG, BLOCK_LINEARS, LoraConfig, LoraScaling, LoraSize, Patterns, TargetModules};
 pub use model::{GuidePadding, ModelConfig, MultimodalConfig, PaddingSide, SelectFeature, TowerLocation};
 pub use preset::{LLM_PRESETS, TOWER_PRESETS, llm_preset, multimodal, tiny, tower_preset};
 pub use tower::{EosRule, TextTowerConfig, TowerFamily, VisionTowerConfig};

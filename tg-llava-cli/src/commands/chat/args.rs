@@ -20,8 +20,8 @@ pub struct ChatArgs {
     /// Picture to show, a file or an http(s) address; may be repeated
     #[arg(long = "image", value_name = "PATH|URL", value_parser = OsStringValueParser::new().try_map(PictureSource::parse))]
     pub images: Vec<PictureSource>,
-    /// Folder of the plain decoder, where --model holds stage-1 files alone
-    #[arg(long, value_name = "DIR")]
+    /// The decoder, a folder or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
     /// Conversation template, for example vicuna_v1 [default: as the checkpoint says]
     #[arg(long, value_name = "NAME", value_parser = template_name)]

@@ -33,7 +33,7 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
     }
     let dir = checkpoint::find(args.model.as_deref())?;
     if let Some(base) = &args.base {
-        checkpoint::check(base)?;
+        checkpoint::check_decoder(base)?;
     }
     let decode = args.pictures.decode_options();
     let mut pictures = Vec::new();

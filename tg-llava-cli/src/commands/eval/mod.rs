@@ -28,8 +28,8 @@ pub struct EvalArgs {
     /// Checkpoint folder [default: the one in weights/]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Folder of the plain decoder, where --model holds stage-1 files alone
-    #[arg(long, value_name = "DIR")]
+    /// The decoder, a folder or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
     /// LLaVA file (JSON or JSONL), whose last answer of each sample is asked for; or a benchmark's questions
     #[arg(long, value_name = "FILE")]
@@ -77,6 +77,9 @@ const SHORT_ANSWER: usize = 64;
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
     let folder = checkpoint::find(args.model.as_deref())?;
+    if let Some(base) = &args.base {
+        checkpoint::check_decoder(base)?;
+    }
     if args.benchmark.is_meant(&args.data) {
         return benchmark::run(args, &folder, &console);
     }

@@ -19,11 +19,11 @@ use crate::failure::Failure;
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Checkpoint folder
-    #[arg(value_name = "DIR")]
+    /// Checkpoint folder, or a GGUF file
+    #[arg(value_name = "PATH")]
     pub dir: PathBuf,
-    /// Folder of the plain decoder, where DIR holds stage-1 files alone
-    #[arg(long, value_name = "DIR")]
+    /// The decoder, a folder or a GGUF file: where PATH holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
     /// Output format; `-v` lists every tensor.
     #[command(flatten)]
@@ -36,9 +36,9 @@ pub struct InspectArgs {
 /// [`Failure::Check`] where the folder is not complete, [`Failure::Input`] where it cannot be read.
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    checkpoint::check(&args.dir)?;
+    checkpoint::check_decoder(&args.dir)?;
     if let Some(base) = &args.base {
-        checkpoint::check(base)?;
+        checkpoint::check_decoder(base)?;
     }
     let mut contents = folder::inspect(&args.dir, args.base.as_deref())?;
     if console.json {
