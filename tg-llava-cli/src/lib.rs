@@ -19,6 +19,7 @@ pub mod parity;
 pub mod picture;
 pub mod prepare;
 pub mod progress;
+pub mod quantised;
 pub mod serve;
 
 use std::process::ExitCode;

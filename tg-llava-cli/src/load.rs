@@ -10,6 +10,7 @@ use crate::console::Console;
 use crate::device::Opened;
 use crate::failure::Failure;
 use crate::progress::{Progress, short_count};
+use crate::quantised;
 
 /// Loads the checkpoint in `dir` as `options` say, with the number format and the limits of the device.
 ///
@@ -21,8 +22,12 @@ pub fn assistant(
     options: &AssistantOptions,
     console: &Console,
 ) -> Result<Assistant, Failure> {
-    let options =
-        AssistantOptions { dtype: opened.dtype, largest_buffer: opened.largest_buffer(), ..options.clone() };
+    let options = AssistantOptions {
+        dtype: opened.dtype,
+        largest_buffer: opened.largest_buffer(),
+        quantization: quantised::on_device(options.quantization, opened)?,
+        ..options.clone()
+    };
     let start = std::time::Instant::now();
     let bar = Progress::bar(console, "loading weights", || total_values(dir, options.base.as_deref()));
     let mut values = 0;
@@ -39,6 +44,7 @@ pub fn assistant(
             first_few(not_finite)
         ));
     }
+    quantised::tell(&assistant.report.quantised, console);
     console.detail(format_args!(
         "{}: {} parameters loaded in {:.1} s, template {}",
         dir.display(),
@@ -61,7 +67,8 @@ fn total_values(dir: &Path, base: Option<&Path>) -> Option<u64> {
 /// How many names are printed before the rest is counted.
 const SHOWN: usize = 8;
 
-fn first_few(names: &[String]) -> String {
+/// The first names, and how many there are more.
+pub(crate) fn first_few(names: &[String]) -> String {
     let mut out = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN {
         out += &format!(" and {} more", names.len() - SHOWN);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use tg_llava_core::assistant::AssistantOptions;
 use tg_llava_core::generate::EngineOptions;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -14,6 +15,7 @@ use crate::checkpoint;
 use crate::console::Console;
 use crate::device::ComputeArgs;
 use crate::failure::Failure;
+use crate::quantised::QuantizeArgs;
 use crate::serve::{self, Cors, Hosts, Keys, LogFormat, Media, ModelLimits, PictureLimits, Settings};
 
 /// Holds API keys, separated by blanks, so that they stand on no command line.
@@ -101,6 +103,9 @@ pub struct ServeArgs {
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Formats of the decoder's matrices.
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
 }
 
 const HELP: &str = "\
@@ -147,7 +152,10 @@ fn settings(args: &ServeArgs, folder: PathBuf) -> Result<Settings, Failure> {
     Ok(Settings {
         address: SocketAddr::new(args.host, args.port),
         name: args.served_model_name.clone().or_else(of_folder).unwrap_or_else(|| "default".into()),
-        assistant: args.guide.assistant_options(args.base.as_deref(), args.template.as_deref()),
+        assistant: AssistantOptions {
+            quantization: Some(args.quantize.quantization()),
+            ..args.guide.assistant_options(args.base.as_deref(), args.template.as_deref())
+        },
         compute: args.compute.clone(),
         keys: Keys::new(keys(args)?),
         cors: Cors { origins: args.cors_origins.clone() },

@@ -69,6 +69,7 @@ enum Kind {
     Preprocess,
     Dataset,
     Benchmark,
+    Quantised,
 }
 
 fn kind_of(dir: &Path) -> Option<Kind> {
@@ -89,6 +90,8 @@ fn kind_of(dir: &Path) -> Option<Kind> {
         Some(Kind::Preprocess)
     } else if has("data.json") && has("golden.safetensors") {
         Some(Kind::Dataset)
+    } else if model::quantised::is_quantised(dir) {
+        Some(Kind::Quantised)
     } else if benchmark::is_benchmark(dir) {
         Some(Kind::Benchmark)
     } else {
@@ -126,6 +129,7 @@ fn compare(dir: &Path, kind: Kind, device: &Device, options: &ParityOptions) -> 
         Kind::Adapters => model::run_adapters(dir, device, options),
         Kind::Decoder if options.wants("forward") => decoder::run(dir, device, options),
         Kind::Towers if options.wants("forward") => towers::run(dir, device, options),
+        Kind::Quantised if options.wants("forward") => model::quantised::run(dir, device, options),
         // These hold no tensors of the model and do not depend on the device.
         Kind::Conversations if options.only.is_empty() => conversations::run(dir),
         Kind::Preprocess if options.only.is_empty() => preprocess::run(dir),

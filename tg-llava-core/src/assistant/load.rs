@@ -10,7 +10,7 @@ use crate::generate::{GenerateOptions, Sampling};
 use crate::model::TgLlava;
 use crate::preprocess::{DetailSource, ImageProcessor};
 use crate::tokenizer::{GuideTokenizer, TextTokenizer};
-use crate::weights::{Adapter, LoadOptions, LoadReport, Loaded, base_of, load_model};
+use crate::weights::{Adapter, LoadOptions, LoadReport, Loaded, Quantization, base_of, load_model};
 
 /// How an [`Assistant`] is put together; `None` keeps what the checkpoint says.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct AssistantOptions {
     pub detail_source: Option<DetailSource>,
     /// The device's largest buffer in bytes, where it has a narrow limit (see [`LoadOptions::largest_buffer`]).
     pub largest_buffer: Option<u64>,
+    /// Formats of the decoder's matrices (see [`LoadOptions::quantization`]).
+    pub quantization: Option<Quantization>,
 }
 
 impl Default for AssistantOptions {
@@ -42,6 +44,7 @@ impl Default for AssistantOptions {
             guide_padding: None,
             detail_source: None,
             largest_buffer: None,
+            quantization: None,
         }
     }
 }
@@ -87,7 +90,12 @@ impl Assistant {
         let template = Template::for_model(declared, &folder, &tokenizer)?.clone();
         let defaults = GenerationDefaults::read_over(dir, base.as_deref())?;
 
-        let load = LoadOptions { base, dtype: options.dtype, largest_buffer: options.largest_buffer };
+        let load = LoadOptions {
+            base,
+            dtype: options.dtype,
+            largest_buffer: options.largest_buffer,
+            quantization: options.quantization,
+        };
         let Loaded { mut model, report } = load_model(dir, device, &load, progress)?;
         model.configure(|config| {
             if let Some(mm) = &mut config.multimodal {

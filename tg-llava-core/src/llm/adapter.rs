@@ -41,13 +41,12 @@ impl Llm {
     /// # Errors
     /// [`Error::Config`] where `config` names none of them.
     pub fn add_adapter(&mut self, config: &LoraConfig) -> Result<()> {
-        let mut found = false;
+        let (mut found, device) = (false, self.device());
         for (block, layer) in self.layers.iter_mut().enumerate() {
             for (name, linear) in layer.linears_mut() {
                 let size = config.branch(&format!("model.layers.{block}.{name}"))?;
-                let device = linear.weight.lazy_device();
-                let [d_input, d_output] = linear.weight.lazy_shape().dims();
-                linear.lora = size.map(|size| LoraBranch::init([d_input, d_output], size, &device));
+                let (sizes, device) = (linear.sizes(), &device);
+                linear.lora = size.map(|size| LoraBranch::init(sizes, size, device));
                 found |= linear.lora.is_some();
             }
         }

@@ -1,29 +1,30 @@
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, RmsNorm, RmsNormConfig};
+use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::{DType, Device, Tensor};
 
 use super::DecoderLayer;
 use crate::config::LlmConfig;
 use crate::nn::{
-    CachedTexts, KvCache, RotaryConfig, RotaryTables, RowsAlike, causal_bias, combine_bias, key_padding_bias,
-    linear, rms_norm,
+    BlockLinear, CachedTexts, KvCache, Matrix, RotaryConfig, RotaryTables, RowsAlike, TokenTable,
+    causal_bias, combine_bias, key_padding_bias, rms_norm,
 };
+use crate::quant::MatrixSite;
 
 /// A causal language model of the Llama or Qwen2 family.
 #[derive(Module, Debug)]
 pub struct Llm {
     /// One vector a token; of the first piece of the vocabulary where it is in pieces.
-    pub embed_tokens: Embedding,
+    pub embed_tokens: TokenTable,
     /// The other pieces (see [`LlmConfig::vocab_pieces`]).
-    pub embed_tokens_more: Vec<Embedding>,
+    pub embed_tokens_more: Vec<TokenTable>,
     /// Blocks.
     pub layers: Vec<DecoderLayer>,
     /// Norm behind the last block.
     pub norm: RmsNorm,
     /// Output head; absent where it is the embedding matrix.
-    pub lm_head: Option<Linear>,
+    pub lm_head: Option<BlockLinear>,
     /// The other pieces of the head.
-    pub lm_head_more: Vec<Linear>,
+    pub lm_head_more: Vec<BlockLinear>,
     #[module(skip)]
     rotary: RotaryConfig,
     num_kv_heads: usize,
@@ -50,11 +51,9 @@ pub struct DecoderContext {
 impl LlmConfig {
     /// A randomly initialised decoder.
     pub fn init(&self, device: &Device) -> Llm {
-        let normal = Initializer::Normal { mean: 0.0, std: self.initializer_range };
-        let embedding = |size: usize| {
-            EmbeddingConfig::new(size, self.hidden_size).with_initializer(normal.clone()).init(device)
-        };
-        let head = |size: usize| linear(self.hidden_size, size, false, self.initializer_range, device);
+        let std = self.initializer_range;
+        let embedding = |size: usize| TokenTable::init(size, self.hidden_size, std, device);
+        let head = |size: usize| BlockLinear::init(self.hidden_size, size, false, std, device);
         let sizes = self.piece_sizes();
         let (&first, more) = sizes.split_first().unwrap_or((&0, &[]));
         Llm {
@@ -132,13 +131,25 @@ impl Llm {
         self.vocabulary().logits(hidden_states)
     }
 
-    /// The device of the weights.
-    pub fn device(&self) -> Device {
-        self.embed_tokens.weight.device()
+    /// The matrices that may be quantised; the vocabulary's tables are among them where they are whole.
+    pub fn matrices_mut(&mut self) -> impl Iterator<Item = (MatrixSite, &mut Matrix)> {
+        let whole = self.embed_tokens_more.is_empty();
+        let embedding = Some((MatrixSite::Embedding, &mut self.embed_tokens.weight));
+        let head = self.lm_head.as_mut().map(|head| (MatrixSite::Head, &mut head.weight));
+        let layers = self.layers.iter_mut().enumerate().flat_map(|(layer, block)| {
+            let linears = block.linears_mut();
+            linears.map(|(name, linear)| (MatrixSite::Block { layer, name }, &mut linear.weight))
+        });
+        embedding.into_iter().chain(head).filter(move |_| whole).chain(layers)
     }
 
-    /// The dtype of the weights.
+    /// The device of the weights.
+    pub fn device(&self) -> Device {
+        self.norm.gamma.device()
+    }
+
+    /// The dtype of the weights, and of what is computed.
     pub fn dtype(&self) -> DType {
-        self.embed_tokens.weight.dtype()
+        self.norm.gamma.dtype()
     }
 }

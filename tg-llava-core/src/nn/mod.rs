@@ -13,9 +13,11 @@ mod kv_cache;
 mod lora;
 mod loss;
 mod mask;
+mod matrix;
 mod mlp;
 mod norm;
 mod rotary;
+mod token_table;
 
 pub use activation::Activation;
 pub use attention::{attention, attention_weights, merge_heads, split_heads};
@@ -26,12 +28,16 @@ pub use kv_cache::{CachedTexts, KvCache, LayerTexts};
 pub use lora::LoraBranch;
 pub use loss::{IGNORE_INDEX, LossError, LossTargets, cross_entropy};
 pub use mask::{causal_bias, combine_bias, key_padding_bias};
+pub use matrix::Matrix;
 pub use mlp::{GatedMlp, GatedMlpConfig, Mlp, MlpConfig};
 pub use norm::{layer_norm, rms_norm};
 pub use rotary::{RopeScaling, RotaryConfig, RotaryTables, apply_rotary};
+pub use token_table::TokenTable;
 
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
+
+use crate::quant::ggml::GgmlType;
 
 /// A linear layer initialised like the reference's transformers: `N(0, std)` weights and zero bias.
 pub fn linear(d_input: usize, d_output: usize, bias: bool, std: f64, device: &Device) -> Linear {
@@ -82,11 +88,7 @@ pub fn apply_linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
     layer.forward(x)
 }
 
-/// `x tableᵗ`, as an output head that is the embedding matrix does.
-pub fn apply_tied(table: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
-    let weight = table.transpose();
-    if let Some(y) = kernels::matvec(&x, &weight, None) {
-        return y;
-    }
-    x.matmul(weight)
+/// Rows of floats in a block format, in all threads where the kernels are built in.
+pub(crate) fn quantise(format: GgmlType, values: &[f32], row_len: usize) -> Vec<u8> {
+    kernels::quantise(format, values, row_len)
 }

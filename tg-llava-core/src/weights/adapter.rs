@@ -107,6 +107,11 @@ impl Adapter {
         &self.matrices
     }
 
+    /// Takes matrices away, by their keys in the file.
+    pub(super) fn remove(&mut self, keys: &BTreeSet<String>) {
+        keys.iter().for_each(|key| self.matrices.remove(key));
+    }
+
     /// What was trained whole, under the keys of a full checkpoint.
     pub fn whole(&self) -> &TensorSource {
         &self.whole

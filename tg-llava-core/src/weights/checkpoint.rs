@@ -5,7 +5,8 @@ use burn::tensor::{DType, Device};
 use super::bridges::{bridges_in, folder_has_bridges};
 use super::load::{LoadReport, apply};
 use super::names::is_unused_tower_key;
-use super::{Adapter, Component, Gguf, TensorSource, WeightsError};
+use super::quantise::fill_quantised;
+use super::{Adapter, Component, Gguf, Quantization, TensorSource, WeightsError};
 use crate::config::{
     ADAPTER_CONFIG, LlmConfig, LoraConfig, ModelConfig, ProjectorConfig, locate_tower, read_json,
     read_model_config_over,
@@ -24,12 +25,14 @@ pub struct LoadOptions {
     /// The device's largest buffer in bytes, where it may be smaller than embedding and head: these are then held in
     /// pieces ([`crate::config::LlmConfig::vocab_pieces`]).
     pub largest_buffer: Option<u64>,
+    /// Formats of the decoder's matrices, where they are not to be floats. They stay in the memory of the CPU.
+    pub quantization: Option<Quantization>,
 }
 
 impl Default for LoadOptions {
     /// f32, complete checkpoints.
     fn default() -> Self {
-        Self { base: None, dtype: DType::F32, largest_buffer: None }
+        Self { base: None, dtype: DType::F32, largest_buffer: None, quantization: None }
     }
 }
 
@@ -64,9 +67,14 @@ pub fn load_model(
     if let Some(largest) = options.largest_buffer {
         config.llm.fit_vocabulary(largest, options.dtype.size());
     }
-    let source = open_sources(dir, &config, base.as_deref())?;
-    let (model, report) = apply(config.init(device)?, &source, options.dtype, &|_| false, progress)?;
-    Ok(Loaded { model, report })
+    let mut source = open_sources(dir, &config, base.as_deref())?;
+    let mut model = config.init(device)?;
+    let mut quantised = LoadReport::default();
+    if let Some(quantization) = options.quantization {
+        fill_quantised(&mut model.llm, &mut source, quantization, &mut quantised, progress)?;
+    }
+    let (model, rest) = apply(model, &source, options.dtype, &|_| false, progress)?;
+    Ok(Loaded { model, report: quantised.and(rest) })
 }
 
 /// Opens every file that a checkpoint folder consists of, under the keys of a full checkpoint.

@@ -6,8 +6,8 @@ use burn::tensor::{DType, Device, Shape, Tensor};
 use super::convert::read_as;
 use super::names::vocabulary_piece;
 use super::{
-    ParameterMapper, ParameterPath, StoredTensor, TensorSource, WeightsError, is_unused_key, map_parameters,
-    reference_key,
+    ParameterMapper, ParameterPath, QuantisedTensor, StoredTensor, TensorSource, WeightsError, is_unused_key,
+    map_parameters, reference_key,
 };
 use crate::error::{Error, Result};
 use crate::model::TgLlava;
@@ -24,6 +24,20 @@ pub struct LoadReport {
     pub not_finite: Vec<String>,
     /// Keys that were missing and left at their initial values, where that was asked for.
     pub initialised: Vec<String>,
+    /// Matrices that are held quantised.
+    pub quantised: Vec<QuantisedTensor>,
+}
+
+impl LoadReport {
+    /// Both.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.loaded += other.loaded;
+        self.unused.extend(other.unused);
+        self.not_finite.extend(other.not_finite);
+        self.initialised.extend(other.initialised);
+        self.quantised.extend(other.quantised);
+        self
+    }
 }
 
 /// Fills `model` from `source`, every tensor converted to `dtype`, one at a time. An adapter of the source is added to the matrices

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -162,6 +162,18 @@ impl TensorSource {
     /// The tensor under `key`.
     pub fn get(&self, key: &str) -> Option<&StoredTensor> {
         self.tensors.get(key)
+    }
+
+    /// Takes the tensor under `key` away.
+    pub(super) fn remove(&mut self, key: &str) {
+        self.tensors.remove(key);
+    }
+
+    /// Takes matrices of the adapter away.
+    pub(super) fn remove_branch(&mut self, keys: &BTreeSet<String>) {
+        if let Some(adapter) = &mut self.adapter {
+            adapter.remove(keys);
+        }
     }
 
     /// All tensors by key.

@@ -7,6 +7,7 @@ use tg_llava_core::conversation::Template;
 use crate::args::{GenerationArgs, GuideArgs, OutputArgs, PictureArgs};
 use crate::device::ComputeArgs;
 use crate::picture::PictureSource;
+use crate::quantised::QuantizeArgs;
 
 /// Arguments of `chat`.
 #[derive(Debug, Args)]
@@ -38,6 +39,9 @@ pub struct ChatArgs {
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Formats of the decoder's matrices.
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,

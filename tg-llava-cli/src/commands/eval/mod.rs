@@ -10,6 +10,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
+use tg_llava_core::weights::QuantisedTensor;
 use tg_llava_train::data::{EncodeOptions, LlavaDataset, Loader, OnBadSample, SampleEncoder};
 use tg_llava_train::run::{self, EvaluateOptions, Evaluation, Prediction, evaluate};
 
@@ -20,7 +21,9 @@ use crate::checkpoint;
 use crate::console::{Console, print, print_json};
 use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
+use crate::load;
 use crate::progress::Progress;
+use crate::quantised::{self, QuantizeArgs};
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
@@ -61,6 +64,9 @@ pub struct EvalArgs {
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Formats of the decoder's matrices.
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -117,7 +123,8 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let rejected = loader.dataset().rejected().iter().map(ToString::to_string);
     let failures: Vec<String> =
         rejected.chain(result.failures.iter().map(|failure| failure.message.clone())).collect();
-    report(&result, &failures, start.elapsed().as_secs_f64(), &console)?;
+    let weights = &assistant.report.quantised;
+    report(&result, &failures, weights, start.elapsed().as_secs_f64(), &console)?;
     match failures.is_empty() {
         true => Ok(()),
         false => Err(Failure::Check),
@@ -128,13 +135,11 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
 fn load(args: &EvalArgs, folder: &Path, console: &Console) -> Result<(Assistant, Opened), Failure> {
     let opened = device::open(&args.compute, DefaultDtype::Fast, console)?;
     let options = AssistantOptions {
-        dtype: opened.dtype,
         base: args.base.clone(),
-        largest_buffer: opened.largest_buffer(),
+        quantization: Some(args.quantize.quantization()),
         ..AssistantOptions::default()
     };
-    let _bar = Progress::spinner(console, "loading");
-    Ok((Assistant::load(folder, &opened.device, &options, &mut |_| {})?, opened))
+    Ok((load::assistant(folder, &opened, &options, console)?, opened))
 }
 
 /// How samples and pictures are read for the model.
@@ -167,7 +172,13 @@ fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
 /// How many failures are printed before the rest is counted.
 const SHOWN: usize = 20;
 
-fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Console) -> Result<(), Failure> {
+fn report(
+    result: &Evaluation,
+    failures: &[String],
+    weights: &[QuantisedTensor],
+    seconds: f64,
+    console: &Console,
+) -> Result<(), Failure> {
     for failure in failures.iter().take(SHOWN) {
         console.error(failure);
     }
@@ -186,7 +197,7 @@ fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Cons
             .iter()
             .map(|(answer, (right, all))| (*answer, json!({ "correct": right, "samples": all })))
             .collect();
-        let value = json!({
+        let mut value = json!({
             "samples": result.samples,
             "correct": correct,
             "exact_match": result.exact_match(),
@@ -195,6 +206,9 @@ fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Cons
             "by_answer": answers,
             "failures": failures,
         });
+        if !weights.is_empty() {
+            value["quantised"] = quantised::to_json(weights);
+        }
         return print_json(&value, true);
     }
     let mut text = String::new();

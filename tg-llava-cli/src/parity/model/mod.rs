@@ -5,6 +5,7 @@ mod forward;
 mod generation;
 mod gradients;
 mod inputs;
+pub(super) mod quantised;
 mod rows;
 mod trace;
 mod training;
@@ -114,7 +115,11 @@ impl<'a> Case<'a> {
     /// The checkpoint as the reference runs it: padding visible.
     fn load(&self, device: &Device) -> anyhow::Result<TgLlava> {
         let options = LoadOptions { dtype: self.options.dtype, ..LoadOptions::default() };
-        let mut model = load_model(self.dir, device, &options, &mut |_| {})?.model;
+        self.load_as(device, &options)
+    }
+
+    fn load_as(&self, device: &Device, options: &LoadOptions) -> anyhow::Result<TgLlava> {
+        let mut model = load_model(self.dir, device, options, &mut |_| {})?.model;
         model.configure(|config| set_padding(config, GuidePadding::Visible))?;
         Ok(model)
     }

@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use super::GgmlType;
 
 /// Values of `bytes`; nothing for formats with blocks.
+#[inline(always)]
 pub(super) fn read(format: GgmlType, bytes: &[u8], out: &mut [f32]) {
     let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
     match format {

@@ -1,6 +1,6 @@
 //! The formats with blocks of 256: scales of groups that are small integers themselves.
 
-use super::block::{read_f16, write_f16};
+use super::block::{array, nearest, read_f16, write_f16};
 use super::search::{ScaleSearch, scale_and_minimum, symmetric_scale};
 use super::{Block, GROUP, Part};
 
@@ -23,10 +23,12 @@ const GROUPS: usize = VALUES / GROUP;
 impl Block for Q4K {
     const VALUES: usize = VALUES;
     const BYTES: usize = 144;
+    const SIGNED: bool = false;
+    const OFFSET: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], index: usize) -> Part {
-        let quants = nibbles(&block[16 + index / 2 * GROUP..], index);
+        let quants = nibbles(array(block, 16 + index / 2 * GROUP), index);
         let (scale, offset) = group_scale(block, index);
         Part { quants, scales: [scale; 2], offset }
     }
@@ -42,11 +44,13 @@ impl Block for Q4K {
 impl Block for Q5K {
     const VALUES: usize = VALUES;
     const BYTES: usize = 176;
+    const SIGNED: bool = false;
+    const OFFSET: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], index: usize) -> Part {
-        let mut quants = nibbles(&block[48 + index / 2 * GROUP..], index);
-        for (quant, &high) in quants.iter_mut().zip(&block[16..48]) {
+        let mut quants = nibbles(array(block, 48 + index / 2 * GROUP), index);
+        for (quant, high) in quants.iter_mut().zip(array::<GROUP>(block, 16)) {
             *quant |= (((high >> index) & 1) << 4) as i8;
         }
         let (scale, offset) = group_scale(block, index);
@@ -71,15 +75,17 @@ impl Block for Q5K {
 impl Block for Q6K {
     const VALUES: usize = VALUES;
     const BYTES: usize = 210;
+    const SIGNED: bool = true;
+    const OFFSET: bool = false;
 
     #[inline(always)]
     fn part(block: &[u8], index: usize) -> Part {
         let (half, group) = (index / 4, index % 4);
-        let low = &block[64 * half + GROUP * (group % 2)..][..GROUP];
-        let high = &block[128 + GROUP * half..][..GROUP];
+        let low = array::<GROUP>(block, 64 * half + GROUP * (group % 2));
+        let high = array::<GROUP>(block, 128 + GROUP * half);
         let (low_shift, high_shift) = (4 * (group / 2), 2 * group);
         let mut quants = [0; GROUP];
-        for ((quant, &low), &high) in quants.iter_mut().zip(low).zip(high) {
+        for ((quant, low), high) in quants.iter_mut().zip(low).zip(high) {
             *quant = (((low >> low_shift) & 15) | (((high >> high_shift) & 3) << 4)) as i8 - 32;
         }
         let scale = read_f16(block, 208);
@@ -102,14 +108,14 @@ impl Block for Q6K {
         write_f16(block, 208, 1.0 / inverse);
         let scale = read_f16(block, 208);
         for (i, group_scale) in scales.iter().enumerate() {
-            let stored = (inverse * group_scale).round_ties_even().min(127.0) as i8;
+            let stored = nearest(inverse * group_scale).min(127.0) as i8;
             block[192 + i] = stored as u8;
             let scale = scale * f32::from(stored);
             if scale == 0.0 {
                 continue;
             }
             for (quant, x) in quants[16 * i..].iter_mut().zip(&values[16 * i..16 * (i + 1)]) {
-                *quant = ((x / scale).round_ties_even().clamp(-32.0, 31.0) as i8 + 32) as u8;
+                *quant = (nearest(x / scale).clamp(-32.0, 31.0) as i8 + 32) as u8;
             }
         }
         block[..192].fill(0);
@@ -123,10 +129,10 @@ impl Block for Q6K {
 
 /// 4 bits of 32 values: the low halves of the bytes for an even group, the high ones for an odd one.
 #[inline(always)]
-fn nibbles(bytes: &[u8], index: usize) -> [i8; GROUP] {
+fn nibbles(bytes: [u8; GROUP], index: usize) -> [i8; GROUP] {
     let shift = 4 * (index % 2);
     let mut quants = [0; GROUP];
-    for (quant, &byte) in quants.iter_mut().zip(&bytes[..GROUP]) {
+    for (quant, byte) in quants.iter_mut().zip(bytes) {
         *quant = ((byte >> shift) & 15) as i8;
     }
     quants
@@ -173,7 +179,7 @@ fn encode_groups(values: &[f32], block: &mut [u8], search: &ScaleSearch) -> [u8;
     write_f16(block, 2, max_min / 63.0);
     block[4..16].fill(0);
     for i in 0..GROUPS {
-        let stored = |factor: f32, value: f32| (factor * value).round_ties_even().min(63.0) as u8;
+        let stored = |factor: f32, value: f32| nearest(factor * value).min(63.0) as u8;
         let (scale, min) = (stored(scale_factor, scales[i]), stored(min_factor, mins[i]));
         let bytes = &mut block[4..16];
         match i {
@@ -191,7 +197,7 @@ fn encode_groups(values: &[f32], block: &mut [u8], search: &ScaleSearch) -> [u8;
             continue;
         }
         for (quant, x) in quants.iter_mut().zip(values) {
-            *quant = ((x - offset) / scale).round_ties_even().clamp(0.0, search.most as f32) as u8;
+            *quant = nearest((x - offset) / scale).clamp(0.0, search.most as f32) as u8;
         }
     }
     quants

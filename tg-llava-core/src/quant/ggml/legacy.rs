@@ -1,7 +1,7 @@
 //! The formats with blocks of 32: scale, minimum where there is one, high bits where there are 5, then the low bits of
 //! values 0 to 15 in the low halves of 16 bytes and of values 16 to 31 in the high halves.
 
-use super::block::{inverse, read_f16, write_f16};
+use super::block::{array, inverse, read_f16, write_f16};
 use super::{Block, GROUP, Part};
 
 /// [`GgmlType::Q4_0`](super::GgmlType::Q4_0)
@@ -23,10 +23,12 @@ pub struct Q8_0;
 impl Block for Q4_0 {
     const VALUES: usize = GROUP;
     const BYTES: usize = 18;
+    const SIGNED: bool = true;
+    const OFFSET: bool = false;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
-        let quants = low_bits(&block[2..18]).map(|quant| quant - 8);
+        let quants = low_bits::<8>(array(block, 2));
         Part { quants, scales: [read_f16(block, 0); 2], offset: -0.0 }
     }
 
@@ -41,11 +43,13 @@ impl Block for Q4_0 {
 impl Block for Q4_1 {
     const VALUES: usize = GROUP;
     const BYTES: usize = 20;
+    const SIGNED: bool = false;
+    const OFFSET: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
         let scale = read_f16(block, 0);
-        Part { quants: low_bits(&block[4..20]), scales: [scale; 2], offset: read_f16(block, 2) }
+        Part { quants: low_bits::<0>(array(block, 4)), scales: [scale; 2], offset: read_f16(block, 2) }
     }
 
     fn encode(values: &[f32], block: &mut [u8]) {
@@ -61,10 +65,12 @@ impl Block for Q4_1 {
 impl Block for Q5_0 {
     const VALUES: usize = GROUP;
     const BYTES: usize = 22;
+    const SIGNED: bool = true;
+    const OFFSET: bool = false;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
-        let quants = five_bits(&block[2..6], &block[6..22]).map(|quant| quant - 16);
+        let quants = five_bits::<16>(array(block, 2), array(block, 6));
         Part { quants, scales: [read_f16(block, 0); 2], offset: -0.0 }
     }
 
@@ -80,10 +86,12 @@ impl Block for Q5_0 {
 impl Block for Q5_1 {
     const VALUES: usize = GROUP;
     const BYTES: usize = 24;
+    const SIGNED: bool = false;
+    const OFFSET: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
-        let quants = five_bits(&block[4..8], &block[8..24]);
+        let quants = five_bits::<0>(array(block, 4), array(block, 8));
         Part { quants, scales: [read_f16(block, 0); 2], offset: read_f16(block, 2) }
     }
 
@@ -100,11 +108,13 @@ impl Block for Q5_1 {
 impl Block for Q8_0 {
     const VALUES: usize = GROUP;
     const BYTES: usize = 34;
+    const SIGNED: bool = true;
+    const OFFSET: bool = false;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
         let mut quants = [0; GROUP];
-        for (quant, &byte) in quants.iter_mut().zip(&block[2..34]) {
+        for (quant, byte) in quants.iter_mut().zip(array::<GROUP>(block, 2)) {
             *quant = byte as i8;
         }
         Part { quants, scales: [read_f16(block, 0); 2], offset: -0.0 }
@@ -120,24 +130,24 @@ impl Block for Q8_0 {
     }
 }
 
-/// 4 bits of 32 values.
+/// 4 bits of 32 values, less `ZERO`.
 #[inline(always)]
-fn low_bits(bytes: &[u8]) -> [i8; GROUP] {
+fn low_bits<const ZERO: i8>(bytes: [u8; 16]) -> [i8; GROUP] {
     let mut quants = [0; GROUP];
-    let (first, second) = quants.split_at_mut(16);
-    for ((first, second), &byte) in first.iter_mut().zip(second).zip(bytes) {
-        *first = (byte & 15) as i8;
-        *second = (byte >> 4) as i8;
+    for (i, byte) in bytes.into_iter().enumerate() {
+        quants[i] = (byte & 15) as i8 - ZERO;
+        quants[i + 16] = (byte >> 4) as i8 - ZERO;
     }
     quants
 }
 
-/// 5 bits of 32 values; bit `i` of `high` belongs to value `i`.
+/// 5 bits of 32 values, less `ZERO`; bit `i` of `high` belongs to value `i`.
 #[inline(always)]
-fn five_bits(high: &[u8], low: &[u8]) -> [i8; GROUP] {
-    let mut quants = low_bits(low);
+fn five_bits<const ZERO: i8>(high: [u8; 4], low: [u8; 16]) -> [i8; GROUP] {
+    let high = u32::from_le_bytes(high);
+    let mut quants = low_bits::<ZERO>(low);
     for (i, quant) in quants.iter_mut().enumerate() {
-        *quant |= (((high[i / 8] >> (i % 8)) & 1) << 4) as i8;
+        *quant += ((high >> i & 1) << 4) as i8;
     }
     quants
 }

@@ -17,6 +17,8 @@ mod tests;
 pub use activations::{GROUP, Int8Row};
 pub use block::{Block, Part};
 pub use format::GgmlType;
+#[cfg_attr(not(feature = "flex"), expect(unused_imports, reason = "for the kernels"))]
+pub(crate) use format::with_block;
 pub use k_quants::{Q4K, Q5K, Q6K};
 pub use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub use rows::{dequantise, dot_int8, quantise};

@@ -5,6 +5,7 @@ use super::{Block, GROUP, GgmlType, Int8Row, float};
 ///
 /// # Panics
 /// Where lengths differ from those of whole rows: a programmer's error.
+#[inline(always)]
 pub fn dequantise(format: GgmlType, bytes: &[u8], row_len: usize, out: &mut [f32]) {
     check_lengths(format, bytes, row_len, out.len());
     with_block!(format, B => dequantise_blocks::<B>(bytes, row_len, out), float => float::read(format, bytes, out));
@@ -24,7 +25,7 @@ pub fn quantise(format: GgmlType, values: &[f32], row_len: usize) -> Vec<u8> {
 /// What the kernels compute, written out.
 ///
 /// # Panics
-/// Where the row has plain floats, or more or fewer groups than `x`: a programmer's error.
+/// Where the row has plain floats, or is longer than `x`: a programmer's error.
 pub fn dot_int8(format: GgmlType, row: &[u8], x: &Int8Row) -> f32 {
     with_block!(format, B => dot_blocks::<B>(row, x), float => panic!("{format} has no blocks"))
 }
@@ -37,7 +38,7 @@ fn check_lengths(format: GgmlType, bytes: &[u8], row_len: usize, values: usize) 
 
 /// [`dequantise`] for a known format.
 #[inline(always)]
-pub(crate) fn dequantise_blocks<B: Block>(bytes: &[u8], row_len: usize, out: &mut [f32]) {
+pub(super) fn dequantise_blocks<B: Block>(bytes: &[u8], row_len: usize, out: &mut [f32]) {
     let row_bytes = row_len.div_ceil(B::VALUES) * B::BYTES;
     for (row, out) in bytes.chunks_exact(row_bytes.max(1)).zip(out.chunks_exact_mut(row_len.max(1))) {
         for (block, out) in row.chunks_exact(B::BYTES).zip(out.chunks_mut(B::VALUES)) {
@@ -65,20 +66,24 @@ fn quantise_blocks<B: Block>(values: &[f32], row_len: usize) -> Vec<u8> {
     bytes
 }
 
+#[inline(always)]
 fn dot_blocks<B: Block>(row: &[u8], x: &Int8Row) -> f32 {
     let groups = B::VALUES / GROUP;
-    let stored = row.len() / B::BYTES * groups;
-    assert_eq!(x.scales.len().next_multiple_of(groups), stored, "groups of the row");
     let mut sum = 0.0;
-    for (i, (quants, scale)) in x.quants.chunks_exact(GROUP).zip(&x.scales).enumerate() {
-        let part = B::part(&row[i / groups * B::BYTES..][..B::BYTES], i % groups);
-        let product = |half: usize| -> i32 {
-            let pairs = part.quants[16 * half..].iter().zip(&quants[16 * half..]).take(16);
-            pairs.map(|(&w, &x)| i32::from(w) * i32::from(x)).sum()
-        };
-        let total: i32 = quants.iter().map(|&x| i32::from(x)).sum();
-        let scaled = part.scales[0] * product(0) as f32 + part.scales[1] * product(1) as f32;
-        sum += scale * (scaled + part.offset * total as f32);
+    for (i, block) in row.chunks_exact(B::BYTES).enumerate() {
+        for index in 0..groups {
+            let (part, group) = (B::part(block, index), groups * i + index);
+            let quants = &x.quants[GROUP * group..][..GROUP];
+            let product = |half: usize| -> i32 {
+                let pairs = part.quants[16 * half..].iter().zip(&quants[16 * half..]).take(16);
+                pairs.map(|(&w, &x)| i32::from(w) * i32::from(x)).sum()
+            };
+            let scaled = part.scales[0] * product(0) as f32 + part.scales[1] * product(1) as f32;
+            sum += x.scales[group] * scaled;
+            if B::OFFSET {
+                sum += part.offset * x.sums[group];
+            }
+        }
     }
     sum
 }

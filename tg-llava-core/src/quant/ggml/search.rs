@@ -1,6 +1,8 @@
 //! The searches for the scale of a group that loses least; sums in the order of llama.cpp's `make_qkx2_quants` and
 //! `make_qx_quants`, so that its bits come out.
 
+use super::block::nearest;
+
 /// Groups whose values are all below this are zeros.
 pub(super) const TINY: f32 = 1e-15;
 
@@ -34,7 +36,7 @@ pub(super) fn scale_and_minimum(values: &[f32], search: &ScaleSearch, quants: &m
         quants.fill(0);
         return (0.0, -min);
     }
-    let quant = |factor: f32, min: f32, x: f32| (factor * (x - min)).round_ties_even().clamp(0.0, most);
+    let quant = |factor: f32, min: f32, x: f32| nearest(factor * (x - min)).clamp(0.0, most);
     let error = |scale: f32, min: f32, quants: &[u8]| {
         quants.iter().zip(values).fold(0.0, |error: f32, (&quant, &x)| {
             let difference = scale * f32::from(quant) + min - x;
@@ -91,7 +93,7 @@ pub(super) fn symmetric_scale(values: &[f32], limit: u8, quants: &mut [u8]) -> f
     // Sums of w x l and w l l, with x x as weight w.
     let sums = |factor: f32| {
         values.iter().fold((0.0f32, 0.0f32), |(sum_lx, sum_l2), &x| {
-            let l = (factor * x).round_ties_even().clamp(-limit, limit - 1.0);
+            let l = nearest(factor * x).clamp(-limit, limit - 1.0);
             let w = x * x;
             (sum_lx + w * x * l, sum_l2 + w * l * l)
         })
@@ -110,7 +112,7 @@ pub(super) fn symmetric_scale(values: &[f32], limit: u8, quants: &mut [u8]) -> f
         }
     }
     for (quant, x) in quants.iter_mut().zip(values) {
-        *quant = ((factor * x).round_ties_even().clamp(-limit, limit - 1.0) + limit) as u8;
+        *quant = (nearest(factor * x).clamp(-limit, limit - 1.0) + limit) as u8;
     }
     scale
 }

@@ -108,7 +108,7 @@ pub fn run(args: &EvalArgs, model: &Path, console: &Console) -> Result<(), Failu
         ("model", answers::model_digest(model, args.base.as_deref())?),
         ("template", assistant.template.name.to_owned()),
         ("device", opened.spec.to_string()),
-        ("dtype", opened.dtype.name().to_owned()),
+        ("dtype", args.quantize.number_format(opened.dtype, &assistant.report.quantised)),
         ("longest answer", max_new_tokens.to_string()),
     ]
     .into_iter()

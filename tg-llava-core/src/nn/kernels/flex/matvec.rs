@@ -58,8 +58,12 @@ pub(crate) fn matvec<const D: usize>(
 /// backend's `gemm`, which adds up each value of a product front to back, whatever the number of rows, but for small
 /// products.
 pub(crate) fn rows_alike(weight: &Tensor<2>) -> Option<RowsAlike> {
-    let [d_input, d_output] = weight.dims();
     columns_of(weight)?;
+    Some(rows_alike_by_size(weight.dims()))
+}
+
+/// The same for a matrix `[d_input, d_output]` of that layout.
+pub(super) fn rows_alike_by_size([d_input, d_output]: [usize; 2]) -> RowsAlike {
     // `gemm` may add up products of so few values in vectors along the input, and adds up those of so few rows and columns
     // in stretches of the input of another length, which shows where there is more than one stretch.
     const FEW_VALUES: usize = 16 * 16;
@@ -69,7 +73,7 @@ pub(crate) fn rows_alike(weight: &Tensor<2>) -> Option<RowsAlike> {
     let by_stretches = if d_output <= FEW_ROWS && d_input > STRETCH { FEW_ROWS + 1 } else { 0 };
     let many = by_values.max(by_stretches).max(MOST_ROWS + 1);
     // Products of attention have as many rows as queries, and the keys as input.
-    Some(RowsAlike { few: MOST_ROWS, many, piece: many.max(FEW_ROWS + 1) })
+    RowsAlike { few: MOST_ROWS, many, piece: many.max(FEW_ROWS + 1) }
 }
 
 /// The matrix, where it is a transposed view of rows.

@@ -4,6 +4,7 @@ mod activation;
 mod exp;
 mod matvec;
 mod norm;
+mod quant;
 mod reduce;
 mod rotary;
 mod softmax;
@@ -16,6 +17,7 @@ use rayon::prelude::*;
 pub(in crate::nn) use activation::{quick_gelu, silu, silu_gate};
 pub(in crate::nn) use matvec::{matvec, rows_alike};
 pub(in crate::nn) use norm::rms_norm;
+pub(in crate::nn) use quant::{dequantise_rows, quantise, quantised_matvec, quantised_rows_alike};
 pub(in crate::nn) use rotary::rotate;
 pub(in crate::nn) use softmax::softmax;
 
