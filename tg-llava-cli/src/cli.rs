@@ -9,6 +9,7 @@ use crate::commands::data::DataArgs;
 use crate::commands::eval::EvalArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::parity::ParityArgs;
+use crate::commands::report::ReportArgs;
 use crate::commands::score::ScoreArgs;
 use crate::commands::serve::ServeArgs;
 use crate::commands::train::TrainArgs;
@@ -35,6 +36,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Say what answers to a public benchmark are worth, without a model
     Score(ScoreArgs),
+    /// Put the scores of several runs into one table
+    Report(ReportArgs),
     /// Prepare training data, check that it is complete, and train small tokenizers on it
     Data(DataArgs),
     /// Compare this build's numbers with golden folders; exit code 1 on a difference

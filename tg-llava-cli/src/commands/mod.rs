@@ -7,6 +7,7 @@ pub mod data;
 pub mod eval;
 pub mod inspect;
 pub mod parity;
+pub mod report;
 pub mod score;
 pub mod serve;
 pub mod train;
