@@ -15,7 +15,7 @@ pub struct MmVetScores {
     pub items: Vec<(String, f64)>,
     /// Rows and mean score in percent by capability, and `Overall`.
     pub capabilities: BTreeMap<String, (usize, f64)>,
-    /// The same by the combinations that rows have.
+    /// The same by the combinations that rows have, and `Overall`.
     pub combinations: BTreeMap<String, (usize, f64)>,
 }
 
@@ -38,7 +38,9 @@ pub fn mm_vet(table: &Table, judge: &mut dyn Judge) -> Result<MmVetScores, Table
         for name in named.chain(alone).chain(["Overall"]) {
             by_name.entry(name.to_owned()).or_insert_with(Vec::new).push(value);
         }
-        combined.entry(category.to_owned()).or_insert_with(Vec::new).push(value);
+        for name in [category, "Overall"] {
+            combined.entry(name.to_owned()).or_insert_with(Vec::new).push(value);
+        }
         items.push((index.to_owned(), value));
     }
     let means = |scores: BTreeMap<String, Vec<f64>>| {

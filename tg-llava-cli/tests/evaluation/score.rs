@@ -1,28 +1,11 @@
 //! `score`: answers to public benchmarks.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
-use std::path::{Path, PathBuf};
-
-use common::{program, stdout};
-
-fn golden(case: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tg-llava-benchmarks/tests/golden")
-        .join(case)
-        .join("vlmevalkit")
-}
-
-fn score(data: &Path, predictions: &Path) -> assert_cmd::Command {
-    let mut command = program();
-    command.arg("score").arg("--data").arg(data).arg("--predictions").arg(predictions);
-    command
-}
+use super::common::stdout;
+use super::*;
 
 #[test]
 fn answers_are_scored_by_the_name_of_the_data_set() {
-    let folder = golden("ai2d");
+    let folder = golden("ai2d/vlmevalkit");
     let (data, predictions) = (folder.join("AI2D_TEST.tsv"), folder.join("predictions.jsonl"));
     let text = stdout(&mut score(&data, &predictions));
     assert!(text.starts_with("AI2D_TEST, 30 rows\nall\n") && text.contains("0.4000"), "{text}");
@@ -36,7 +19,7 @@ fn answers_are_scored_by_the_name_of_the_data_set() {
 fn files_that_cannot_be_scored_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let other = dir.path().join("data.tsv");
-    let (folder, pope) = (golden("ai2d"), golden("pope"));
+    let (folder, pope) = (golden("ai2d/vlmevalkit"), golden("pope/vlmevalkit"));
     let (data, predictions) = (folder.join("AI2D_TEST.tsv"), folder.join("predictions.jsonl"));
     std::fs::copy(&data, &other).unwrap();
     let bad = dir.path().join("bad.jsonl");
