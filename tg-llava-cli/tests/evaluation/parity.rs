@@ -45,7 +45,10 @@ fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let target = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy(&path, &target) } else { drop(std::fs::copy(&path, &target).unwrap()) }
+        match path.is_dir() {
+            true => copy(&path, &target),
+            false => assert!(std::fs::copy(&path, &target).is_ok()),
+        }
     }
 }
 
@@ -112,13 +115,13 @@ fn requests_to_a_judge_are_compared() {
             .to_string()
             + "\n"
     };
-    let score = |name: &str| json!({ "Category": name, "tot": 2, "acc": 50.0 });
+    let score = |name: &str, total: u64| json!({ "Category": name, "tot": total, "acc": 50.0 });
     // A row of one capability alone counts twice there.
-    let capabilities = json!([{ "Category": "rec", "tot": 4, "acc": 50.0 }, score("Overall")]);
+    let scores = [score("rec", 4), score("Overall", 2)];
     let expected = json!({
         "items": [{ "index": 0, "score": 1.0 }, { "index": 1, "score": 0.0 }],
-        "scores": capabilities,
-        "scores_by_combination": [score("rec"), score("Overall")],
+        "scores": scores,
+        "scores_by_combination": scores,
     });
     write("expected.json", expected.to_string());
     let asked = [request("Q Who? R cat A a cat S", "1"), request("Q What? R dog A a cow S", "0")];

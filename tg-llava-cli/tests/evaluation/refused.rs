@@ -1,6 +1,6 @@
 //! Files that cannot be used are named, with the row.
 
-use super::common::{self, stdout};
+use super::common::stdout;
 use super::*;
 
 #[test]
@@ -86,7 +86,7 @@ fn questions_of_llava_that_cannot_be_used_are_named_with_their_lines() {
         ended(
             eval(&data, &dir.path().join("out"))
                 .args(["--force", "--image-folder"])
-                .arg(common::fixture("preprocess/images")),
+                .arg(fixture("preprocess/images")),
         )
     };
     let good = r#"{"question_id": 1, "image": "photo_b.png", "text": "What?"}"#;

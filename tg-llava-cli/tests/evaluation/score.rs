@@ -10,7 +10,7 @@ fn answers_are_scored_by_the_name_of_the_data_set() {
     let text = stdout(&mut score(&data, &predictions));
     assert!(text.starts_with("AI2D_TEST, 30 rows\nall\n") && text.contains("0.4000"), "{text}");
     let json = stdout(score(&data, &predictions).args(["--json", "--rules", "2024"]));
-    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let value: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(value["report"]["splits"]["none"]["Overall"], 14.0 / 30.0);
     assert_eq!(value["report"]["items"][4]["read"], "B");
 }
