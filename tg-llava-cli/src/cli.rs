@@ -10,6 +10,7 @@ use crate::commands::eval::EvalArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::merge::MergeArgs;
 use crate::commands::parity::ParityArgs;
+use crate::commands::report::ReportArgs;
 use crate::commands::score::ScoreArgs;
 use crate::commands::serve::ServeArgs;
 use crate::commands::train::TrainArgs;
@@ -38,6 +39,8 @@ pub enum Command {
     Score(ScoreArgs),
     /// Write an adapter and the decoder that it lies over as one checkpoint
     Merge(MergeArgs),
+    /// Put the scores of several runs into one table
+    Report(ReportArgs),
     /// Prepare training data, check that it is complete, and train small tokenizers on it
     Data(DataArgs),
     /// Compare this build's numbers with golden folders; exit code 1 on a difference

@@ -4,6 +4,7 @@
 //! Results go to stdout and everything else to stderr, so that output can be piped.
 
 pub mod args;
+pub mod benchmark;
 pub mod checkpoint;
 pub mod cli;
 pub mod commands;
@@ -12,7 +13,6 @@ pub mod device;
 pub mod failure;
 mod fault;
 pub mod interrupt;
-pub mod judge;
 pub mod load;
 pub mod memory;
 pub mod parity;
@@ -56,6 +56,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Serve(args) => commands::serve::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::Eval(args) => commands::eval::run(args),
+        Command::Report(args) => commands::report::run(args),
         Command::Score(args) => commands::score::run(args),
         Command::Merge(args) => commands::merge::run(args),
         Command::Data(args) => commands::data::run(args),

@@ -8,6 +8,7 @@ pub mod eval;
 pub mod inspect;
 pub mod merge;
 pub mod parity;
+pub mod report;
 pub mod score;
 pub mod serve;
 pub mod train;

@@ -10,6 +10,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
+use tg_llava_core::generate::BeamOptions;
 use tg_llava_core::weights::QuantisedTensor;
 use tg_llava_train::data::{EncodeOptions, LlavaDataset, Loader, OnBadSample, SampleEncoder};
 use tg_llava_train::run::{self, EvaluateOptions, Evaluation, Prediction, evaluate};
@@ -49,6 +50,9 @@ pub struct EvalArgs {
     /// Longest answer, in tokens [default: 64; for a benchmark as its harness has it]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_new_tokens: Option<usize>,
+    /// Search for the most probable answer as a whole, following N at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    pub num_beams: usize,
     /// Look at the first N samples alone
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
@@ -70,6 +74,13 @@ pub struct EvalArgs {
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+impl EvalArgs {
+    /// The search that is asked for.
+    fn beams(&self) -> Option<BeamOptions> {
+        (self.num_beams > 1).then(|| BeamOptions::new(self.num_beams))
+    }
 }
 
 /// Longest answer to a question of a LLaVA file, in tokens.
@@ -99,6 +110,7 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
         batch_size: args.batch_size,
         loss: true,
         max_new_tokens: Some(args.max_new_tokens.unwrap_or(SHORT_ANSWER)),
+        beams: args.beams(),
     };
     let total = indices.len() as u64;
     let bar = Progress::bar(&console, "answering", || Some(total));
