@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 
 use super::Codecs;
-use crate::config::{GenerationDefaults, GuidePadding};
+use crate::config::{GenerationDefaults, GuidePadding, folder_name};
 use crate::conversation::{GuideTurn, Template};
 use crate::error::Result;
 use crate::generate::{GenerateOptions, Sampling};
@@ -85,8 +85,7 @@ impl Assistant {
         };
         let Codecs { tokenizer, guide_tokenizer, processor } = Codecs::load(dir, base.as_deref(), &config)?;
         let declared = options.template.as_deref().or(config.conversation.as_deref());
-        let folder = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let template = Template::for_model(declared, &folder, &tokenizer)?.clone();
+        let template = Template::for_model(declared, &folder_name(dir), &tokenizer)?.clone();
         let defaults = GenerationDefaults::read(dir)?;
 
         let load = LoadOptions { base, dtype: options.dtype, largest_buffer: options.largest_buffer };

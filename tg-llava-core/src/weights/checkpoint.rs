@@ -6,7 +6,9 @@ use super::bridges::{bridges_in, folder_has_bridges};
 use super::load::{LoadReport, apply};
 use super::names::is_unused_tower_key;
 use super::{TensorSource, WeightsError};
-use crate::config::{ModelConfig, locate_tower, read_json, read_model_config};
+use crate::config::{
+    HubCache, MAIN_REVISION, ModelConfig, is_hub_name, locate_tower, read_json, read_model_config,
+};
 use crate::error::{Error, Result};
 use crate::model::TgLlava;
 
@@ -138,7 +140,7 @@ fn tower_key(part: &str, prefix: &str, key: &str) -> Option<String> {
 }
 
 /// The folder of the decoder that a folder of stage-1 files builds on: the one that its config.json names,
-/// inside it or beside it.
+/// inside it or beside it, or in Hugging Face's cache.
 ///
 /// # Errors
 /// [`WeightsError::NoWeights`] where `dir` holds no stage-1 files either, [`WeightsError::NeedsBase`] where
@@ -153,12 +155,18 @@ pub fn find_base(dir: &Path) -> Result<PathBuf> {
     let places = [dir.join(name), dir.join(&last), dir.parent().map(|p| p.join(&last)).unwrap_or_default()];
     let found = places
         .into_iter()
+        .chain(HubCache::of_environment().snapshot(name, MAIN_REVISION))
         .find(|place| !name.is_empty() && place != dir && TensorSource::folder_has_weights(place));
     found.ok_or_else(|| {
         Error::from(WeightsError::NeedsBase {
             dir: dir.to_path_buf(),
             name: name.to_owned(),
-            hint: "name it with --base, or put it beside this folder".into(),
+            hint: match is_hub_name(name) {
+                true => format!(
+                    "fetch it (tg-llava-cli fetch {name}), name it with --base, or put it beside this folder"
+                ),
+                false => "name it with --base, or put it beside this folder".into(),
+            },
         })
     })
 }

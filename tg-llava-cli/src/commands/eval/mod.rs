@@ -4,7 +4,7 @@ mod benchmark;
 mod predictions;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
@@ -16,7 +16,7 @@ use tg_llava_train::run::{self, EvaluateOptions, Evaluation, Prediction, evaluat
 use self::benchmark::BenchmarkArgs;
 use self::predictions::PredictionFile;
 use crate::args::{OutputArgs, at_least_one};
-use crate::checkpoint;
+use crate::checkpoint::{self, Folders};
 use crate::console::{Console, print, print_json};
 use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
@@ -25,11 +25,11 @@ use crate::progress::Progress;
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// Checkpoint folder [default: the one in weights/]
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME[@REVISION] [default: the one in weights/]
+    #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// Folder of the plain decoder, where --model holds stage-1 files alone
-    #[arg(long, value_name = "DIR")]
+    /// Plain decoder, named like --model, where that holds stage-1 files alone
+    #[arg(long, value_name = "MODEL")]
     pub base: Option<PathBuf>,
     /// LLaVA file (JSON or JSONL), whose last answer of each sample is asked for; or a benchmark's questions
     #[arg(long, value_name = "FILE")]
@@ -76,13 +76,13 @@ const SHORT_ANSWER: usize = 64;
 /// [`Failure::Interrupted`] where Ctrl-C ends a benchmark, whose answers are kept.
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    let folder = checkpoint::find(args.model.as_deref())?;
+    let folders = checkpoint::find(args.model.as_deref(), args.base.as_deref(), &console)?;
     if args.benchmark.is_meant(&args.data) {
-        return benchmark::run(args, &folder, &console);
+        return benchmark::run(args, &folders, &console);
     }
     let open = |path: &PathBuf| PredictionFile::open(path, args.force);
     let mut predictions = args.predictions.as_ref().map(open).transpose()?;
-    let (assistant, _) = load(args, &folder, &console)?;
+    let (assistant, _) = load(args, &folders, &console)?;
     let loader = loader(args, &assistant)?;
     let mut indices: Vec<usize> = (0..loader.dataset().len()).collect();
     indices.truncate(args.samples.unwrap_or(indices.len()));
@@ -122,16 +122,16 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
 }
 
 /// The checkpoint, and what it computes on.
-fn load(args: &EvalArgs, folder: &Path, console: &Console) -> Result<(Assistant, Opened), Failure> {
+fn load(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(Assistant, Opened), Failure> {
     let opened = device::open(&args.compute, DefaultDtype::Fast, console)?;
     let options = AssistantOptions {
         dtype: opened.dtype,
-        base: args.base.clone(),
+        base: folders.base.clone(),
         largest_buffer: opened.largest_buffer(),
         ..AssistantOptions::default()
     };
     let _bar = Progress::spinner(console, "loading");
-    Ok((Assistant::load(folder, &opened.device, &options, &mut |_| {})?, opened))
+    Ok((Assistant::load(&folders.model, &opened.device, &options, &mut |_| {})?, opened))
 }
 
 /// How samples and pictures are read for the model.

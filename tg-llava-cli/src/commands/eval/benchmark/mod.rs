@@ -16,6 +16,7 @@ use self::ask::Asking;
 use self::output::Summary;
 use self::questions::Questions;
 use super::EvalArgs;
+use crate::checkpoint::Folders;
 use crate::commands::score::RulesArg;
 use crate::console::Console;
 use crate::failure::Failure;
@@ -89,7 +90,7 @@ fn is_table(data: &Path) -> bool {
 }
 
 /// Answers and scores the benchmark.
-pub fn run(args: &EvalArgs, model: &Path, console: &Console) -> Result<(), Failure> {
+pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), Failure> {
     let interrupt = Interrupt::install();
     let own = &args.benchmark;
     let (name, harness) = (own.name(&args.data)?, own.harness(&args.data));
@@ -100,12 +101,12 @@ pub fn run(args: &EvalArgs, model: &Path, console: &Console) -> Result<(), Failu
     let folder = std::fs::create_dir_all(&output);
     folder.map_err(|error| Failure::input(format_args!("--output {}: {error}", output.display())))?;
     let max_new_tokens = args.max_new_tokens.unwrap_or_else(|| questions.max_new_tokens(&name));
-    let (assistant, opened) = super::load(args, model, console)?;
+    let (assistant, opened) = super::load(args, folders, console)?;
     let fingerprint: Fingerprint = [
         ("benchmark", name.clone()),
         ("harness", harness.name().to_owned()),
         ("contents of --data", hash_bytes(text.as_bytes())),
-        ("model", answers::model_digest(model, args.base.as_deref())?),
+        ("model", answers::model_digest(&folders.model, folders.base.as_deref())?),
         ("template", assistant.template.name.to_owned()),
         ("device", opened.spec.to_string()),
         ("dtype", opened.dtype.name().to_owned()),
