@@ -7,6 +7,7 @@ use crate::commands::chat::ChatArgs;
 use crate::commands::completions::CompletionsArgs;
 use crate::commands::data::DataArgs;
 use crate::commands::eval::EvalArgs;
+use crate::commands::fetch::FetchArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::merge::MergeArgs;
 use crate::commands::parity::ParityArgs;
@@ -49,6 +50,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Say what a checkpoint folder holds, without loading it; exit code 1 where it is not complete
     Inspect(InspectArgs),
+    /// Bring models from Hugging Face to where they are found by name, and print their folders
+    Fetch(FetchArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

@@ -12,6 +12,7 @@ pub mod console;
 pub mod device;
 pub mod failure;
 mod fault;
+pub mod hub;
 pub mod interrupt;
 pub mod load;
 pub mod memory;
@@ -21,6 +22,7 @@ pub mod prepare;
 pub mod progress;
 pub mod quantised;
 pub mod serve;
+mod web;
 
 use std::process::ExitCode;
 
@@ -63,6 +65,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Parity(args) => commands::parity::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Fetch(args) => commands::fetch::run(args),
         Command::Completions(args) => commands::completions::run(args, &mut Cli::command()),
     }
 }

@@ -14,11 +14,13 @@ fn help_of_every_command() {
         "train",
         "eval",
         "score",
+        "merge",
         "report",
         "data",
         "parity",
         "bench",
         "inspect",
+        "fetch",
         "completions",
     ] {
         insta::assert_snapshot!(format!("help_{command}"), outcome(program().args([command, "--help"]), &[]));

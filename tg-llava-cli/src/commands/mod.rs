@@ -5,6 +5,7 @@ pub mod chat;
 pub mod completions;
 pub mod data;
 pub mod eval;
+pub mod fetch;
 pub mod inspect;
 pub mod merge;
 pub mod parity;
