@@ -1,8 +1,8 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor, module};
+use burn::tensor::{Device, Tensor};
 
-use super::{RowsAlike, kernels, linear, rows_alike};
+use super::{RowsAlike, linear, multiply, rows_alike};
 
 /// A linear layer of a gated block: `x W + bias`. Burn's own, but for what a decoder's matrices may be besides plain floats.
 #[derive(Module, Debug)]
@@ -24,10 +24,7 @@ impl BlockLinear {
     /// - x: `[.., d_input]`, output: `[.., d_output]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
-        match kernels::matvec(&x, &self.weight.val(), bias.as_ref()) {
-            Some(y) => y,
-            None => module::linear(x, self.weight.val(), bias),
-        }
+        multiply(x, self.weight.val(), bias)
     }
 
     /// The texts that may go through the layer together.

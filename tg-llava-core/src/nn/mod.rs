@@ -15,6 +15,7 @@ mod mask;
 mod mlp;
 mod norm;
 mod rotary;
+mod vendor;
 
 pub use activation::Activation;
 pub use attention::{attention, attention_weights, merge_heads, split_heads};
@@ -27,9 +28,10 @@ pub use mask::{causal_bias, combine_bias, key_padding_bias};
 pub use mlp::{GatedMlp, GatedMlpConfig, Mlp, MlpConfig};
 pub use norm::{layer_norm, rms_norm};
 pub use rotary::{RopeScaling, RotaryConfig, RotaryTables, apply_rotary};
+pub use vendor::{VendorProducts, use_vendor_products};
 
 use burn::nn::{Initializer, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, module};
 
 /// A linear layer initialised like the reference's transformers: `N(0, std)` weights and zero bias.
 pub fn linear(d_input: usize, d_output: usize, bias: bool, std: f64, device: &Device) -> Linear {
@@ -74,17 +76,19 @@ pub fn rows_alike(weight: &Tensor<2>) -> RowsAlike {
 /// `x W + bias`.
 pub fn apply_linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
     let bias = layer.bias.as_ref().map(|bias| bias.val());
-    if let Some(y) = kernels::matvec(&x, &layer.weight.val(), bias.as_ref()) {
-        return y;
-    }
-    layer.forward(x)
+    multiply(x, layer.weight.val(), bias)
+}
+
+/// `x weight + bias` by whoever does it best.
+fn multiply<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    kernels::matvec(&x, &weight, bias.as_ref())
+        .or_else(|| vendor::linear(&x, &weight, bias.as_ref()))
+        .unwrap_or_else(|| module::linear(x, weight, bias))
 }
 
 /// `x tableᵗ`, as an output head that is the embedding matrix does.
 pub fn apply_tied(table: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
     let weight = table.transpose();
-    if let Some(y) = kernels::matvec(&x, &weight, None) {
-        return y;
-    }
-    x.matmul(weight)
+    let product = kernels::matvec(&x, &weight, None).or_else(|| vendor::linear(&x, &weight, None));
+    product.unwrap_or_else(|| x.matmul(weight))
 }
