@@ -94,7 +94,7 @@ impl State {
     fn primitive(&self, lhs: FloatTensor<Cube>, rhs: FloatTensor<Cube>) -> Result<FloatTensor<Cube>, String> {
         let dtype = lhs.dtype();
         let shape = [lhs.shape()[0], rhs.shape()[1]];
-        let out = Cube::float_empty(shape.into(), &Cube::float_device(&lhs), dtype.into());
+        let out = Cube::float_empty(shape.into(), &lhs.device(), dtype.into());
         let (lhs, rhs, into) = (resolve(lhs)?, resolve(rhs)?, resolve(out.clone())?);
         let mut library = self.library.lock().unwrap_or_else(PoisonError::into_inner);
         library.product(&self.device, [&lhs, &rhs, &into])?;

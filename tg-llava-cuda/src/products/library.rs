@@ -230,11 +230,9 @@ impl Description {
             (Attribute::CUBLASLT_MATMUL_DESC_TRANSA, plan.a),
             (Attribute::CUBLASLT_MATMUL_DESC_TRANSB, plan.b),
         ] {
-            let operation = match operand.transpose {
-                true => sys::cublasOperation_t::CUBLAS_OP_T,
-                false => sys::cublasOperation_t::CUBLAS_OP_N,
-            };
-            // SAFETY: the attribute is one such enum, which is read before the call returns.
+            // `cublasOperation_t`: N is 0, T is 1.
+            let operation = i32::from(operand.transpose);
+            // SAFETY: the attribute is such a number, which is read before the call returns.
             unsafe {
                 let at = (&raw const operation).cast();
                 result::set_matmul_desc_attribute(made.0, attribute, at, size_of_val(&operation))?;
