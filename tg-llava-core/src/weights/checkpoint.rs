@@ -8,8 +8,8 @@ use super::names::is_unused_tower_key;
 use super::quantise::fill_quantised;
 use super::{Adapter, Component, Gguf, Quantization, TensorSource, WeightsError};
 use crate::config::{
-    ADAPTER_CONFIG, HubCache, LlmConfig, LoraConfig, MAIN_REVISION, ModelConfig, ProjectorConfig, is_hub_name,
-    locate_tower, read_json, read_model_config_over,
+    ADAPTER_CONFIG, HubCache, LlmConfig, LoraConfig, MAIN_REVISION, ModelConfig, ProjectorConfig,
+    is_hub_name, locate_tower, read_json, read_model_config_over,
 };
 use crate::error::{Error, Result};
 use crate::model::TgLlava;

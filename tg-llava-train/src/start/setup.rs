@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use tg_llava_core::config::{
-    HubCache, LLM_PRESETS, LoraConfig, MAIN_REVISION, ModelConfig, MultimodalConfig, PaddingSide, ProjectorConfig,
-    TOWER_PRESETS, TextTowerConfig, VisionTowerConfig, folder_name, llm_preset, multimodal, read_model_config_over,
-    read_tower_configs, tower_preset,
+    HubCache, LLM_PRESETS, LoraConfig, MAIN_REVISION, ModelConfig, MultimodalConfig, PaddingSide,
+    ProjectorConfig, TOWER_PRESETS, TextTowerConfig, VisionTowerConfig, folder_name, llm_preset, multimodal,
+    read_model_config_over, read_tower_configs, tower_preset,
 };
 use tg_llava_core::conversation::Template;
 use tg_llava_core::weights::{Adapter, base_of};

@@ -7,7 +7,8 @@ use serde_json::Value;
 use tg_llava_core::Error;
 use tg_llava_core::assistant::Codecs;
 use tg_llava_core::config::{
-    GenerationDefaults, ModelConfig, PaddingSide, folder_name, locate_tower, read_model_config_over, read_tower_configs,
+    GenerationDefaults, ModelConfig, PaddingSide, folder_name, locate_tower, read_model_config_over,
+    read_tower_configs,
 };
 use tg_llava_core::conversation::Template;
 use tg_llava_core::weights::{

@@ -11,18 +11,15 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl_common::device_handle::DeviceHandle;
 use cubecl_environment::stream::StreamId;
 use cubecl_server::command::DeviceStream;
-use cubecl_server::runtime::Runtime;
 use cubecl_server::server::{BufferBinding, ServerStorage};
 use cubecl_server::stream::WriteScoped;
 use cudarc::driver::sys::CUstream;
 use cudarc::nccl::sys as nccl;
 use tg_llava_train::parallel::World;
 
-use crate::clock::Clock;
-use crate::rendezvous::ID_LEN;
-
-/// What runs on the thread of a CUDA device; CubeCL does not name it.
-pub type Server = <cubecl_cuda::CudaRuntime as Runtime>::Server;
+use super::clock::Clock;
+use super::rendezvous::ID_LEN;
+use crate::device::Server;
 
 /// The oldest version that splits communicators.
 const OLDEST: i32 = 21_800;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tg_llava_train::parallel::World;
 
-use crate::rendezvous::ID_LEN;
+use super::rendezvous::ID_LEN;
 
 /// What tells one start of a rank from all others.
 type Nonce = [u8; 16];

@@ -5,10 +5,11 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl_common::device_handle::DeviceHandle;
 use tg_llava_train::parallel::{Collective, ParallelError, World};
 
-use crate::buffer::buffer;
-use crate::clock::Clock;
-use crate::communicator::{self, Call, Communicators, Group, Server};
-use crate::rendezvous::Rendezvous;
+use super::buffer::buffer;
+use super::clock::Clock;
+use super::communicator::{self, Call, Communicators, Group};
+use super::rendezvous::Rendezvous;
+use crate::device::Server;
 
 /// GPUs that have met, one of which is this process's.
 ///

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tg_llava_train::parallel::{ParallelError, World};
 
-use crate::handshake::{OwnFile, follow, lead};
+use super::handshake::{OwnFile, follow, lead};
 
 /// Bytes of what NCCL's ranks must agree on before they meet.
 pub const ID_LEN: usize = 128;
