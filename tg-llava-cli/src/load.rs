@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
-use tg_llava_core::config::read_model_config;
-use tg_llava_core::weights::{is_unused_key, open_sources};
+use tg_llava_core::config::read_model_config_over;
+use tg_llava_core::weights::{base_of, is_unused_key, open_sources};
 
 use crate::console::Console;
 use crate::device::Opened;
@@ -57,7 +57,9 @@ pub fn assistant(
 
 /// How many values a checkpoint's tensors hold; `None` where that cannot be said, which loading will explain.
 fn total_values(dir: &Path, base: Option<&Path>) -> Option<u64> {
-    let source = open_sources(dir, &read_model_config(dir).ok()?, base).ok()?;
+    let base = base_of(dir, base).ok()?;
+    let config = read_model_config_over(dir, base.as_deref()).ok()?;
+    let source = open_sources(dir, &config, base.as_deref()).ok()?;
     let used = source.iter().filter(|(key, _)| !is_unused_key(key));
     Some(used.map(|(_, tensor)| tensor.num_elements() as u64).sum())
 }

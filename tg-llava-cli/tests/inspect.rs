@@ -31,6 +31,19 @@ fn every_kind_of_folder() {
     }
 }
 
+#[test]
+fn quantised_weights() {
+    for (name, path) in [("nf4", "bnb-nf4/vicuna-tiny"), ("gguf", "gguf/llama/decoder.gguf")] {
+        let path = fixture("quant").join(path);
+        insta::assert_snapshot!(format!("inspect_{name}"), inspect(&path, &["-v"]));
+    }
+    let model = copy_of("vicuna-tiny");
+    let base = fixture("quant/bnb-int8/vicuna-tiny");
+    let found = json(model.path(), &["--base", base.to_str().unwrap(), "-v"]);
+    assert_eq!(found["complete"], true, "{found}");
+    assert_eq!(found["parts"]["llm"]["dtypes"]["int8"], 14, "{found}");
+}
+
 /// Stage-1 files with their sizes in config.json, over the decoder beside them and without it.
 #[test]
 fn stage_1_files() {

@@ -1,6 +1,7 @@
 //! Writing and reading checkpoints.
 
 mod damaged;
+mod quantised;
 mod replaced;
 mod sizes;
 mod weights;

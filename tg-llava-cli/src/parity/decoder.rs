@@ -1,4 +1,5 @@
-//! A plain decoder with recorded scores (`golden.safetensors`) or greedy answers (`greedy.json`).
+//! A plain decoder with recorded scores (`golden.safetensors`) or greedy answers (`greedy.json`). Its weights may be quantised, and
+//! in a GGUF file.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use tg_llava_core::generate::{GenerateOptions, Request};
 use tg_llava_core::model::{GuideTexts, ModelBatch, TgLlava};
 use tg_llava_core::multimodal::SpliceRow;
 use tg_llava_core::tokenizer::TextTokenizer;
-use tg_llava_core::weights::{LoadOptions, load_model};
+use tg_llava_core::weights::{LoadOptions, TensorSource, load_model, open_sources};
 
 use super::ParityOptions;
 use super::golden::{Array, Golden, Group, to_host};
@@ -18,6 +19,12 @@ use super::report::Row;
 
 /// As for model cases.
 const FORWARD: f64 = 1e-4;
+
+/// The weights, where they are in a GGUF file.
+const GGUF: &str = "decoder.gguf";
+
+/// What begins the names of recorded weights, as quantised ones must come out.
+const DEQUANTISED: &str = "dequantised.";
 
 #[derive(Deserialize)]
 struct Greedy {
@@ -43,13 +50,16 @@ pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyho
     let load = LoadOptions {
         dtype: options.dtype,
         largest_buffer: options.largest_buffer,
-        ..LoadOptions::default()
+        base: Some(dir.join(GGUF)).filter(|file| file.is_file()),
     };
     let model = load_model(dir, device, &load, &mut |_| {})?.model;
     let mut rows = Vec::new();
     let golden = dir.join("golden.safetensors");
     if golden.is_file() {
-        rows.extend(recorded(&model, &Golden::read(&golden)?, options)?);
+        let golden = Golden::read(&golden)?;
+        let source = open_sources(dir, model.config(), load.base.as_deref())?;
+        rows.extend(dequantised(&source, &golden)?.row());
+        rows.extend(recorded(&model, &golden, options)?);
     }
     let greedy = dir.join("greedy.json");
     if greedy.is_file() {
@@ -70,6 +80,20 @@ pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyho
         rows.extend([ids, answers].into_iter().filter_map(Group::row));
     }
     Ok(rows)
+}
+
+/// Recorded weights come out to the bit.
+fn dequantised(source: &TensorSource, golden: &Golden) -> anyhow::Result<Group> {
+    let mut group = Group::new("dequantised", 0.0);
+    for name in golden.names().filter(|name| name.starts_with(DEQUANTISED)) {
+        let key = &name[DEQUANTISED.len()..];
+        let stored = source.get(key).with_context(|| format!("{key} is not in the weights"))?;
+        let mut values = Vec::with_capacity(stored.num_elements());
+        stored.read_values(|piece| values.extend_from_slice(piece))?;
+        let ours = Array { shape: stored.shape.clone(), values };
+        group.floats(name, &ours, golden.float(name).with_context(|| format!("{name} is no float"))?);
+    }
+    Ok(group)
 }
 
 fn recorded(model: &TgLlava, golden: &Golden, options: &ParityOptions) -> anyhow::Result<Vec<Row>> {

@@ -3,21 +3,21 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 
 use super::Codecs;
-use crate::config::{GenerationDefaults, GuidePadding};
+use crate::config::{GenerationDefaults, GuidePadding, folder_name, read_model_config_over};
 use crate::conversation::{GuideTurn, Template};
 use crate::error::Result;
 use crate::generate::{GenerateOptions, Sampling};
 use crate::model::TgLlava;
 use crate::preprocess::{DetailSource, ImageProcessor};
 use crate::tokenizer::{GuideTokenizer, TextTokenizer};
-use crate::weights::{LoadOptions, LoadReport, Loaded, Quantization, TensorSource, find_base, load_model};
+use crate::weights::{Adapter, LoadOptions, LoadReport, Loaded, Quantization, base_of, load_model};
 
 /// How an [`Assistant`] is put together; `None` keeps what the checkpoint says.
 #[derive(Debug, Clone)]
 pub struct AssistantOptions {
     /// Dtype of the weights in memory.
     pub dtype: DType,
-    /// Folder of the plain decoder, where the checkpoint holds stage-1 files alone.
+    /// The plain decoder (see [`LoadOptions::base`]).
     pub base: Option<PathBuf>,
     /// Name of the conversation template.
     pub template: Option<String>,
@@ -80,17 +80,14 @@ impl Assistant {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
         // The small files first: what is wrong with them shows before gigabytes are read.
-        let config = crate::config::read_model_config(dir)?;
-        let base = match (&options.base, TensorSource::folder_has_weights(dir)) {
-            (Some(base), _) => Some(base.clone()),
-            (None, true) => None,
-            (None, false) => Some(find_base(dir)?),
-        };
+        let base = base_of(dir, options.base.as_deref())?;
+        let config = read_model_config_over(dir, base.as_deref())?;
         let Codecs { tokenizer, guide_tokenizer, processor } = Codecs::load(dir, base.as_deref(), &config)?;
         let declared = options.template.as_deref().or(config.conversation.as_deref());
-        let folder = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let template = Template::for_model(declared, &folder, &tokenizer)?.clone();
-        let defaults = GenerationDefaults::read(dir)?;
+        // An adapter may be called anything.
+        let named = base.as_deref().filter(|_| Adapter::is_in(dir)).unwrap_or(dir);
+        let template = Template::for_model(declared, &folder_name(named), &tokenizer)?.clone();
+        let defaults = GenerationDefaults::read_over(dir, base.as_deref())?;
 
         let load = LoadOptions {
             base,

@@ -85,10 +85,8 @@ impl Llm {
 
     /// The texts of [`Llm::forward`] whose states are to the bit those of each text alone.
     pub fn rows_alike(&self) -> RowsAlike {
-        let Some(DecoderLayer { self_attn, mlp, .. }) = self.layers.first() else { return RowsAlike::ANY };
-        let attention = [&self_attn.q_proj, &self_attn.k_proj, &self_attn.v_proj, &self_attn.o_proj];
-        let all = attention.into_iter().chain([&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj]);
-        all.fold(RowsAlike::ANY, |alike, layer| alike.and(layer.rows_alike()))
+        let linears = self.layers.first().into_iter().flat_map(DecoderLayer::linears);
+        linears.fold(RowsAlike::ANY, |alike, (_, layer)| alike.and(layer.rows_alike()))
     }
 
     /// Prepares rotary tables and masks for whole texts.

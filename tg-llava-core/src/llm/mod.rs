@@ -1,5 +1,6 @@
 //! The decoder: Llama family and Qwen2 in one.
 
+mod adapter;
 mod attention;
 mod block;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::bnb::{FourBit, Int8Rows};
 use super::ggml::{GgmlType, dequantise};
 
 /// A quantised matrix in memory, `[d_output, d_input]`, as checkpoints hold it. Cloning it copies no bytes.
@@ -8,6 +9,10 @@ use super::ggml::{GgmlType, dequantise};
 pub enum QuantMatrix {
     /// Blocks of GGML.
     Ggml(GgmlMatrix),
+    /// Four bits of bitsandbytes, of this shape.
+    FourBit(Arc<FourBit>, [usize; 2]),
+    /// Eight bits of bitsandbytes, of this shape.
+    Int8(Arc<Int8Rows>, [usize; 2]),
 }
 
 /// How activations meet a quantised matrix in products of a few rows; products of many rows take f32.
@@ -100,6 +105,7 @@ impl QuantMatrix {
     pub fn shape(&self) -> [usize; 2] {
         match self {
             Self::Ggml(matrix) => matrix.shape,
+            Self::FourBit(_, shape) | Self::Int8(_, shape) => *shape,
         }
     }
 
@@ -107,6 +113,8 @@ impl QuantMatrix {
     pub fn format_name(&self) -> &'static str {
         match self {
             Self::Ggml(matrix) => matrix.format.name(),
+            Self::FourBit(matrix, _) => matrix.state().kind.name(),
+            Self::Int8(..) => "int8",
         }
     }
 
@@ -114,6 +122,16 @@ impl QuantMatrix {
     pub fn num_bytes(&self) -> usize {
         match self {
             Self::Ggml(matrix) => matrix.blocks.len(),
+            Self::FourBit(matrix, _) => matrix.byte_len(),
+            Self::Int8(matrix, _) => matrix.codes().len() + 4 * matrix.scales().len(),
+        }
+    }
+
+    /// The same, with `activations` in products of a few rows, where the format has kernels for more than floats.
+    pub fn with_activations(self, activations: Activations) -> Self {
+        match self {
+            Self::Ggml(matrix) => matrix.with_activations(activations).into(),
+            other => other,
         }
     }
 
@@ -121,6 +139,7 @@ impl QuantMatrix {
     pub fn blocks(&self) -> Option<&[u8]> {
         match self {
             Self::Ggml(matrix) => Some(&matrix.blocks),
+            Self::FourBit(..) | Self::Int8(..) => None,
         }
     }
 
@@ -132,6 +151,8 @@ impl QuantMatrix {
     pub fn dequantise_rows(&self, rows: Range<usize>, out: &mut [f32]) {
         match self {
             Self::Ggml(matrix) => dequantise(matrix.format, matrix.rows(rows), matrix.shape[1], out),
+            Self::FourBit(matrix, [_, columns]) => matrix.dequantise_rounded(rows.start * columns, out),
+            Self::Int8(matrix, [_, columns]) => matrix.dequantise(rows.start * columns, out),
         }
     }
 }

@@ -1,15 +1,18 @@
 //! The decoder's matrices, quantised while they are read: memory never holds one as floats, but for a piece.
 
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
 use burn::tensor::DType;
 
 use super::convert::read_as;
 use super::load::LoadReport;
-use super::{StoredTensor, TensorSource, WeightsError};
-use crate::error::{Error, Result};
+use super::{StoredDType, StoredTensor, TensorSource, WeightsError, bnb};
+use crate::error::Result;
 use crate::llm::Llm;
 use crate::nn::{self, Matrix};
 use crate::quant::ggml::GgmlType;
-use crate::quant::{Activations, Choice, GgmlMatrix, MatrixSite, Scheme, WrongLength};
+use crate::quant::{Activations, Choice, GgmlMatrix, MatrixSite, QuantMatrix, Scheme};
 
 /// How a decoder's matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,12 +37,12 @@ pub struct QuantisedTensor {
 }
 
 impl QuantisedTensor {
-    fn of(site: MatrixSite, choice: Option<Choice>, blocks: &GgmlMatrix) -> Self {
+    fn of(site: MatrixSite, choice: Option<Choice>, matrix: &QuantMatrix) -> Self {
         Self {
             key: site.key(),
             asked: choice.map(|choice| choice.asked),
-            format: blocks.format().name(),
-            bytes: blocks.blocks().len(),
+            format: matrix.format_name(),
+            bytes: matrix.num_bytes(),
         }
     }
 
@@ -52,8 +55,9 @@ impl QuantisedTensor {
 /// Values that are floats at a time.
 const PIECE: usize = 1 << 20;
 
-/// Takes the matrices of `llm` out of `source` and puts them quantised into their places. What is missing or misshapen is left
-/// to those who fill the rest.
+/// Takes the matrices of `llm` out of `source` and puts them quantised into their places: those that are quantised in the file as
+/// they are, and floats by the scheme, with what an adapter adds to them. What stays floats, is missing or misshapen is left to
+/// those who fill the rest.
 ///
 /// # Errors
 /// [`WeightsError`] where a file cannot give a tensor.
@@ -64,25 +68,57 @@ pub(super) fn fill_quantised(
     report: &mut LoadReport,
     progress: &mut dyn FnMut(usize),
 ) -> Result<()> {
-    let num_layers = llm.layers.len();
+    let (num_layers, device) = (llm.layers.len(), llm.device());
     for (site, matrix) in llm.matrices_mut() {
         let (key, Some(shape)) = (site.key(), shape_of(matrix, site)) else { continue };
         let Some(stored) = source.get(&key).filter(|stored| stored.shape == shape) else { continue };
+        let (mut missing, mut misshapen, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let branch = match source.adapter() {
+            Some(adapter) => adapter.branch(&key, &shape, (&mut missing, &mut misshapen), &mut used)?,
+            None => None,
+        };
+        if !(missing.is_empty() && misshapen.is_empty()) {
+            continue;
+        }
         let choice = quantization.scheme.map(|scheme| scheme.choose(site, num_layers, shape[1]));
-        let Some(choice) = choice else { continue };
-        let (blocks, finite) = quantise(stored, choice.format)?;
-        let wrong = |e: WrongLength| damaged(stored, e);
-        let blocks = GgmlMatrix::new(choice.format, shape, blocks).map_err(wrong)?;
+        let (held, finite) = match (branch, choice) {
+            // An adapter is never merged into fewer bits than floats have, unless these are what is asked for.
+            (Some(_), None) => continue,
+            (Some(branch), Some(choice)) => {
+                let (merged, finite) = branch.merged(stored, &device)?;
+                let merged = merged.try_into_vec_as::<f32>().map_err(|e| damaged(stored, &e))?;
+                (
+                    blocks(stored, choice.format, shape, nn::quantise(choice.format, &merged, shape[1]))?,
+                    finite,
+                )
+            }
+            (None, choice) => match (stored.dtype, choice) {
+                (StoredDType::Ggml(format), _) if !format.is_float() => {
+                    (blocks(stored, format, shape, stored.bytes()?)?, true)
+                }
+                (StoredDType::FourBit(_) | StoredDType::Int8, _) => (bnb::matrix(stored, shape)?, true),
+                (_, None) => continue,
+                (_, Some(choice)) => {
+                    let (bytes, finite) = quantise(stored, choice.format)?;
+                    (blocks(stored, choice.format, shape, bytes)?, finite)
+                }
+            },
+        };
         report.loaded += 1;
         if !finite {
             report.not_finite.push(key.clone());
         }
-        report.quantised.push(QuantisedTensor::of(site, Some(choice), &blocks));
+        report.quantised.push(QuantisedTensor::of(site, choice, &held));
         progress(stored.num_elements());
-        *matrix = Matrix::Quantised(blocks.with_activations(quantization.activations).into());
+        *matrix = Matrix::Quantised(held.with_activations(quantization.activations));
         source.remove(&key);
+        source.remove_branch(&used);
     }
     Ok(())
+}
+
+fn blocks(stored: &StoredTensor, format: GgmlType, shape: [usize; 2], bytes: Vec<u8>) -> Result<QuantMatrix> {
+    Ok(GgmlMatrix::new(format, shape, bytes).map_err(|e| damaged(stored, &e))?.into())
 }
 
 /// Quantises the matrices of a decoder that is in memory.
@@ -93,11 +129,12 @@ pub fn quantise_decoder(llm: &mut Llm, scheme: Scheme, activations: Activations)
         let (Some(shape), Some(param)) = (shape_of(matrix, site), matrix.float()) else { continue };
         let choice = scheme.choose(site, num_layers, shape[1]);
         let rows = if site == MatrixSite::Embedding { param.val() } else { param.val().transpose() };
-        let Ok(values) = rows.into_data().convert::<f32>().try_into_vec::<f32>() else { continue };
+        let Ok(values) = rows.into_data().try_into_vec_as::<f32>() else { continue };
         let blocks = nn::quantise(choice.format, &values, shape[1]);
         let Ok(blocks) = GgmlMatrix::new(choice.format, shape, blocks) else { continue };
-        all.push(QuantisedTensor::of(site, Some(choice), &blocks));
-        *matrix = Matrix::Quantised(blocks.with_activations(activations).into());
+        let held = QuantMatrix::from(blocks.with_activations(activations));
+        all.push(QuantisedTensor::of(site, Some(choice), &held));
+        *matrix = Matrix::Quantised(held);
     }
     all
 }
@@ -115,14 +152,13 @@ fn quantise(stored: &StoredTensor, format: GgmlType) -> Result<(Vec<u8>, bool)> 
     let (mut blocks, mut all_finite) = (Vec::with_capacity(rows * format.row_bytes(columns)), true);
     for first in (0..rows).step_by(at_once) {
         let (values, finite) = read_as(&stored.rows(first, at_once.min(rows - first)), DType::F32)?;
-        let values = values.try_into_vec::<f32>().map_err(|e| damaged(stored, format!("{e:?}")))?;
+        let values = values.try_into_vec::<f32>().map_err(|e| damaged(stored, &e))?;
         blocks.extend(nn::quantise(format, &values, columns));
         all_finite &= finite;
     }
     Ok((blocks, all_finite))
 }
 
-fn damaged(stored: &StoredTensor, reason: impl std::fmt::Display) -> Error {
-    let reason = format!("{}: {reason}", stored.key);
-    WeightsError::Damaged { path: stored.path.to_path_buf(), reason }.into()
+fn damaged(stored: &StoredTensor, error: &dyn Debug) -> WeightsError {
+    WeightsError::Damaged { path: stored.path.to_path_buf(), reason: format!("{}: {error:?}", stored.key) }
 }

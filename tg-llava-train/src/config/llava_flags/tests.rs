@@ -211,6 +211,21 @@ fn flags_that_work_together() {
 }
 
 #[test]
+fn adapters_are_trained_as_llava_does() {
+    let line = "--lora_enable True --lora_r 128 --lora_alpha 256 --mm_projector_lr 2e-5 --learning_rate 2e-4 \
+        --freeze_backbone True";
+    let (config, notes) = read(line);
+    let lora = config.lora.unwrap();
+    assert_eq!((lora.rank, lora.alpha, lora.dropout, lora.rslora), (128, Some(256.0), 0.05, false));
+    assert_eq!((config.optim.lr, config.optim.lr_of.projector), (2e-4, Some(2e-5)));
+    assert_eq!(config.optim.lr_of.feature_guide, None);
+    assert!(config.train.llm && notes.iter().any(|note| note.contains("optim.lr_of")), "{notes:?}");
+    let lora = read("--lora_enable True --lora_dropout 0").0.lora.unwrap();
+    assert_eq!((lora.rank, lora.alpha, lora.dropout), (64, Some(16.0), 0.0));
+    assert_eq!(read("--lora_r 8").0.lora, None);
+}
+
+#[test]
 fn flags_with_no_effect_here_pass() {
     let quiet = read("");
     let harmless = "--lora_enable False --lora_r 128 --bits 16 --optim adamw_torch --label_smoothing_factor 0.0 \
@@ -229,10 +244,11 @@ fn flags_with_no_effect_here_pass() {
 fn what_cannot_be_done_is_refused() {
     for (line, expected) in [
         (
-            "--lora_enable True --lora_r 128",
-            "--lora_enable: True: LoRA training is not supported; leave the flag out to train the whole decoder",
+            "--lora_enable True --lora_bias lora_only",
+            "--lora_bias: lora_only: adapters have no biases; use none",
         ),
-        ("--lora_enable", "--lora_enable: True: LoRA"),
+        ("--lora_enable True --lora_r 1.5", "--lora_r: invalid type: floating point `1.5`"),
+        ("--lora_weight_path some/adapter", "--lora_weight_path: some/adapter: an adapter is trained"),
         ("--bits 4", "--bits: 4: training on a quantised decoder is not supported; use 16"),
         ("--optim adafactor", "--optim: adafactor: AdamW (adamw_torch) is the optimizer there is"),
         ("--image_aspect_ratio anyres", "--image_aspect_ratio: anyres is not supported; use pad or square"),
