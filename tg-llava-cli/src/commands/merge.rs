@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use tg_llava_core::burn::tensor::DType;
-use tg_llava_core::weights::{MergeOptions, SaveOptions, merge_adapter};
+use tg_llava_core::weights::{MergeBase, MergeOptions, SaveOptions, merge_adapter};
 
 use crate::args::OutputArgs;
 use crate::checkpoint;
@@ -26,12 +26,24 @@ pub struct MergeArgs {
     /// Folder of the result
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Add the adapter to the base as it is, or to what 4 bits (NF4) give back of it, which an adapter of QLoRA was trained over
+    #[arg(long, value_enum, value_name = "BASE", default_value_t)]
+    pub merge_into: MergeInto,
     /// Number format of the result [default: that of each tensor as it is]
     #[arg(long, value_name = "DTYPE")]
     pub dtype: Option<Dtype>,
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// `--merge-into`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[expect(missing_docs, reason = "the option's help says what they are")]
+pub enum MergeInto {
+    #[default]
+    Full,
+    Dequantised,
 }
 
 /// Runs the command.
@@ -48,6 +60,10 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
             Dtype::F16 => DType::F16,
             Dtype::Bf16 => DType::BF16,
         }),
+        into: match args.merge_into {
+            MergeInto::Full => MergeBase::Full,
+            MergeInto::Dequantised => MergeBase::Dequantised,
+        },
         device: &device::any()?,
         max_shard_bytes: SaveOptions::default().max_shard_bytes,
     };

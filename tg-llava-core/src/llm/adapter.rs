@@ -41,12 +41,12 @@ impl Llm {
     /// # Errors
     /// [`Error::Config`] where `config` names none of them.
     pub fn add_adapter(&mut self, config: &LoraConfig) -> Result<()> {
-        let (mut found, device) = (false, self.device());
+        let mut found = false;
+        let device = self.norm.gamma.lazy_device();
         for (block, layer) in self.layers.iter_mut().enumerate() {
             for (name, linear) in layer.linears_mut() {
                 let size = config.branch(&format!("model.layers.{block}.{name}"))?;
-                let (sizes, device) = (linear.sizes(), &device);
-                linear.lora = size.map(|size| LoraBranch::init(sizes, size, device));
+                linear.lora = size.map(|size| LoraBranch::init(linear.weight.dims(), size, &device));
                 found |= linear.lora.is_some();
             }
         }

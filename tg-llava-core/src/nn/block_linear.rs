@@ -23,17 +23,6 @@ impl BlockLinear {
         Self { weight: Matrix::Float(weight), bias, lora: None }
     }
 
-    /// `[d_input, d_output]`
-    pub fn sizes(&self) -> [usize; 2] {
-        match &self.weight {
-            Matrix::Float(weight) => weight.lazy_shape().dims(),
-            Matrix::Quantised(matrix) => {
-                let [d_output, d_input] = matrix.shape();
-                [d_input, d_output]
-            }
-        }
-    }
-
     /// # Shapes
     /// - x: `[.., d_input]`, output: `[.., d_output]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

@@ -80,6 +80,17 @@ impl Matrix {
         }
     }
 
+    /// `[d_input, d_output]` of a layer's matrix, whichever way round it is held.
+    pub fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::Float(param) => param.lazy_shape().dims(),
+            Self::Quantised(matrix) => {
+                let [d_output, d_input] = matrix.shape();
+                [d_input, d_output]
+            }
+        }
+    }
+
     /// The parameter, where there is one.
     pub fn float(&self) -> Option<&Param<Tensor<2>>> {
         match self {

@@ -10,7 +10,6 @@ use super::file::Bytes;
 use super::{StoredDType, StoredTensor, TensorProblem, WeightsError};
 use crate::config::read_json;
 use crate::error::{Error, Result};
-use crate::quant::QuantMatrix;
 use crate::quant::bnb::{Absmax, BnbError, FourBit, FourBitKind, Int8Rows, NestedAbsmax, QuantState};
 
 /// Values that are computed at once.
@@ -152,14 +151,6 @@ impl StoredTensor {
     }
 }
 
-/// A matrix of bitsandbytes to be held as it is.
-pub(super) fn matrix(stored: &StoredTensor, shape: [usize; 2]) -> Result<QuantMatrix> {
-    Ok(match stored.dtype {
-        StoredDType::Int8 => QuantMatrix::Int8(read_int8(stored)?.into(), shape),
-        _ => QuantMatrix::FourBit(read_four_bit(stored)?.into(), shape),
-    })
-}
-
 fn read_four_bit(stored: &StoredTensor) -> Result<FourBit> {
     let (parts, _) = parts_of(stored);
     let [weight, state, absmax, map, nested @ ..] = &parts[..] else { unreachable!("join_four_bit") };
@@ -205,7 +196,11 @@ pub(super) fn read_values(stored: &StoredTensor, take: &mut dyn FnMut(&[f32])) -
         return Ok(());
     }
     let tensor = read_four_bit(stored)?;
-    let compute = |first: usize, out: &mut [f32]| tensor.dequantise_rounded(first, out);
+    let round = tensor.state().rounding();
+    let compute = |first: usize, out: &mut [f32]| {
+        tensor.dequantise(first, out);
+        out.iter_mut().for_each(|value| *value = round(*value));
+    };
     pieces(first, count, compute, take);
     Ok(())
 }

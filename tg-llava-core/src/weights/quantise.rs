@@ -1,18 +1,19 @@
 //! The decoder's matrices, quantised while they are read: memory never holds one as floats, but for a piece.
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Device, TensorData};
 
+use super::adapter::Branch;
 use super::convert::read_as;
 use super::load::LoadReport;
-use super::{StoredDType, StoredTensor, TensorSource, WeightsError, bnb};
+use super::{StoredDType, StoredTensor, TensorSource, WeightsError};
 use crate::error::Result;
 use crate::llm::Llm;
 use crate::nn::{self, Matrix};
+use crate::quant::bnb::{AbsmaxStorage, FourBit};
 use crate::quant::ggml::GgmlType;
-use crate::quant::{Activations, Choice, GgmlMatrix, MatrixSite, QuantMatrix, Scheme};
+use crate::quant::{Activations, FourBitMatrix, GgmlMatrix, MatrixSite, Scheme};
 
 /// How a decoder's matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,15 +38,6 @@ pub struct QuantisedTensor {
 }
 
 impl QuantisedTensor {
-    fn of(site: MatrixSite, choice: Option<Choice>, matrix: &QuantMatrix) -> Self {
-        Self {
-            key: site.key(),
-            asked: choice.map(|choice| choice.asked),
-            format: matrix.format_name(),
-            bytes: matrix.num_bytes(),
-        }
-    }
-
     /// The format that was asked for, where the matrix has another one.
     pub fn other(&self) -> Option<GgmlType> {
         self.asked.filter(|asked| asked.name() != self.format)
@@ -55,9 +47,9 @@ impl QuantisedTensor {
 /// Values that are floats at a time.
 const PIECE: usize = 1 << 20;
 
-/// Takes the matrices of `llm` out of `source` and puts them quantised into their places: those that are quantised in the file as
-/// they are, and floats by the scheme, with what an adapter adds to them. What stays floats, is missing or misshapen is left to
-/// those who fill the rest.
+/// Takes the matrices of `llm` out of `source` and puts them quantised into their places: blocks of a file as they are, floats as
+/// `quantization` says. An adapter of the source is added before, in f32. What is missing or misshapen is left to those who fill the
+/// rest.
 ///
 /// # Errors
 /// [`WeightsError`] where a file cannot give a tensor.
@@ -68,7 +60,7 @@ pub(super) fn fill_quantised(
     report: &mut LoadReport,
     progress: &mut dyn FnMut(usize),
 ) -> Result<()> {
-    let (num_layers, device) = (llm.layers.len(), llm.device());
+    let (num_layers, device) = (llm.layers.len(), llm.norm.gamma.lazy_device());
     for (site, matrix) in llm.matrices_mut() {
         let (key, Some(shape)) = (site.key(), shape_of(matrix, site)) else { continue };
         let Some(stored) = source.get(&key).filter(|stored| stored.shape == shape) else { continue };
@@ -77,48 +69,45 @@ pub(super) fn fill_quantised(
             Some(adapter) => adapter.branch(&key, &shape, (&mut missing, &mut misshapen), &mut used)?,
             None => None,
         };
+        let kept = match stored.dtype {
+            StoredDType::Ggml(format) if used.is_empty() => Some(format),
+            _ => None,
+        };
+        let choice = quantization.scheme.filter(|_| kept.is_none());
+        let choice = choice.map(|scheme| scheme.choose(site, num_layers, shape[1]));
+        let Some(format) = kept.or(choice.map(|choice| choice.format)) else { continue };
         if !(missing.is_empty() && misshapen.is_empty()) {
             continue;
         }
-        let choice = quantization.scheme.map(|scheme| scheme.choose(site, num_layers, shape[1]));
-        let (held, finite) = match (branch, choice) {
-            // An adapter is never merged into fewer bits than floats have, unless these are what is asked for.
-            (Some(_), None) => continue,
-            (Some(branch), Some(choice)) => {
+        let (blocks, finite) = match branch {
+            _ if kept.is_some() => (stored.bytes()?, true),
+            None => quantise(stored, format)?,
+            Some(branch) => {
                 let (merged, finite) = branch.merged(stored, &device)?;
-                let merged = merged.try_into_vec_as::<f32>().map_err(|e| damaged(stored, &e))?;
-                (
-                    blocks(stored, choice.format, shape, nn::quantise(choice.format, &merged, shape[1]))?,
-                    finite,
-                )
+                (nn::quantise(format, &floats(stored, merged.into_data())?, shape[1]), finite)
             }
-            (None, choice) => match (stored.dtype, choice) {
-                (StoredDType::Ggml(format), _) if !format.is_float() => {
-                    (blocks(stored, format, shape, stored.bytes()?)?, true)
-                }
-                (StoredDType::FourBit(_) | StoredDType::Int8, _) => (bnb::matrix(stored, shape)?, true),
-                (_, None) => continue,
-                (_, Some(choice)) => {
-                    let (bytes, finite) = quantise(stored, choice.format)?;
-                    (blocks(stored, choice.format, shape, bytes)?, finite)
-                }
-            },
         };
+        let quantised = GgmlMatrix::new(format, shape, blocks)
+            .map_err(|e| WeightsError::Damaged {
+                path: stored.path.to_path_buf(),
+                reason: format!("{key}: {e}"),
+            })?
+            .with_activations(quantization.activations);
         report.loaded += 1;
         if !finite {
             report.not_finite.push(key.clone());
         }
-        report.quantised.push(QuantisedTensor::of(site, choice, &held));
+        report.quantised.push(QuantisedTensor {
+            key: key.clone(),
+            asked: choice.map(|choice| choice.asked),
+            format: format.name(),
+            bytes: quantised.blocks().len(),
+        });
         progress(stored.num_elements());
-        *matrix = Matrix::Quantised(held.with_activations(quantization.activations));
-        source.remove(&key);
-        source.remove_branch(&used);
+        *matrix = Matrix::Quantised(quantised.into());
+        source.remove(&key, &used);
     }
     Ok(())
-}
-
-fn blocks(stored: &StoredTensor, format: GgmlType, shape: [usize; 2], bytes: Vec<u8>) -> Result<QuantMatrix> {
-    Ok(GgmlMatrix::new(format, shape, bytes).map_err(|e| damaged(stored, &e))?.into())
 }
 
 /// Quantises the matrices of a decoder that is in memory.
@@ -132,11 +121,83 @@ pub fn quantise_decoder(llm: &mut Llm, scheme: Scheme, activations: Activations)
         let Ok(values) = rows.into_data().try_into_vec_as::<f32>() else { continue };
         let blocks = nn::quantise(choice.format, &values, shape[1]);
         let Ok(blocks) = GgmlMatrix::new(choice.format, shape, blocks) else { continue };
-        let held = QuantMatrix::from(blocks.with_activations(activations));
-        all.push(QuantisedTensor::of(site, Some(choice), &held));
-        *matrix = Matrix::Quantised(held);
+        let (key, bytes) = (site.key(), blocks.blocks().len());
+        all.push(QuantisedTensor { key, asked: Some(choice.asked), format: choice.format.name(), bytes });
+        *matrix = Matrix::Quantised(blocks.with_activations(activations).into());
     }
     all
+}
+
+/// Takes the matrices of the decoder's blocks out of `source` and puts them into their places in bitsandbytes' NF4 with double
+/// quantisation, for whoever trains an adapter over them: what is in four bits in the files as it is, one matrix as floats at a time
+/// otherwise. What is missing or misshapen is left to [`apply`](super::apply).
+///
+/// # Errors
+/// [`WeightsError`] where a file cannot give a tensor.
+pub fn fill_nf4(
+    llm: &mut Llm,
+    source: &mut TensorSource,
+    progress: &mut dyn FnMut(usize),
+) -> Result<LoadReport> {
+    let mut report = LoadReport::default();
+    let device = llm.norm.gamma.lazy_device();
+    for (site, matrix) in llm.matrices_mut() {
+        let (key, Some(shape)) = (site.key(), shape_of(matrix, site)) else { continue };
+        let block = matches!(site, MatrixSite::Block { .. });
+        let stored = source.get(&key).filter(|stored| block && stored.shape == shape);
+        let Some(stored) = stored else { continue };
+        let (mut missing, mut misshapen, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let branch = match source.adapter() {
+            Some(adapter) => adapter.branch(&key, &shape, (&mut missing, &mut misshapen), &mut used)?,
+            None => None,
+        };
+        if !(missing.is_empty() && misshapen.is_empty()) {
+            continue;
+        }
+        let (tensor, finite) = match (stored.four_bit()?, branch) {
+            (Some(tensor), None) => (tensor, true),
+            (_, branch) => nf4(stored, branch, &device)?,
+        };
+        let (path, elements) = (stored.path.clone(), stored.num_elements());
+        let quantised = FourBitMatrix::new(tensor).ok_or_else(|| WeightsError::Damaged {
+            path: path.to_path_buf(),
+            reason: format!("{key}: no matrix"),
+        })?;
+        report.loaded += 1;
+        if !finite {
+            report.not_finite.push(key.clone());
+        }
+        let (format, bytes) = (quantised.tensor().state().kind.name(), quantised.tensor().byte_len());
+        report.quantised.push(QuantisedTensor { key: key.clone(), asked: None, format, bytes });
+        progress(elements);
+        *matrix = Matrix::Quantised(quantised.into());
+        source.remove(&key, &used);
+    }
+    Ok(report)
+}
+
+/// A matrix of floats in NF4, with what `branch` adds to it, and whether all its values are finite.
+pub(super) fn nf4(
+    stored: &StoredTensor,
+    branch: Option<Branch<'_>>,
+    device: &Device,
+) -> Result<(FourBit, bool)> {
+    let (values, finite) = match branch {
+        Some(branch) => {
+            let (merged, finite) = branch.merged(stored, device)?;
+            (merged.into_data(), finite)
+        }
+        None => read_as(stored, DType::F32)?,
+    };
+    let values = floats(stored, values)?;
+    Ok((FourBit::quantise_nf4(&values, &stored.shape, "float32", AbsmaxStorage::Double), finite))
+}
+
+fn floats(stored: &StoredTensor, values: TensorData) -> Result<Vec<f32>> {
+    values.try_into_vec::<f32>().map_err(|e| {
+        let reason = format!("{}: {e:?}", stored.key);
+        WeightsError::Damaged { path: stored.path.to_path_buf(), reason }.into()
+    })
 }
 
 /// `[d_output, d_input]`, as files have it, of a matrix of floats.
@@ -152,13 +213,8 @@ fn quantise(stored: &StoredTensor, format: GgmlType) -> Result<(Vec<u8>, bool)> 
     let (mut blocks, mut all_finite) = (Vec::with_capacity(rows * format.row_bytes(columns)), true);
     for first in (0..rows).step_by(at_once) {
         let (values, finite) = read_as(&stored.rows(first, at_once.min(rows - first)), DType::F32)?;
-        let values = values.try_into_vec::<f32>().map_err(|e| damaged(stored, &e))?;
-        blocks.extend(nn::quantise(format, &values, columns));
+        blocks.extend(nn::quantise(format, &floats(stored, values)?, columns));
         all_finite &= finite;
     }
     Ok((blocks, all_finite))
-}
-
-fn damaged(stored: &StoredTensor, error: &dyn Debug) -> WeightsError {
-    WeightsError::Damaged { path: stored.path.to_path_buf(), reason: format!("{}: {error:?}", stored.key) }
 }

@@ -164,15 +164,11 @@ impl TensorSource {
         self.tensors.get(key)
     }
 
-    /// Takes the tensor under `key` away.
-    pub(super) fn remove(&mut self, key: &str) {
+    /// Takes the tensor under `key` away, and those of the adapter under `matrices`.
+    pub(super) fn remove(&mut self, key: &str, matrices: &BTreeSet<String>) {
         self.tensors.remove(key);
-    }
-
-    /// Takes matrices of the adapter away.
-    pub(super) fn remove_branch(&mut self, keys: &BTreeSet<String>) {
         if let Some(adapter) = &mut self.adapter {
-            adapter.remove(keys);
+            adapter.forget(matrices);
         }
     }
 

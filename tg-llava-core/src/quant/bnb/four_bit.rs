@@ -1,5 +1,3 @@
-use half::{bf16, f16};
-
 use super::codes::{DYNAMIC, dynamic_code, nearest_nf4};
 use super::{BnbError, FourBitKind, NestedState, QuantState};
 
@@ -170,19 +168,6 @@ impl FourBit {
             if let Some(second) = pair.get_mut(1) {
                 *second = values[usize::from(byte & 15)];
             }
-        }
-    }
-
-    /// [`FourBit::dequantise`], rounded to the dtype that the tensor had before, as the library's values are.
-    ///
-    /// # Panics
-    /// Where the tensor ends before.
-    pub fn dequantise_rounded(&self, first: usize, out: &mut [f32]) {
-        self.dequantise(first, out);
-        match self.state.dtype.as_str() {
-            "float16" => out.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32()),
-            "bfloat16" => out.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32()),
-            _ => {}
         }
     }
 
