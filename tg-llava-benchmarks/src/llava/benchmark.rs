@@ -20,6 +20,21 @@ pub enum Benchmark {
 }
 
 impl Benchmark {
+    /// What users call them.
+    pub const CALLED: [&str; 11] = [
+        "POPE",
+        "MME",
+        "TextVQA",
+        "GQA",
+        "VizWiz",
+        "VQAv2",
+        "ScienceQA",
+        "SEED",
+        "MMBench",
+        "MM-Vet",
+        "LLaVA-Bench",
+    ];
+
     /// What names of files and data sets have in them, without `-` and `_`. The first that is found counts.
     const NAMES: [(&str, Self); 15] = [
         ("mmbench", Self::MmBench(Language::English)),
@@ -94,6 +109,9 @@ mod tests {
             ("comments", None),
         ] {
             assert_eq!(Benchmark::of(name), benchmark, "{name}");
+        }
+        for name in Benchmark::CALLED {
+            assert!(Benchmark::of(name).is_some(), "{name}");
         }
     }
 }

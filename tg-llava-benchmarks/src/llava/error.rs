@@ -61,23 +61,33 @@ pub enum LlavaError {
         /// Where it was looked for.
         places: String,
     },
-    /// An answer to no question.
-    #[error("{file}, answer {number}: there is no question {id}; are these answers to another data set?")]
-    Foreign {
+    /// Questions of which nothing says what benchmark they are.
+    #[error("{file}: its name tells no benchmark")]
+    Unnamed {
         /// The file of questions.
         file: String,
-        /// Which answer, from 1.
-        number: usize,
+    },
+    /// An answer to no question.
+    #[error(
+        "{file}, line {line}: {questions} has no such question {id}; are these answers to another data set?"
+    )]
+    Foreign {
+        /// The file of answers.
+        file: String,
+        /// Line, from 1.
+        line: usize,
         /// The question that it names.
         id: Id,
+        /// The file of questions.
+        questions: String,
     },
     /// More answers than questions.
-    #[error("{file}, answer {number}: question {id} has an answer already; keep one of them")]
+    #[error("{file}, line {line}: question {id} has an answer further up; keep one of them")]
     Twice {
-        /// The file of questions.
+        /// The file of answers.
         file: String,
-        /// Which answer, from 1.
-        number: usize,
+        /// Line, from 1.
+        line: usize,
         /// The question that it names.
         id: Id,
     },

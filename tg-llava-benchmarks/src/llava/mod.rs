@@ -20,7 +20,7 @@ pub use annotations::Annotations;
 pub use benchmark::Benchmark;
 pub use error::{LineError, LlavaError};
 pub use id::Id;
-pub use questions::{Answer, Question, Questions};
+pub use questions::{Answer, Answers, Question, Questions};
 pub use scored::Scored;
 
 use serde::Deserialize;
@@ -43,7 +43,13 @@ pub fn read_lines<T: for<'a> Deserialize<'a>>(text: &str, file: &str) -> Result<
 }
 
 /// Values with their lines, from 1.
-fn numbered_lines<T: for<'a> Deserialize<'a>>(text: &str, file: &str) -> Result<Vec<(usize, T)>, LineError> {
+///
+/// # Errors
+/// As [`read_lines`].
+pub fn numbered_lines<T: for<'a> Deserialize<'a>>(
+    text: &str,
+    file: &str,
+) -> Result<Vec<(usize, T)>, LineError> {
     let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
     let read = |(text, line)| {
         let value = serde_json::from_str(text);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Benchmark, Id, LlavaError, choice, mmbench, numbered_lines};
+use super::{Benchmark, Id, LineError, LlavaError, choice, mmbench, numbered_lines};
 use crate::table::Table;
 
 /// A question.
@@ -55,6 +55,30 @@ pub struct Answer {
     pub prompt: String,
     /// What was answered.
     pub text: String,
+    /// Line of the file, from 1.
+    #[serde(skip)]
+    pub line: usize,
+}
+
+/// A file of answers.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    /// What errors call the file.
+    pub file: String,
+    /// In their order.
+    pub all: Vec<Answer>,
+}
+
+impl Answers {
+    /// Reads the `text` of a file, which is called `file`.
+    ///
+    /// # Errors
+    /// [`LineError`] where a line is no answer.
+    pub fn read(text: &str, file: &str) -> Result<Self, LineError> {
+        let lines = numbered_lines(text, file)?.into_iter();
+        let all = lines.map(|(line, answer)| Answer { line, ..answer }).collect();
+        Ok(Self { file: file.to_owned(), all })
+    }
 }
 
 /// A line of most files.
@@ -103,7 +127,7 @@ impl Questions {
     ///
     /// # Errors
     /// [`LlavaError::Foreign`] and [`LlavaError::Twice`] for answers that belong to no question.
-    pub fn answered<'a>(&self, answers: &'a [Answer]) -> Result<Vec<Option<&'a Answer>>, LlavaError> {
+    pub fn answered<'a>(&self, answers: &'a Answers) -> Result<Vec<Option<&'a Answer>>, LlavaError> {
         let mut by_id: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (place, question) in self.all.iter().enumerate() {
             by_id.entry(question.id.to_string()).or_default().push(place);
@@ -117,14 +141,18 @@ impl Questions {
             }
         }
         let mut found = vec![None; self.all.len()];
-        for (answer, number) in answers.iter().zip(1..) {
-            let id = answer.question_id.to_string();
-            let (file, named) = (self.file.clone(), answer.question_id.clone());
-            let alone = by_id.get(&id).map(|places| places.len() == 1);
-            let foreign = || LlavaError::Foreign { file: file.clone(), number, id: named.clone() };
+        for answer in &answers.all {
+            let (file, line) = (answers.file.clone(), answer.line);
+            let id = answer.question_id.clone();
+            let foreign = || {
+                let (file, id, questions) = (file.clone(), id.clone(), self.file.clone());
+                LlavaError::Foreign { file, line, id, questions }
+            };
+            let name = id.to_string();
+            let alone = by_id.get(&name).map(|places| places.len() == 1);
             let noted = if alone.ok_or_else(foreign)? { "" } else { answer.prompt.as_str() };
-            let places = open.get_mut(&(id, noted)).ok_or_else(foreign)?;
-            let place = places.pop_front().ok_or(LlavaError::Twice { file, number, id: named })?;
+            let places = open.get_mut(&(name, noted)).ok_or_else(foreign)?;
+            let place = places.pop_front().ok_or(LlavaError::Twice { file, line, id })?;
             found[place] = Some(answer);
         }
         Ok(found)
@@ -161,7 +189,11 @@ mod tests {
     }
 
     fn answer(id: &str, prompt: &str, text: &str) -> Answer {
-        Answer { question_id: id.into(), prompt: prompt.to_owned(), text: text.to_owned() }
+        Answer { question_id: id.into(), prompt: prompt.to_owned(), text: text.to_owned(), line: 5 }
+    }
+
+    fn file(answers: &[Answer]) -> Answers {
+        Answers { file: "a.jsonl".to_owned(), all: answers.to_vec() }
     }
 
     #[test]
@@ -172,22 +204,23 @@ mod tests {
             r#"{"question_id": "a", "text": "Where?"}"#,
             r#"{"question_id": "a", "text": "What?"}"#,
         ]);
-        let answers = [
+        let answers = file(&[
             answer("a", "Where?", "w"),
             answer("1", "another wording", "x"),
             answer("a", "What?", "y"),
             answer("a", "What?", "z"),
-        ];
+        ]);
         let found = asked.answered(&answers).unwrap();
         let texts: Vec<_> = found.into_iter().map(|answer| answer.unwrap().text.as_str()).collect();
         assert_eq!(texts, ["x", "y", "w", "z"]);
-        let error = |answers: &[Answer]| asked.answered(answers).unwrap_err().to_string();
+        let error = |answers: &[Answer]| asked.answered(&file(answers)).unwrap_err().to_string();
         assert!(
-            error(&[answer("1", "", ""), answer("7", "", "")]).contains("answer 2: there is no question 7")
+            error(&[answer("1", "", ""), answer("7", "", "")])
+                .contains("a.jsonl, line 5: q.jsonl has no such question 7")
         );
         assert!(
             error(&[answer("1", "", ""), answer("1", "", "")])
-                .contains("answer 2: question 1 has an answer already")
+                .contains("a.jsonl, line 5: question 1 has an answer further up")
         );
     }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Annotations, Answer, Benchmark, LlavaError, Question, Questions, bench, choice, gqa, mme, pope, seed, vqa,
+    Annotations, Answer, Answers, Benchmark, LlavaError, Question, Questions, bench, choice, gqa, mme, pope,
+    seed, vqa,
 };
 use crate::judge::Judge;
 use crate::report::{Item, Outcome, Report};
@@ -29,38 +30,38 @@ impl<'a> Scored<'a> {
     /// [`LlavaError`] where answers belong to no question.
     pub fn new(
         questions: &'a Questions,
-        answers: &'a [Answer],
+        answers: &'a Answers,
         annotations: &'a Annotations,
     ) -> Result<Self, LlavaError> {
-        Ok(Self { questions, answers, annotations, of_questions: questions.answered(answers)? })
+        Ok(Self { questions, answers: &answers.all, annotations, of_questions: questions.answered(answers)? })
     }
 
-    /// Scores the answers as the benchmark's script does. Those of MMBench and MM-Vet are for a server, and so are those of a benchmark
-    /// that is not known.
+    /// Scores the answers as the benchmark's script does. Those of MMBench and MM-Vet are for a server.
     ///
     /// # Errors
-    /// [`LlavaError`] where a question has no answer and the script needs one, and where the annotations cannot be used, or are of
+    /// [`LlavaError`] where the benchmark is not known, where a question has no answer and the script needs one, and where the annotations cannot be used, or are of
     /// another split.
     pub fn score(&self, judge: Option<&mut dyn Judge>) -> Result<Outcome, LlavaError> {
         let Questions { file, benchmark, all, .. } = self.questions;
-        if !benchmark.is_some_and(Benchmark::allows_gaps)
+        let Some(benchmark) = *benchmark else { return Err(LlavaError::Unnamed { file: file.clone() }) };
+        if !benchmark.allows_gaps()
             && let Some((question, _)) =
                 all.iter().zip(&self.of_questions).find(|(_, answer)| answer.is_none())
         {
             let (file, line, id) = (file.clone(), question.line, question.id.clone());
             return Err(LlavaError::Unanswered { file, line, id });
         }
-        let report = match self.questions.benchmark {
-            None | Some(Benchmark::MmBench(_) | Benchmark::MmVet) => return Ok(Outcome::NoAnswers),
-            Some(Benchmark::Pope) => pope::score(self)?,
-            Some(Benchmark::Mme) => mme::score(self)?,
-            Some(Benchmark::TextVqa) => accuracy(vqa::textvqa(self)?),
-            Some(Benchmark::VizWiz) => accuracy(vqa::vizwiz(self)?),
-            Some(Benchmark::VqaV2) => vqa::vqav2(self, vqa::submitted)?.into(),
-            Some(Benchmark::Gqa) => gqa::score(self)?,
-            Some(Benchmark::ScienceQa) => choice::score(self)?,
-            Some(Benchmark::Seed) => seed::score(self)?,
-            Some(Benchmark::LlavaBench) => match judge {
+        let report = match benchmark {
+            Benchmark::MmBench(_) | Benchmark::MmVet => return Ok(Outcome::NoAnswers),
+            Benchmark::Pope => pope::score(self)?,
+            Benchmark::Mme => mme::score(self)?,
+            Benchmark::TextVqa => accuracy(vqa::textvqa(self)?),
+            Benchmark::VizWiz => accuracy(vqa::vizwiz(self)?),
+            Benchmark::VqaV2 => vqa::vqav2(self, vqa::submitted)?.into(),
+            Benchmark::Gqa => gqa::score(self)?,
+            Benchmark::ScienceQa => choice::score(self)?,
+            Benchmark::Seed => seed::score(self)?,
+            Benchmark::LlavaBench => match judge {
                 None => return Ok(Outcome::NotJudged),
                 Some(judge) => bench::Reviewed::new(self)?.score(judge),
             },

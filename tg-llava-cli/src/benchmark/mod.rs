@@ -8,6 +8,7 @@ pub mod scoring;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use tg_llava_benchmarks::llava::Benchmark;
 use tg_llava_benchmarks::score::option::Rules;
 
 use self::judge::JudgeArgs;
@@ -91,8 +92,17 @@ impl ScoringArgs {
     /// The benchmark's name.
     ///
     /// # Errors
-    /// [`Failure::Input`] where neither an option nor the file `data` tells it.
+    /// [`Failure::Input`] where neither an option nor the file `data` tells it, and where an option names none that LLaVA's scripts know.
     pub fn name(&self, data: &Path) -> Result<String, Failure> {
+        if let Some(name) = &self.benchmark
+            && self.harness(data) == Harness::Llava
+            && Benchmark::of(name).is_none()
+        {
+            return Err(Failure::input(format_args!(
+                "--benchmark {name}: LLaVA's scripts know {}; --harness vlmevalkit has others",
+                Benchmark::CALLED.join(", ")
+            )));
+        }
         let stem = || data.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let name = self.benchmark.clone().or_else(stem);
         name.ok_or_else(|| Failure::input("no benchmark named; add --benchmark"))

@@ -1,13 +1,13 @@
 //! The questions of a benchmark, by harness.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tg_llava_benchmarks::dataset::Kind;
 use tg_llava_benchmarks::llava::mmbench::{self, Language};
-use tg_llava_benchmarks::llava::{self, Benchmark, Id, read_lines};
+use tg_llava_benchmarks::llava::{self, Benchmark, Id, numbered_lines};
 use tg_llava_benchmarks::prompt::Question;
 use tg_llava_benchmarks::score::Predictions;
 use tg_llava_benchmarks::table::{Table, separated};
@@ -269,8 +269,8 @@ impl Questions {
         line.get(name)?.as_str()
     }
 
-    /// Answers as their scorer takes them. VLMEvalKit's know a text that stands for an answer that is not there.
-    pub fn answers<'a>(&self, found: impl Fn(usize) -> Option<&'a str>) -> Answers {
+    /// Answers as their scorer takes them, of a `file` that has them in the questions' order. VLMEvalKit's scorers know a text that stands for an answer that is not there.
+    pub fn answers<'a>(&self, file: &Path, found: impl Fn(usize) -> Option<&'a str>) -> Answers {
         match self {
             Self::Kit { rows, .. } => {
                 let answer = |&row: &usize| (self.index(row), found(row).unwrap_or(FAILED).to_owned());
@@ -279,9 +279,10 @@ impl Questions {
             Self::Llava { questions, .. } => {
                 let answer = |(row, question): (usize, &llava::Question)| {
                     let (question_id, prompt) = (question.id.clone(), question.noted().to_owned());
-                    Some(llava::Answer { question_id, prompt, text: found(row)?.to_owned() })
+                    Some(llava::Answer { question_id, prompt, text: found(row)?.to_owned(), line: row + 1 })
                 };
-                Answers::Llava(questions.all.iter().enumerate().filter_map(answer).collect())
+                let all = questions.all.iter().enumerate().filter_map(answer).collect();
+                Answers::Llava(llava::Answers { file: file.to_string_lossy().into_owned(), all })
             }
         }
     }
@@ -292,16 +293,22 @@ impl Questions {
     /// [`Failure::Input`] with the line that cannot be used.
     pub fn read_answers(&self, text: &str, path: &Path) -> Result<Answers, Failure> {
         let file = path.to_string_lossy();
-        if matches!(self, Self::Llava { .. }) {
-            return Ok(Answers::Llava(read_lines(text, &file).map_err(input)?));
-        }
-        let lines: Vec<KitLine> = read_lines(text, &file).map_err(input)?;
+        let Self::Kit { table, .. } = self else {
+            return Ok(Answers::Llava(llava::Answers::read(text, &file).map_err(input)?));
+        };
+        let known: BTreeSet<&str> = (0..table.len()).map(|row| table.shown(row, "index")).collect();
         let mut answers = BTreeMap::new();
-        for KitLine { index, prediction } in lines {
+        for (line, KitLine { index, prediction }) in numbered_lines(text, &file).map_err(input)? {
             let index = index.to_string();
+            if !known.contains(index.as_str()) {
+                return Err(Failure::input(format_args!(
+                    "{file}, line {line}: {} has no row of index {index}; are these predictions of another data set?",
+                    table.file()
+                )));
+            }
             if answers.insert(index.clone(), prediction).is_some() {
                 return Err(Failure::input(format_args!(
-                    "{file}: index {index} has two predictions; keep one of them"
+                    "{file}, line {line}: index {index} has a prediction further up; keep one of them"
                 )));
             }
         }

@@ -21,7 +21,7 @@ pub enum Answers {
     /// VLMEvalKit's, by index.
     Kit(Predictions),
     /// LLaVA's, in their order.
-    Llava(Vec<llava::Answer>),
+    Llava(llava::Answers),
 }
 
 /// What answers came to.
@@ -44,6 +44,14 @@ pub enum ScoringError {
     Failure(Failure),
 }
 
+impl ScoringError {
+    /// Whether answers are as good as ever, and what is missing is something to score them with, or some of them.
+    pub fn leaves_answers(&self) -> bool {
+        use LlavaError::{Missing, Unanswered, Unnamed};
+        matches!(self, Self::Llava(Missing { .. } | Unanswered { .. } | Unnamed { .. }))
+    }
+}
+
 impl From<LlavaError> for ScoringError {
     fn from(error: LlavaError) -> Self {
         Self::Llava(error)
@@ -61,6 +69,9 @@ impl From<ScoringError> for Failure {
         match error {
             ScoringError::Llava(error @ LlavaError::Missing { .. }) => {
                 input(anyhow!("{error}; name the file, or the folder that it is in, with --annotations"))
+            }
+            ScoringError::Llava(error @ LlavaError::Unnamed { .. }) => {
+                input(anyhow!("{error}; name it with --benchmark: {}", Benchmark::CALLED.join(", ")))
             }
             ScoringError::Llava(error) => input(error),
             ScoringError::Failure(failure) => failure,

@@ -189,3 +189,15 @@ fn mmbench_notes_its_options() {
             .starts_with("index,question,A,B,answer,prediction\n0,Is this number 0?,a cat,a dog,A,")
     );
 }
+
+#[test]
+fn a_benchmark_that_is_not_known_is_asked_and_not_scored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (output, mut command) = asked(dir.path(), "llava_test.jsonl", &[question(1, "A dog?")]);
+    assert!(stdout(&mut command).contains("llava_test.jsonl: its name tells no benchmark"));
+    let (data, answers) = (dir.path().join("llava_test.jsonl"), output.join("answers.jsonl"));
+    let (code, message) = ended(&mut score(&data, &answers));
+    assert!(code == 2 && message.contains("name it with --benchmark: POPE, MME"), "{message}");
+    let (code, message) = ended(score(&data, &answers).args(["--benchmark", "MMStar"]));
+    assert!(code == 2 && message.contains("--benchmark MMStar: LLaVA's scripts know POPE"), "{message}");
+}

@@ -111,7 +111,9 @@ fn answers_to_another_data_set_are_refused() {
     let (data, own) = (folder.join("llava_pope_test.jsonl"), folder.join("answers/model.jsonl"));
     let (code, message) = ended(&mut score(&data, &golden("gqa/llava/answers/model.jsonl")));
     assert!(
-        code == 2 && message.contains("llava_pope_test.jsonl, answer 1: there is no question 201600000"),
+        code == 2
+            && message.contains("model.jsonl, line 1: ")
+            && message.contains("no such question 201600000"),
         "{message}"
     );
     let answers = dir.path().join("some.jsonl");
@@ -125,7 +127,10 @@ fn answers_to_another_data_set_are_refused() {
     );
     std::fs::write(&answers, format!("{text}{first}\n")).unwrap();
     let (code, message) = ended(&mut score(&data, &answers));
-    assert!(code == 2 && message.contains("answer 43: question 1 has an answer already"), "{message}");
+    assert!(
+        code == 2 && message.contains("some.jsonl, line 43: question 1 has an answer further up"),
+        "{message}"
+    );
     std::fs::write(&answers, "{\"question_id\": 1}\n").unwrap();
     let (code, message) = ended(&mut score(&data, &answers));
     assert!(code == 2 && message.contains("some.jsonl, line 1: missing field `text`"), "{message}");

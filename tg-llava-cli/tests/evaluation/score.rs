@@ -24,7 +24,13 @@ fn files_that_cannot_be_scored_are_named() {
     std::fs::copy(&data, &other).unwrap();
     let bad = dir.path().join("bad.jsonl");
     std::fs::write(&bad, "{\"index\": 0, \"prediction\": \"A\"}\n{\"index\": 0}\n").unwrap();
+    let text = read(&predictions);
+    let [twice, foreign] = ["twice.jsonl", "foreign.jsonl"].map(|name| dir.path().join(name));
+    std::fs::write(&twice, format!("{text}\n{}\n", text.lines().next().unwrap())).unwrap();
+    std::fs::write(&foreign, format!("{text}{{\"index\": 77, \"prediction\": \"A\"}}\n")).unwrap();
     for (data, predictions, expected) in [
+        (&data, &twice, "twice.jsonl, line 32: index 0 has a prediction further up"),
+        (&data, &foreign, "foreign.jsonl, line 31: "),
         (&other, &predictions, "name it with --benchmark"),
         (&data, &bad, "bad.jsonl, line 2: missing field `prediction`"),
         (&pope.join("POPE.tsv"), &predictions, "no prediction has the index 30"),

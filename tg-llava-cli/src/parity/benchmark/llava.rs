@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use tg_llava_benchmarks::llava::{
-    Annotations, Benchmark, Question, Questions, Scored, bench::Reviewed, choice, gqa, guide, mmbench, mme,
-    prompt, read_lines, upload, vqa,
+    Annotations, Answer, Answers, Benchmark, Question, Questions, Scored, bench::Reviewed, choice, gqa,
+    guide, mmbench, mme, prompt, read_lines, upload, vqa,
 };
 use tg_llava_benchmarks::report::{Item, Outcome, Report};
 use tg_llava_benchmarks::score::short::ShortItem;
@@ -32,7 +32,7 @@ pub fn run(folder: &Folder<'_>, name: &str) -> Result<Vec<Row>> {
     rows.extend(ordered("guides", &found, &golden, &["guide"]));
     let path = first_lines(&folder.dir.join("answers"))?.context("no answers in answers/")?;
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let answers = read_lines(&text, &path.display().to_string())?;
+    let answers = Answers::read(&text, &path.display().to_string())?;
     let annotations = Annotations::new(&[], &folder.dir.join("questions"));
     let scored = Scored::new(&questions, &answers, &annotations)?;
     let golden = folder.json("expected.json")?;
@@ -92,7 +92,7 @@ fn expected(benchmark: Benchmark, scored: &Scored<'_>) -> Result<Value> {
     Ok(match benchmark {
         Benchmark::Pope => {
             let Report { items, splits } = report(scored)?;
-            let item = |(item, answer): (&Item, &tg_llava_benchmarks::llava::Answer)| json!({ "question_id": item.index, "text": answer.text, "read_as": item.read });
+            let item = |(item, answer): (&Item, &Answer)| json!({ "question_id": item.index, "text": answer.text, "read_as": item.read });
             json!({ "scores": splits, "items": items.iter().zip(scored.answers).map(item).collect::<Value>() })
         }
         Benchmark::Mme => {
@@ -111,7 +111,7 @@ fn expected(benchmark: Benchmark, scored: &Scored<'_>) -> Result<Value> {
         }
         Benchmark::TextVqa => {
             let accuracy = report(scored)?.splits["none"]["accuracy"];
-            let item = |(item, answer): (&ShortItem, &tg_llava_benchmarks::llava::Answer)| {
+            let item = |(item, answer): (&ShortItem, &Answer)| {
                 json!({
                     "question_id": item.index, "question": vqa::textvqa_question(&answer.prompt),
                     "prediction_normal": item.normal, "answers_normal": item.answers, "score": item.score,

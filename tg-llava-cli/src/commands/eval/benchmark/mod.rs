@@ -6,7 +6,6 @@ mod ask;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tg_llava_benchmarks::llava::LlavaError;
 use tg_llava_core::preprocess::AspectRatio;
 use tg_llava_train::checkpoint::{Fingerprint, hash_bytes};
 
@@ -15,7 +14,7 @@ use self::ask::{Asking, Limits};
 use super::EvalArgs;
 use crate::benchmark::output::{Summary, write};
 use crate::benchmark::questions::Questions;
-use crate::benchmark::scoring::{Answers, Places, Scoring, ScoringError};
+use crate::benchmark::scoring::{Answers, Places, Scoring};
 use crate::benchmark::{Harness, ScoringArgs, is_table, read};
 use crate::checkpoint::Folders;
 use crate::console::Console;
@@ -119,14 +118,15 @@ pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), 
     let found = |row: usize| file.answers().get(&questions.index(row)).map(String::as_str);
     let table = questions.predicted(found);
     let files = table.map(|table| write(&output, &format!("{name}.tsv"), &table)).transpose()?;
-    let answers = questions.answers(found);
+    let answers = questions.answers(file.path(), found);
     let scoring = if wanted == order.len() {
         let places = Places { data: &args.data, replies: &output };
         match own.scoring.score(&questions, &answers, places, console) {
             // There are answers; that there is nothing to score them with does not take them away.
-            Err(ScoringError::Llava(
-                error @ (LlavaError::Missing { .. } | LlavaError::Unanswered { .. }),
-            )) => not_scored(args, &questions, &answers, format!("not scored: {error}"))?,
+            Err(error) if error.leaves_answers() => {
+                let reason = Failure::from(error).message().unwrap_or_default();
+                not_scored(args, &questions, &answers, format!("not scored: {reason}"))?
+            }
             scoring => scoring?,
         }
     } else {
