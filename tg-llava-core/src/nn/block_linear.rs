@@ -24,7 +24,7 @@ impl BlockLinear {
     /// - x: `[.., d_input]`, output: `[.., d_output]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
-        match kernels::matvec(&x, &self.weight.val(), bias.as_ref()) {
+        match kernels::linear(&x, &self.weight.val(), bias.as_ref()) {
             Some(y) => y,
             None => module::linear(x, self.weight.val(), bias),
         }

@@ -74,7 +74,7 @@ pub fn rows_alike(weight: &Tensor<2>) -> RowsAlike {
 /// `x W + bias`.
 pub fn apply_linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
     let bias = layer.bias.as_ref().map(|bias| bias.val());
-    if let Some(y) = kernels::matvec(&x, &layer.weight.val(), bias.as_ref()) {
+    if let Some(y) = kernels::linear(&x, &layer.weight.val(), bias.as_ref()) {
         return y;
     }
     layer.forward(x)
@@ -83,7 +83,7 @@ pub fn apply_linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
 /// `x tableᵗ`, as an output head that is the embedding matrix does.
 pub fn apply_tied(table: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
     let weight = table.transpose();
-    if let Some(y) = kernels::matvec(&x, &weight, None) {
+    if let Some(y) = kernels::linear(&x, &weight, None) {
         return y;
     }
     x.matmul(weight)

@@ -28,7 +28,7 @@ pub enum StoredDType {
 
 impl StoredDType {
     /// Bytes of one value; 0 for what is no float.
-    fn size(self) -> usize {
+    pub(super) fn size(self) -> usize {
         match self {
             Self::F64 => 8,
             Self::F32 => 4,
@@ -94,6 +94,11 @@ impl StoredTensor {
         let mut shape = self.shape.clone();
         shape[0] = count;
         Self { shape, bytes, ..self.clone() }
+    }
+
+    /// Whether [`StoredTensor::rows`] reads no more than those rows.
+    pub(super) fn is_cut_cheaply(&self) -> bool {
+        matches!(self.bytes, Bytes::Plain { .. })
     }
 
     /// The raw little-endian bytes.
