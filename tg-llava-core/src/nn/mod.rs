@@ -81,9 +81,14 @@ pub fn rows_alike(weight: &Tensor<2>) -> RowsAlike {
     kernels::rows_alike(weight).unwrap_or(RowsAlike::ANY)
 }
 
+/// `x W + bias`.
+pub fn apply_linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
+    multiply(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()))
+}
+
 /// `x weight + bias` by whoever does it best.
 fn multiply<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    kernels::matvec(&x, &weight, bias.as_ref())
+    kernels::linear(&x, &weight, bias.as_ref())
         .or_else(|| vendor::linear(&x, &weight, bias.as_ref()))
         .unwrap_or_else(|| module::linear(x, weight, bias))
 }

@@ -52,7 +52,7 @@ impl TokenTable {
             Matrix::Float(weight) => {
                 let weight = weight.val().transpose();
                 let product =
-                    kernels::matvec(&x, &weight, None).or_else(|| vendor::linear(&x, &weight, None));
+                    kernels::linear(&x, &weight, None).or_else(|| vendor::linear(&x, &weight, None));
                 product.unwrap_or_else(|| x.matmul(weight))
             }
             Matrix::Quantised(matrix) => apply_quantised(matrix, x, None),

@@ -47,6 +47,9 @@ pub struct BenchArgs {
     /// Tokens that are generated, for decode
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub new: usize,
+    /// Answers that grow together, for batch
+    #[arg(long, value_delimiter = ',', value_name = "N", default_value = "8", value_parser = at_least_one)]
+    pub rows: Vec<usize>,
     /// Rows of a training micro-step
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one)]
     pub batch: usize,
@@ -87,18 +90,21 @@ pub enum Phase {
     Prefill,
     /// The decoder, token by token
     Decode,
+    /// The same for several answers at a time, beside as many one after the other
+    Batch,
     /// A training micro-step of the decoder, forwards and backwards
     Train,
 }
 
 impl Phase {
-    const ALL: [Self; 4] = [Self::Encode, Self::Prefill, Self::Decode, Self::Train];
+    const ALL: [Self; 5] = [Self::Encode, Self::Prefill, Self::Decode, Self::Batch, Self::Train];
 
     fn name(self) -> &'static str {
         match self {
             Self::Encode => "encode",
             Self::Prefill => "prefill",
             Self::Decode => "decode",
+            Self::Batch => "batch",
             Self::Train => "train",
         }
     }
@@ -139,6 +145,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
             Phase::Encode => encode::measure(&bench)?,
             Phase::Prefill => decoder::prefill(&bench)?,
             Phase::Decode => decoder::decode(&bench)?,
+            Phase::Batch => decoder::batch(&bench)?,
             Phase::Train => train::measure(&bench)?,
         };
         drop(spinner);
