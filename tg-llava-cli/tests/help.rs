@@ -15,10 +15,12 @@ fn help_of_every_command() {
         "eval",
         "score",
         "merge",
+        "report",
         "data",
         "parity",
         "bench",
         "inspect",
+        "fetch",
         "completions",
     ] {
         insta::assert_snapshot!(format!("help_{command}"), outcome(program().args([command, "--help"]), &[]));

@@ -17,11 +17,11 @@ use crate::progress::Progress;
 /// Arguments of `merge`.
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// Folder of the adapter
-    #[arg(long, value_name = "DIR")]
+    /// The adapter: a folder, or OWNER/NAME[@REVISION] on Hugging Face
+    #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
-    /// Folder of the decoder that the adapter lies over [default: the one that the adapter names, inside its folder or beside it]
-    #[arg(long, value_name = "DIR")]
+    /// The decoder that the adapter lies over, named like --model [default: the one that the adapter names, inside its folder or beside it]
+    #[arg(long, value_name = "MODEL")]
     pub base: Option<PathBuf>,
     /// Folder of the result
     #[arg(long, value_name = "DIR")]
@@ -52,12 +52,9 @@ pub enum MergeInto {
 /// [`Failure::Input`] where the folders do not fit together or the result cannot be written.
 pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    checkpoint::check(&args.model)?;
-    if let Some(base) = &args.base {
-        checkpoint::check(base)?;
-    }
+    let folders = checkpoint::find(Some(&args.model), args.base.as_deref(), &console)?;
     let options = MergeOptions {
-        base: args.base.as_deref(),
+        base: folders.base.as_deref(),
         dtype: args.dtype.map(|dtype| match dtype {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
@@ -71,7 +68,7 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
         max_shard_bytes: SaveOptions::default().max_shard_bytes,
     };
     let spinner = Progress::spinner(&console, "merging");
-    let merged = merge_adapter(&args.model, &args.out, &options)?;
+    let merged = merge_adapter(&folders.model, &args.out, &options)?;
     drop(spinner);
     if console.json {
         return print_json(&json!({ "folder": args.out, "merged": merged }), true);

@@ -37,7 +37,7 @@ pub enum StoredDType {
 
 impl StoredDType {
     /// Bytes of a row of so many values; 0 where they are not in one place, or no floats.
-    fn row_bytes(self, values: usize) -> usize {
+    pub(super) fn row_bytes(self, values: usize) -> usize {
         match self {
             Self::F64 => 8 * values,
             Self::F32 => 4 * values,
@@ -149,6 +149,11 @@ impl StoredTensor {
     /// give them.
     pub fn read_values(&self, mut take: impl FnMut(&[f32])) -> Result<()> {
         convert::read_values(self, &mut take)
+    }
+
+    /// Whether [`StoredTensor::rows`] reads no more than those rows.
+    pub(super) fn is_cut_cheaply(&self) -> bool {
+        matches!(self.bytes, Bytes::Plain { .. })
     }
 
     /// The raw little-endian bytes; those of all parts, one after the other, where it has several.

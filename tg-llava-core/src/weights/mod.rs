@@ -33,7 +33,7 @@ pub use gguf::Gguf;
 pub use load::{LoadReport, apply};
 pub use merge::{MergeBase, MergeOptions, merge_adapter};
 pub use names::{is_adapter_key, is_adapter_path, is_block_matrix, is_unused_key, reference_key};
-pub use quantise::{QuantisedTensor, Quantization, fill_nf4};
+pub use quantise::{QuantisedTensor, Quantization, fill_nf4, quantise_decoder};
 pub use save::{SaveOptions, reference_tensors, save_model};
 pub use source::TensorSource;
 pub use staging::{clean, has_unfinished_save};

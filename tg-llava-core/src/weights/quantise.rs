@@ -45,7 +45,7 @@ impl QuantisedTensor {
 }
 
 /// Values that are floats at a time.
-const PIECE: usize = 1 << 22;
+const PIECE: usize = 1 << 20;
 
 /// Takes the matrices of `llm` out of `source` and puts them quantised into their places: blocks of a file as they are, floats as
 /// `quantization` says. An adapter of the source is added before, in f32. What is missing or misshapen is left to those who fill the
@@ -108,6 +108,24 @@ pub(super) fn fill_quantised(
         source.remove(&key, &used);
     }
     Ok(())
+}
+
+/// Quantises the matrices of a decoder that is in memory.
+pub fn quantise_decoder(llm: &mut Llm, scheme: Scheme, activations: Activations) -> Vec<QuantisedTensor> {
+    let num_layers = llm.layers.len();
+    let mut all = Vec::new();
+    for (site, matrix) in llm.matrices_mut() {
+        let (Some(shape), Some(param)) = (shape_of(matrix, site), matrix.float()) else { continue };
+        let choice = scheme.choose(site, num_layers, shape[1]);
+        let rows = if site == MatrixSite::Embedding { param.val() } else { param.val().transpose() };
+        let Ok(values) = rows.into_data().try_into_vec_as::<f32>() else { continue };
+        let blocks = nn::quantise(choice.format, &values, shape[1]);
+        let Ok(blocks) = GgmlMatrix::new(choice.format, shape, blocks) else { continue };
+        let (key, bytes) = (site.key(), blocks.blocks().len());
+        all.push(QuantisedTensor { key, asked: Some(choice.asked), format: choice.format.name(), bytes });
+        *matrix = Matrix::Quantised(blocks.with_activations(activations).into());
+    }
+    all
 }
 
 /// Takes the matrices of the decoder's blocks out of `source` and puts them into their places in bitsandbytes' NF4 with double

@@ -11,11 +11,11 @@ mod none;
 
 #[cfg(feature = "flex")]
 pub(super) use flex::{
-    dequantise_rows, matvec, quantise, quantised_matvec, quantised_rows_alike, quick_gelu, rms_norm, rotate,
-    rows_alike, silu, silu_gate, softmax,
+    attend_newest, attention, dequantise_rows, linear, quantise, quantised_matvec, quantised_rows_alike,
+    quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax,
 };
 #[cfg(not(feature = "flex"))]
 pub(super) use none::{
-    dequantise_rows, matvec, quantise, quantised_matvec, quantised_rows_alike, quick_gelu, rms_norm, rotate,
-    rows_alike, silu, silu_gate, softmax,
+    attend_newest, attention, dequantise_rows, linear, quantise, quantised_matvec, quantised_rows_alike,
+    quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax,
 };

@@ -7,11 +7,24 @@ use burn::tensor::Tensor;
 use crate::quant::QuantMatrix;
 use crate::quant::ggml::{self, GgmlType};
 
-pub(crate) fn matvec<const D: usize>(
+pub(crate) fn linear<const D: usize>(
     _: &Tensor<D>,
     _: &Tensor<2>,
     _: Option<&Tensor<1>>,
 ) -> Option<Tensor<D>> {
+    None
+}
+
+pub(crate) fn attention(
+    _: &Tensor<4>,
+    _: &Tensor<4>,
+    _: &Tensor<4>,
+    _: Option<&Tensor<4>>,
+) -> Option<Tensor<4>> {
+    None
+}
+
+pub(crate) fn attend_newest(_: &Tensor<4>, _: &[(Tensor<4>, Tensor<4>, usize)]) -> Option<Tensor<4>> {
     None
 }
 
