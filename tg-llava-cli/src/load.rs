@@ -22,12 +22,7 @@ pub fn assistant(
     options: &AssistantOptions,
     console: &Console,
 ) -> Result<Assistant, Failure> {
-    let options = AssistantOptions {
-        dtype: opened.dtype,
-        largest_buffer: opened.largest_buffer(),
-        quantization: quantised::on_device(options.quantization, opened)?,
-        ..options.clone()
-    };
+    let options = for_device(options, opened)?;
     let start = std::time::Instant::now();
     let bar = Progress::bar(console, "loading weights", || total_values(dir, options.base.as_deref()));
     let mut values = 0;
@@ -53,6 +48,28 @@ pub fn assistant(
         assistant.template.name
     ));
     Ok(assistant)
+}
+
+/// The adapter in `dir` over what was loaded from the folder beside it.
+///
+/// # Errors
+/// Where a file is missing or damaged, or the adapter does not fit.
+pub fn adapter(
+    dir: &Path,
+    (base, folder): (&Assistant, &Path),
+    opened: &Opened,
+    options: &AssistantOptions,
+) -> Result<Assistant, Failure> {
+    Ok(base.with_adapter(dir, (folder, &for_device(options, opened)?), &mut |_| {})?)
+}
+
+fn for_device(options: &AssistantOptions, opened: &Opened) -> Result<AssistantOptions, Failure> {
+    Ok(AssistantOptions {
+        dtype: opened.dtype,
+        largest_buffer: opened.largest_buffer(),
+        quantization: quantised::on_device(options.quantization, opened)?,
+        ..options.clone()
+    })
 }
 
 /// How many values a checkpoint's tensors hold; `None` where that cannot be said, which loading will explain.

@@ -38,6 +38,9 @@ pub struct ServeArgs {
     /// What the model is called by clients, beside `default` [default: the checkpoint's own name]
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
+    /// An adapter over --model under a name of its own, by which requests ask for it; may be repeated
+    #[arg(long = "adapter", value_name = "NAME=DIR", value_parser = named_folder)]
+    pub adapters: Vec<(String, PathBuf)>,
     /// Address to listen on; 0.0.0.0 for all of this machine
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", help_heading = "Access")]
     pub host: IpAddr,
@@ -167,8 +170,18 @@ fn settings(args: &ServeArgs, folders: Folders) -> Result<Settings, Failure> {
         max_body_bytes: args.max_body_bytes as usize,
         request_timeout: seconds(args.request_timeout),
         grace: seconds(args.grace),
+        adapters: args.adapters.clone(),
         folder,
     })
+}
+
+/// `NAME=DIR`.
+fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, folder) = text.split_once('=').unwrap_or_default();
+    match name.is_empty() || folder.is_empty() || name == "default" {
+        true => Err("write it as NAME=DIR, with a name other than default".into()),
+        false => Ok((name.to_owned(), folder.into())),
+    }
 }
 
 /// Keys from the command line, the environment and a file.

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 
 use super::Codecs;
-use crate::config::{GenerationDefaults, GuidePadding, folder_name, read_model_config_over};
+use crate::config::{GenerationDefaults, GuidePadding, ModelConfig, folder_name, read_model_config_over};
 use crate::conversation::{GuideTurn, Template};
 use crate::error::Result;
 use crate::generate::{GenerateOptions, Sampling};
@@ -49,6 +49,42 @@ impl Default for AssistantOptions {
     }
 }
 
+/// What a conversation needs besides the model.
+pub(super) struct SmallFiles {
+    pub config: ModelConfig,
+    codecs: Codecs,
+    template: Template,
+    defaults: GenerationDefaults,
+}
+
+impl SmallFiles {
+    /// Those of a folder, which may lie over the decoder in `base`.
+    pub fn read(dir: &Path, base: Option<&Path>, options: &AssistantOptions) -> Result<Self> {
+        let config = read_model_config_over(dir, base)?;
+        let codecs = Codecs::load(dir, base, &config)?;
+        let declared = options.template.as_deref().or(config.conversation.as_deref());
+        // An adapter may be called anything.
+        let named = base.filter(|_| Adapter::is_in(dir)).unwrap_or(dir);
+        let template = Template::for_model(declared, &folder_name(named), &codecs.tokenizer)?.clone();
+        let defaults = GenerationDefaults::read_over(dir, base)?;
+        Ok(Self { config, codecs, template, defaults })
+    }
+
+    /// With the model.
+    pub fn complete(self, loaded: Loaded, options: &AssistantOptions) -> Result<Assistant> {
+        let Self { codecs: Codecs { tokenizer, guide_tokenizer, processor }, template, defaults, .. } = self;
+        let Loaded { mut model, report } = loaded;
+        model.configure(|config| {
+            if let Some(mm) = &mut config.multimodal {
+                mm.guide_turn = options.guide_turn.unwrap_or(mm.guide_turn);
+                mm.guide_padding = options.guide_padding.unwrap_or(mm.guide_padding);
+                mm.detail_source = options.detail_source.unwrap_or(mm.detail_source);
+            }
+        })?;
+        Ok(Assistant { model, tokenizer, guide_tokenizer, processor, template, defaults, report })
+    }
+}
+
 /// A loaded checkpoint with all that a conversation needs.
 #[derive(Debug)]
 pub struct Assistant {
@@ -81,13 +117,7 @@ impl Assistant {
     ) -> Result<Self> {
         // The small files first: what is wrong with them shows before gigabytes are read.
         let base = base_of(dir, options.base.as_deref())?;
-        let config = read_model_config_over(dir, base.as_deref())?;
-        let Codecs { tokenizer, guide_tokenizer, processor } = Codecs::load(dir, base.as_deref(), &config)?;
-        let declared = options.template.as_deref().or(config.conversation.as_deref());
-        // An adapter may be called anything.
-        let named = base.as_deref().filter(|_| Adapter::is_in(dir)).unwrap_or(dir);
-        let template = Template::for_model(declared, &folder_name(named), &tokenizer)?.clone();
-        let defaults = GenerationDefaults::read_over(dir, base.as_deref())?;
+        let small = SmallFiles::read(dir, base.as_deref(), options)?;
 
         let load = LoadOptions {
             base,
@@ -95,15 +125,8 @@ impl Assistant {
             largest_buffer: options.largest_buffer,
             quantization: options.quantization,
         };
-        let Loaded { mut model, report } = load_model(dir, device, &load, progress)?;
-        model.configure(|config| {
-            if let Some(mm) = &mut config.multimodal {
-                mm.guide_turn = options.guide_turn.unwrap_or(mm.guide_turn);
-                mm.guide_padding = options.guide_padding.unwrap_or(mm.guide_padding);
-                mm.detail_source = options.detail_source.unwrap_or(mm.detail_source);
-            }
-        })?;
-        Ok(Self { model, tokenizer, guide_tokenizer, processor, template, defaults, report })
+        let loaded = load_model(dir, device, &load, progress)?;
+        small.complete(loaded, options)
     }
 
     /// The checkpoint's own generation settings: greedy unless it asks for sampling, and everything that

@@ -84,6 +84,11 @@ pub fn load_model(
 pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Result<TensorSource> {
     let mut source = bridges_in(dir)?;
     let is_whole = TensorSource::folder_has_weights(dir);
+    if is_whole && Adapter::is_in(dir) {
+        let (first, second) = (dir.to_path_buf(), dir.join(ADAPTER_CONFIG));
+        let what = "a whole model, and an adapter over another".into();
+        return Err(WeightsError::TwoForms { first, second, what }.into());
+    }
     if is_whole {
         let whole = TensorSource::from_folder(dir)?;
         // Bridges beside a plain decoder complete it. Beside a model that has them they may be a copy of its own;
@@ -106,7 +111,7 @@ pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Re
         Some(base) => Some(base.to_path_buf()),
     };
     if let Some(decoder) = decoder {
-        let is_adapter = !is_whole && Adapter::is_in(dir);
+        let is_adapter = Adapter::is_in(dir);
         if is_adapter {
             let adapter = Adapter::open(dir)?;
             source.merge(adapter.whole().clone(), |key| Some(key.to_owned()));

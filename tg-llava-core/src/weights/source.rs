@@ -154,6 +154,11 @@ impl TensorSource {
         self.adapter.as_deref()
     }
 
+    /// These tensors without an adapter over them.
+    pub fn without_adapter(self) -> Self {
+        Self { adapter: None, ..self }
+    }
+
     /// These tensors with `adapter` over them.
     pub fn with_adapter(self, adapter: Adapter) -> Self {
         Self { adapter: Some(Box::new(adapter)), ..self }
