@@ -57,6 +57,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Train(args) => commands::train::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Score(args) => commands::score::run(args),
+        Command::Convert(args) => commands::convert::run(args),
         Command::Merge(args) => commands::merge::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Parity(args) => commands::parity::run(args),

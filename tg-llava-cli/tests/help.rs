@@ -8,9 +8,19 @@ use common::{outcome, program};
 #[test]
 fn help_of_every_command() {
     insta::assert_snapshot!("help", outcome(program().arg("--help"), &[]));
-    for command in
-        ["chat", "serve", "train", "eval", "score", "data", "parity", "bench", "inspect", "completions"]
-    {
+    for command in [
+        "chat",
+        "serve",
+        "train",
+        "eval",
+        "score",
+        "data",
+        "parity",
+        "bench",
+        "inspect",
+        "convert",
+        "completions",
+    ] {
         insta::assert_snapshot!(format!("help_{command}"), outcome(program().args([command, "--help"]), &[]));
     }
 }
