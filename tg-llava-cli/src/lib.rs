@@ -4,6 +4,7 @@
 //! Results go to stdout and everything else to stderr, so that output can be piped.
 
 pub mod args;
+pub mod benchmark;
 pub mod checkpoint;
 pub mod cli;
 pub mod commands;
@@ -11,8 +12,8 @@ pub mod console;
 pub mod device;
 pub mod failure;
 mod fault;
+pub mod hub;
 pub mod interrupt;
-pub mod judge;
 pub mod load;
 pub mod memory;
 pub mod parity;
@@ -21,6 +22,7 @@ pub mod prepare;
 pub mod progress;
 pub mod quantised;
 pub mod serve;
+mod web;
 
 use std::process::ExitCode;
 
@@ -56,6 +58,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Serve(args) => commands::serve::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::Eval(args) => commands::eval::run(args),
+        Command::Report(args) => commands::report::run(args),
         Command::Score(args) => commands::score::run(args),
         Command::Convert(args) => commands::convert::run(args),
         Command::Merge(args) => commands::merge::run(args),
@@ -63,6 +66,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Parity(args) => commands::parity::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Fetch(args) => commands::fetch::run(args),
         Command::Completions(args) => commands::completions::run(args, &mut Cli::command()),
     }
 }

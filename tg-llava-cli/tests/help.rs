@@ -14,10 +14,13 @@ fn help_of_every_command() {
         "train",
         "eval",
         "score",
+        "merge",
+        "report",
         "data",
         "parity",
         "bench",
         "inspect",
+        "fetch",
         "convert",
         "completions",
     ] {

@@ -69,6 +69,32 @@ fn stage_1_files() {
     insta::assert_snapshot!("inspect_stage1_over_base", outcome(&mut command, &names));
 }
 
+/// The base is a full checkpoint, so that towers are there too.
+#[test]
+fn an_adapter_is_inspected_over_its_base_and_merged_into_it() {
+    let (adapter, base) = (fixture("lora/vicuna-tiny/r4_split/final"), fixture("models/vicuna-tiny"));
+    let names = [(adapter.as_path(), "ADAPTER"), (base.as_path(), "BASE")];
+    let mut command = program();
+    command.arg("inspect").arg(&adapter).arg("--base").arg(&base);
+    insta::assert_snapshot!("inspect_adapter", outcome(&mut command, &names));
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("merged");
+    let merge = |base: &Path| {
+        let mut command = program();
+        command.arg("merge").arg("--model").arg(&adapter).arg("--base").arg(base).arg("--out").arg(&out);
+        command
+    };
+    merge(&base).assert().success();
+    program().arg("inspect").arg(&out).assert().success();
+    let ask = |model: &Path, arguments: &[&Path]| {
+        common::stdout(common::chat(model).arg("What is this?").args(arguments))
+    };
+    assert_eq!(ask(&adapter, &[Path::new("--base"), &base]), ask(&out, &[]));
+    // A base of other sizes.
+    let refused = outcome(&mut merge(&fixture("models/qwen2-tiny")), &[]);
+    assert!(refused.contains("wrong shape") && !refused.contains("lora_A"), "{refused}");
+}
+
 #[test]
 fn damage_is_listed_and_fails() {
     let model = copy_of("vicuna-tiny");

@@ -4,13 +4,13 @@ use burn::tensor::DType;
 use tg_llava_core::quant::ggml::{GgmlType, dequantise, quantise};
 use tg_llava_core::quant::{Activations, Scheme};
 use tg_llava_core::weights::{
-    Component, Encoding, MergeOptions, Quantization, StoredDType, convert_checkpoint,
+    Component, Encoding, MergeBase, MergeOptions, Quantization, StoredDType, convert_checkpoint,
 };
 
 use super::*;
 
 fn options(device: &Device) -> MergeOptions<'_> {
-    MergeOptions { base: None, dtype: None, device, max_shard_bytes: u64::MAX }
+    MergeOptions { base: None, dtype: None, into: MergeBase::Full, device, max_shard_bytes: u64::MAX }
 }
 
 fn stored_values(source: &TensorSource, key: &str) -> Vec<f32> {

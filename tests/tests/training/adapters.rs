@@ -1,8 +1,10 @@
 //! Trainings of adapters over a decoder that stays as it is.
 
+use tg_llava_core::llm::DecoderLayer;
 use tg_llava_core::weights::{
-    Adapter, LoadOptions, MergeOptions, load_model, merge_adapter, reference_tensors,
+    Adapter, LoadOptions, MergeBase, MergeOptions, load_model, merge_adapter, reference_tensors,
 };
+use tg_llava_train::config::BaseFormat;
 use tg_llava_train::start::StartError;
 
 use super::*;
@@ -33,13 +35,13 @@ fn an_adapter_stopped_after_any_step_resumes_to_the_same_bits() {
     for (dtype, recompute) in [(DType::F32, false), (DType::F32, true), (DType::BF16, false)] {
         let whole = tempfile::tempdir().unwrap();
         let config = |dir: &Path| {
-            let mut config = adapter(base.path(), dir, 5);
+            let mut config = adapter(base.path(), dir, 4);
             config.run.gradient_checkpointing = recompute;
             config
         };
         open_in(&config(whole.path()), dtype).unwrap().run(&mut Quiet).unwrap();
         assert!(saved(whole.path()).contains_key("non_lora_trainables.bin"));
-        for stop in 1..5 {
+        for stop in [1, 3] {
             let parts = tempfile::tempdir().unwrap();
             let config = config(parts.path());
             open_in(&config, dtype).unwrap().run(&mut StopAfter(stop)).unwrap();
@@ -107,7 +109,8 @@ fn what_is_left_loads_over_its_base_and_merges_to_the_same() {
     let from = loaded(base.path(), None);
     assert!(moved.clone().any(|(key, values)| *values != from[key]));
     let device = Device::flex();
-    let options = MergeOptions { base: None, dtype: None, device: &device, max_shard_bytes: 100_000 };
+    let into = MergeBase::Full;
+    let options = MergeOptions { base: None, dtype: None, into, device: &device, max_shard_bytes: 100_000 };
     let target = out.path().join("merged");
     let count = merge_adapter(dir.path(), &target, &options).unwrap();
     assert_eq!(count, 7 * 2);
@@ -199,4 +202,48 @@ fn a_checkpoint_of_another_adapter_is_not_resumed() {
     assert!(error.contains("adapter") && error.contains("rank = 8"), "{error}");
     let error = open(&TrainConfig { lora: None, ..config }).err().unwrap().to_string();
     assert!(error.contains("adapter"), "{error}");
+}
+
+/// The decoder in NF4: matrices that do not learn take no place among the parameters.
+#[test]
+fn an_adapter_over_four_bits_resumes_to_the_same_bits_and_learns() {
+    let _turn = turn();
+    let base = base();
+    let config = |dir: &Path| {
+        let mut config = adapter(base.path(), dir, 4);
+        config.lora.as_mut().unwrap().base = BaseFormat::Nf4;
+        config.run.gradient_checkpointing = true;
+        config
+    };
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut session = open(&config(whole.path())).unwrap();
+    let layers = session.trainer().model().llm.layers.iter();
+    let quantised =
+        layers.flat_map(DecoderLayer::linears).filter(|(_, linear)| linear.weight.quantised().is_some());
+    assert_eq!(quantised.count(), 7 * 2);
+    assert!(session.trainer().table().get("llm.layers.0.mlp.up_proj.weight").is_none());
+    session.run(&mut Quiet).unwrap();
+    open(&config(parts.path())).unwrap().run(&mut StopAfter(2)).unwrap();
+    run(&config(parts.path()));
+    assert_eq!(losses(parts.path()), losses(whole.path()));
+    assert!(saved(parts.path()) == saved(whole.path()));
+    // Over floats it would have learned other values.
+    let floats = tempfile::tempdir().unwrap();
+    let mut other = config(floats.path());
+    other.lora.as_mut().unwrap().base = BaseFormat::Float;
+    run(&other);
+    assert_ne!(losses(floats.path()), losses(whole.path()));
+    // Merged into floats, as they are and as four bits give them back.
+    let device = Device::flex();
+    let merged = [MergeBase::Full, MergeBase::Dequantised].map(|into| {
+        let out = tempfile::tempdir().unwrap();
+        let options =
+            MergeOptions { base: None, dtype: None, into, device: &device, max_shard_bytes: 1 << 30 };
+        merge_adapter(whole.path(), out.path(), &options).unwrap();
+        loaded(out.path(), None)
+    });
+    assert!(merged[0] == loaded(whole.path(), None));
+    let key = "model.layers.0.mlp.up_proj.weight";
+    assert_ne!(merged[0][key], merged[1][key]);
+    assert_eq!(merged[0]["model.embed_tokens.weight"], merged[1]["model.embed_tokens.weight"]);
 }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use tg_llava_core::burn::tensor::DType;
 use tg_llava_core::quant::Scheme;
-use tg_llava_core::weights::{Converted, Encoding, MergeOptions, SaveOptions, convert_checkpoint};
+use tg_llava_core::weights::{Converted, Encoding, MergeBase, MergeOptions, SaveOptions, convert_checkpoint};
 
 use crate::args::OutputArgs;
 use crate::checkpoint;
@@ -20,11 +20,11 @@ use crate::progress::{Progress, short_bytes};
 /// Arguments of `convert`.
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// Checkpoint folder; an adapter in it is merged
-    #[arg(long, value_name = "DIR")]
+    /// The checkpoint: a folder, or OWNER/NAME[@REVISION] on Hugging Face; an adapter is merged
+    #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
     /// The decoder, a folder or a GGUF file: where --model holds none, or in the place of its own
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "MODEL|FILE")]
     pub base: Option<PathBuf>,
     /// Folder of the result
     #[arg(long, value_name = "DIR")]
@@ -86,10 +86,7 @@ impl Format {
 /// [`Failure::Input`] where the folders do not fit together or the result cannot be written.
 pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    checkpoint::check(&args.model)?;
-    if let Some(base) = &args.base {
-        checkpoint::check_decoder(base)?;
-    }
+    let folders = checkpoint::find(Some(&args.model), args.base.as_deref(), &console)?;
     let (encoding, dtype) = args.to.meaning();
     if dtype.is_some() && args.dtype.is_some() {
         return Err(Failure::input(
@@ -97,17 +94,18 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
         ));
     }
     let options = MergeOptions {
-        base: args.base.as_deref(),
+        base: folders.base.as_deref(),
         dtype: dtype.or(args.dtype.map(|dtype| match dtype {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::Bf16 => DType::BF16,
         })),
+        into: MergeBase::Full,
         device: &device::any()?,
         max_shard_bytes: SaveOptions::default().max_shard_bytes,
     };
     let spinner = Progress::spinner(&console, "converting");
-    let converted = convert_checkpoint(&args.model, &args.out, &options, encoding)?;
+    let converted = convert_checkpoint(&folders.model, &args.out, &options, encoding)?;
     drop(spinner);
     report(args, &converted, &console)
 }

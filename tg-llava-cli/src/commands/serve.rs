@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use clap::Args;
 use tg_llava_core::assistant::AssistantOptions;
+use tg_llava_core::config::{folder_name, hub_name_of};
 use tg_llava_core::generate::EngineOptions;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::chat::template_name;
 use crate::args::{GuideArgs, OutputArgs, PictureArgs, at_least_one};
-use crate::checkpoint;
+use crate::checkpoint::{self, Folders};
 use crate::console::Console;
 use crate::device::ComputeArgs;
 use crate::failure::Failure;
@@ -25,16 +26,16 @@ const KEY_VARIABLE: &str = "TG_LLAVA_API_KEY";
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct ServeArgs {
-    /// Checkpoint folder [default: the one in weights/]
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME[@REVISION] [default: the one in weights/]
+    #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// The decoder, a folder or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
-    #[arg(long, value_name = "PATH")]
+    /// The decoder, named like --model, or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "MODEL|FILE")]
     pub base: Option<PathBuf>,
     /// Conversation template, for example vicuna_v1 [default: as the checkpoint says]
     #[arg(long, value_name = "NAME", value_parser = template_name)]
     pub template: Option<String>,
-    /// What the model is called by clients, beside `default` [default: the checkpoint folder's name]
+    /// What the model is called by clients, beside `default` [default: the checkpoint's own name]
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
     /// Address to listen on; 0.0.0.0 for all of this machine
@@ -117,19 +118,17 @@ ask.";
 /// # Errors
 /// Where an option or the checkpoint cannot be used, or the address is taken.
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
-    let folder = checkpoint::find(args.model.as_deref())?;
-    if let Some(base) = &args.base {
-        checkpoint::check_decoder(base)?;
-    }
-    let settings = settings(args, folder)?;
+    let console = Console::new(&OutputArgs::default());
+    let folders = checkpoint::find(args.model.as_deref(), args.base.as_deref(), &console)?;
+    let settings = settings(args, folders)?;
     serve::install_log(args.log_format, args.log_level);
     if settings.keys.is_empty() && !args.host.is_loopback() {
         tracing::warn!("there is no --api-key, so everybody who reaches {} may ask", args.host);
     }
-    serve::run(settings, Console::new(&OutputArgs::default()))
+    serve::run(settings, console)
 }
 
-fn settings(args: &ServeArgs, folder: PathBuf) -> Result<Settings, Failure> {
+fn settings(args: &ServeArgs, folders: Folders) -> Result<Settings, Failure> {
     let decode = PictureArgs {
         apply_exif: args.apply_exif,
         max_image_pixels: args.max_image_pixels,
@@ -146,15 +145,18 @@ fn settings(args: &ServeArgs, folder: PathBuf) -> Result<Settings, Failure> {
         guided_bytes: args.picture_cache_bytes / 2,
         ..EngineOptions::default()
     };
-    let of_folder =
-        || folder.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
+    let Folders { model: folder, base } = folders;
+    let of_folder = || {
+        let folder = folder.canonicalize().ok()?;
+        Some(hub_name_of(&folder).unwrap_or_else(|| folder_name(&folder))).filter(|name| !name.is_empty())
+    };
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     Ok(Settings {
         address: SocketAddr::new(args.host, args.port),
         name: args.served_model_name.clone().or_else(of_folder).unwrap_or_else(|| "default".into()),
         assistant: AssistantOptions {
             quantization: Some(args.quantize.quantization()),
-            ..args.guide.assistant_options(args.base.as_deref(), args.template.as_deref())
+            ..args.guide.assistant_options(base.as_deref(), args.template.as_deref())
         },
         compute: args.compute.clone(),
         keys: Keys::new(keys(args)?),

@@ -7,6 +7,7 @@ use anyhow::Context;
 use burn::tensor::{DType, Device, Tensor};
 use serde::Deserialize;
 use tg_llava_core::generate::{GenerateOptions, Request};
+use tg_llava_core::llm::Llm;
 use tg_llava_core::model::{GuideTexts, ModelBatch, TgLlava};
 use tg_llava_core::multimodal::SpliceRow;
 use tg_llava_core::tokenizer::TextTokenizer;
@@ -114,18 +115,23 @@ fn decode(model: Option<&TgLlava>, golden: &Golden) -> anyhow::Result<Group> {
     let (Some(model), Some(forced)) = (model, forced) else { return Ok(group) };
     let expected = expected.context("decode_logits")?;
     let prompt = &golden.int("input_ids").context("input_ids")?.values;
-    let mut cache = model.llm.new_cache();
-    let slot = cache.take(prompt.len(), forced.values.len());
-    let mut values = Vec::new();
-    let texts = std::iter::once(&prompt[..]).chain(forced.values.chunks(1));
-    for ids in texts {
-        let inputs: Tensor<3> = model.llm.embed(ids).unsqueeze();
-        let states = model.llm.forward(inputs, cache.texts(&[(slot, ids.len())]));
-        let last = states.narrow(1, ids.len() - 1, 1).squeeze_dim::<2>(0);
-        values.extend(to_host(model.llm.logits(last))?.values);
-    }
+    let values = token_by_token(&model.llm, model.llm.embed(prompt).unsqueeze(), &forced.values)?;
     group.floats("decode_logits", &Array { shape: expected.shape.clone(), values }, expected);
     Ok(group)
+}
+
+/// Scores behind `prompt`, `[1, len, hidden]`, then behind each of `forced`, one token at a time with a cache.
+pub(super) fn token_by_token(llm: &Llm, prompt: Tensor<3>, forced: &[i64]) -> anyhow::Result<Vec<f32>> {
+    let mut cache = llm.new_cache();
+    let slot = cache.take(prompt.dims()[1], forced.len());
+    let mut scores = Vec::new();
+    for inputs in std::iter::once(prompt).chain(forced.iter().map(|&id| llm.embed(&[id]).unsqueeze())) {
+        let len = inputs.dims()[1];
+        let states = llm.forward(inputs, cache.texts(&[(slot, len)]));
+        let last = states.narrow(1, len - 1, 1).squeeze_dim::<2>(0);
+        scores.extend(to_host(llm.logits(last))?.values);
+    }
+    Ok(scores)
 }
 
 fn recorded(model: &TgLlava, golden: &Golden, options: &ParityOptions) -> anyhow::Result<Vec<Row>> {

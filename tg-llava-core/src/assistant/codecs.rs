@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use crate::config::{ModelConfig, MultimodalConfig, TowerFamily, locate_tower};
+use crate::config::{ModelConfig, MultimodalConfig, TowerFamily, locate_tower, unknown_tower};
 use crate::error::{Error, Result};
 use crate::preprocess::ImageProcessor;
 use crate::tokenizer::{GuideTokenizer, TextTokenizer};
@@ -45,7 +45,11 @@ fn tokenizer(dir: &Path, base: Option<&Path>) -> Result<TextTokenizer> {
 
 fn guide_tokenizer(dir: &Path, base: Option<&Path>, mm: &MultimodalConfig) -> Result<GuideTokenizer> {
     let positions = mm.text.as_ref().map(|text| text.max_position_embeddings);
-    let folder = located(dir, base, &mm.towers.text).unwrap_or_else(|| dir.join(&mm.towers.text));
+    let name = &mm.towers.text;
+    let folder = located(dir, base, name).unwrap_or_else(|| dir.join(name));
+    if !folder.is_dir() {
+        return Err(unknown_tower(dir, "mm_text_tower", name));
+    }
     Ok(GuideTokenizer::from_dir(folder, positions)?)
 }
 

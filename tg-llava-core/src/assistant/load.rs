@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 
 use super::Codecs;
-use crate::config::{GenerationDefaults, GuidePadding, read_model_config_over};
+use crate::config::{GenerationDefaults, GuidePadding, folder_name, read_model_config_over};
 use crate::conversation::{GuideTurn, Template};
 use crate::error::Result;
 use crate::generate::{GenerateOptions, Sampling};
@@ -86,8 +86,7 @@ impl Assistant {
         let declared = options.template.as_deref().or(config.conversation.as_deref());
         // An adapter may be called anything.
         let named = base.as_deref().filter(|_| Adapter::is_in(dir)).unwrap_or(dir);
-        let folder = named.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let template = Template::for_model(declared, &folder, &tokenizer)?.clone();
+        let template = Template::for_model(declared, &folder_name(named), &tokenizer)?.clone();
         let defaults = GenerationDefaults::read_over(dir, base.as_deref())?;
 
         let load = LoadOptions {

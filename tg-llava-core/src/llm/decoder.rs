@@ -5,10 +5,9 @@ use burn::tensor::{DType, Device, Tensor};
 use super::DecoderLayer;
 use crate::config::LlmConfig;
 use crate::nn::{
-    BlockLinear, CachedTexts, KvCache, Matrix, RotaryConfig, RotaryTables, RowsAlike, TokenTable,
-    causal_bias, combine_bias, key_padding_bias, rms_norm,
+    BlockLinear, CachedTexts, KvCache, RotaryConfig, RotaryTables, RowsAlike, TokenTable, causal_bias,
+    combine_bias, key_padding_bias, rms_norm,
 };
-use crate::quant::MatrixSite;
 
 /// A causal language model of the Llama or Qwen2 family.
 #[derive(Module, Debug)]
@@ -129,27 +128,6 @@ impl Llm {
     /// - hidden_states: `[rows, hidden]`, output: `[rows, vocab_size]`
     pub fn logits(&self, hidden_states: Tensor<2>) -> Tensor<2> {
         self.vocabulary().logits(hidden_states)
-    }
-
-    /// The matrices that may be quantised; the vocabulary's tables are among them where they are whole.
-    pub fn matrices_mut(&mut self) -> impl Iterator<Item = (MatrixSite, &mut Matrix)> {
-        let whole = self.embed_tokens_more.is_empty();
-        let embedding = Some((MatrixSite::Embedding, &mut self.embed_tokens.weight));
-        let head = self.lm_head.as_mut().map(|head| (MatrixSite::Head, &mut head.weight));
-        let layers = self.layers.iter_mut().enumerate().flat_map(|(layer, block)| {
-            let (attention, mlp) = (&mut block.self_attn, &mut block.mlp);
-            [
-                ("self_attn.q_proj", &mut attention.q_proj),
-                ("self_attn.k_proj", &mut attention.k_proj),
-                ("self_attn.v_proj", &mut attention.v_proj),
-                ("self_attn.o_proj", &mut attention.o_proj),
-                ("mlp.gate_proj", &mut mlp.gate_proj),
-                ("mlp.up_proj", &mut mlp.up_proj),
-                ("mlp.down_proj", &mut mlp.down_proj),
-            ]
-            .map(|(name, linear)| (MatrixSite::Block { layer, name }, &mut linear.weight))
-        });
-        embedding.into_iter().chain(head).filter(move |_| whole).chain(layers)
     }
 
     /// The device of the weights.

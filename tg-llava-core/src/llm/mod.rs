@@ -6,6 +6,7 @@ mod block;
 #[cfg(test)]
 mod cache_tests;
 mod decoder;
+mod matrices;
 mod splice;
 mod vocab;
 mod walk;

@@ -1,9 +1,9 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor, module};
+use burn::tensor::{Device, Tensor};
 
 use super::matrix::{apply_quantised, quantised_rows_alike};
-use super::{LoraBranch, Matrix, RowsAlike, kernels, linear, rows_alike};
+use super::{LoraBranch, Matrix, RowsAlike, linear, multiply, rows_alike};
 
 /// A linear layer of the decoder: `x W + bias`. Burn's own, but for what a decoder's matrices may be besides plain floats.
 #[derive(Module, Debug)]
@@ -36,10 +36,7 @@ impl BlockLinear {
     fn product<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
         match &self.weight {
-            Matrix::Float(weight) => match kernels::matvec(&x, &weight.val(), bias.as_ref()) {
-                Some(y) => y,
-                None => module::linear(x, weight.val(), bias),
-            },
+            Matrix::Float(weight) => multiply(x, weight.val(), bias),
             Matrix::Quantised(matrix) => apply_quantised(matrix, x, bias),
         }
     }

@@ -1,8 +1,8 @@
 use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Initializer};
-use burn::tensor::{Device, Tensor, module};
+use burn::tensor::{Device, Tensor};
 
-use super::{RowsAlike, rows_alike};
+use super::{RowsAlike, multiply, rows_alike};
 use crate::config::LoraSize;
 
 /// A low-rank branch beside a frozen linear layer: `scale * B (A dropout(x))` (Hu et al., LoRA, arXiv:2106.09685).
@@ -35,8 +35,8 @@ impl LoraBranch {
     /// # Shapes
     /// - x: `[.., d_input]`, output: `[.., d_output]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let low = module::linear(self.dropout.forward(x), self.a.val().transpose(), None);
-        module::linear(low, self.b.val().transpose(), None) * self.scale
+        let low = multiply(self.dropout.forward(x), self.a.val().transpose(), None);
+        multiply(low, self.b.val().transpose(), None) * self.scale
     }
 
     /// The texts that may go through the branch together.

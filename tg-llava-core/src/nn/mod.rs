@@ -18,6 +18,7 @@ mod mlp;
 mod norm;
 mod rotary;
 mod token_table;
+mod vendor;
 
 pub use activation::Activation;
 pub use attention::{attention, attention_weights, merge_heads, split_heads};
@@ -33,9 +34,10 @@ pub use mlp::{GatedMlp, GatedMlpConfig, Mlp, MlpConfig};
 pub use norm::{layer_norm, rms_norm};
 pub use rotary::{RopeScaling, RotaryConfig, RotaryTables, apply_rotary};
 pub use token_table::TokenTable;
+pub use vendor::{VendorProducts, use_vendor_products};
 
 use burn::nn::{Initializer, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, module};
 
 use crate::quant::ggml::GgmlType;
 
@@ -79,13 +81,11 @@ pub fn rows_alike(weight: &Tensor<2>) -> RowsAlike {
     kernels::rows_alike(weight).unwrap_or(RowsAlike::ANY)
 }
 
-/// `x W + bias`.
-pub fn apply_linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
-    let bias = layer.bias.as_ref().map(|bias| bias.val());
-    if let Some(y) = kernels::matvec(&x, &layer.weight.val(), bias.as_ref()) {
-        return y;
-    }
-    layer.forward(x)
+/// `x weight + bias` by whoever does it best.
+fn multiply<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    kernels::matvec(&x, &weight, bias.as_ref())
+        .or_else(|| vendor::linear(&x, &weight, bias.as_ref()))
+        .unwrap_or_else(|| module::linear(x, weight, bias))
 }
 
 /// Rows of floats in a block format, in all threads where the kernels are built in.

@@ -3,7 +3,7 @@ use burn::nn::{EmbeddingConfig, Initializer};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::matrix::{apply_quantised, pick_quantised};
-use super::{Matrix, kernels};
+use super::{Matrix, kernels, vendor};
 
 /// Vectors of tokens. Burn's `Embedding`, but for what the table may be besides plain floats.
 #[derive(Module, Debug)]
@@ -51,10 +51,9 @@ impl TokenTable {
         match &self.weight {
             Matrix::Float(weight) => {
                 let weight = weight.val().transpose();
-                match kernels::matvec(&x, &weight, None) {
-                    Some(y) => y,
-                    None => x.matmul(weight),
-                }
+                let product =
+                    kernels::matvec(&x, &weight, None).or_else(|| vendor::linear(&x, &weight, None));
+                product.unwrap_or_else(|| x.matmul(weight))
             }
             Matrix::Quantised(matrix) => apply_quantised(matrix, x, None),
         }

@@ -1,6 +1,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::bnb::FourBit;
 use super::ggml::{GgmlType, dequantise};
 
 /// A quantised matrix in memory, `[d_output, d_input]`, as checkpoints hold it. Cloning it copies no bytes.
@@ -8,6 +9,8 @@ use super::ggml::{GgmlType, dequantise};
 pub enum QuantMatrix {
     /// Blocks of GGML.
     Ggml(GgmlMatrix),
+    /// Four bits of bitsandbytes.
+    FourBit(FourBitMatrix),
 }
 
 /// How activations meet a quantised matrix in products of a few rows; products of many rows take f32.
@@ -27,6 +30,26 @@ pub struct GgmlMatrix {
     shape: [usize; 2],
     blocks: Arc<Vec<u8>>,
     activations: Activations,
+}
+
+/// A matrix in four bits, as bitsandbytes holds it; blocks go through the ends of rows.
+#[derive(Debug, Clone)]
+pub struct FourBitMatrix {
+    shape: [usize; 2],
+    tensor: Arc<FourBit>,
+}
+
+impl FourBitMatrix {
+    /// The tensor as a matrix `[d_output, d_input]`; `None` where it has not two extents.
+    pub fn new(tensor: FourBit) -> Option<Self> {
+        let shape = <[usize; 2]>::try_from(tensor.state().shape.as_slice()).ok()?;
+        Some(Self { shape, tensor: Arc::new(tensor) })
+    }
+
+    /// The tensor.
+    pub fn tensor(&self) -> &FourBit {
+        &self.tensor
+    }
 }
 
 /// Bytes that are no matrix of the stated size.
@@ -100,6 +123,7 @@ impl QuantMatrix {
     pub fn shape(&self) -> [usize; 2] {
         match self {
             Self::Ggml(matrix) => matrix.shape,
+            Self::FourBit(matrix) => matrix.shape,
         }
     }
 
@@ -107,6 +131,7 @@ impl QuantMatrix {
     pub fn format_name(&self) -> &'static str {
         match self {
             Self::Ggml(matrix) => matrix.format.name(),
+            Self::FourBit(matrix) => matrix.tensor.state().kind.name(),
         }
     }
 
@@ -114,6 +139,7 @@ impl QuantMatrix {
     pub fn num_bytes(&self) -> usize {
         match self {
             Self::Ggml(matrix) => matrix.blocks.len(),
+            Self::FourBit(matrix) => matrix.tensor.byte_len(),
         }
     }
 
@@ -121,6 +147,7 @@ impl QuantMatrix {
     pub fn blocks(&self) -> Option<&[u8]> {
         match self {
             Self::Ggml(matrix) => Some(&matrix.blocks),
+            Self::FourBit(_) => None,
         }
     }
 
@@ -132,7 +159,18 @@ impl QuantMatrix {
     pub fn dequantise_rows(&self, rows: Range<usize>, out: &mut [f32]) {
         match self {
             Self::Ggml(matrix) => dequantise(matrix.format, matrix.rows(rows), matrix.shape[1], out),
+            Self::FourBit(matrix) => {
+                matrix.tensor.dequantise(rows.start * matrix.shape[1], out);
+                let round = matrix.tensor.state().rounding();
+                out.iter_mut().for_each(|value| *value = round(*value));
+            }
         }
+    }
+}
+
+impl From<FourBitMatrix> for QuantMatrix {
+    fn from(matrix: FourBitMatrix) -> Self {
+        Self::FourBit(matrix)
     }
 }
 

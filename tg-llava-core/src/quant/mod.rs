@@ -9,6 +9,6 @@ mod matrix;
 mod scheme;
 mod site;
 
-pub use matrix::{Activations, GgmlMatrix, QuantMatrix, WrongLength};
+pub use matrix::{Activations, FourBitMatrix, GgmlMatrix, QuantMatrix, WrongLength};
 pub use scheme::{Choice, Scheme};
 pub use site::MatrixSite;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::convert::read_as;
+use super::names::block_linear;
 use super::{StoredTensor, TensorSource, WeightsError};
-use crate::config::{ADAPTER_CONFIG, BLOCK_LINEARS, LoraConfig};
+use crate::config::{ADAPTER_CONFIG, LoraConfig};
 use crate::error::Result;
 
 /// What PEFT puts before the keys of the model.
@@ -154,12 +155,6 @@ impl Adapter {
     }
 }
 
-/// The linear layer of a decoder block whose matrix a full checkpoint has under `key`.
-fn block_linear(key: &str) -> Option<&str> {
-    let module = key.strip_suffix(".weight").filter(|module| module.starts_with("model.layers."))?;
-    BLOCK_LINEARS.contains(&module.rsplit('.').next()?).then_some(module)
-}
-
 /// PEFT wraps the model in two others, whose names stand before each key.
 fn whole_key(key: &str) -> String {
     let key = key.strip_prefix(PEFT_PREFIX).unwrap_or(key);
@@ -179,14 +174,21 @@ impl Branch<'_> {
     /// # Errors
     /// Where a file cannot give the values.
     pub fn merged(&self, stored: &StoredTensor, device: &Device) -> Result<(Tensor<2>, bool)> {
-        let mut all_finite = true;
-        let mut read = |stored: &StoredTensor| -> Result<Tensor<2>> {
-            let (data, finite) = read_as(stored, DType::F32)?;
-            all_finite &= finite;
-            Ok(on_device(data, device))
-        };
-        let (a, b, base) = (read(self.a)?, read(self.b)?, read(stored)?);
-        Ok((base + b.matmul(a) * self.scale, all_finite))
+        let (data, finite) = read_as(stored, DType::F32)?;
+        let (merged, branch_finite) = self.added_to(on_device(data, device))?;
+        Ok((merged, finite && branch_finite))
+    }
+
+    /// The same for a matrix `[d_output, d_input]` of f32 on a device; whether the branch's own values are finite.
+    ///
+    /// # Errors
+    /// Where a file cannot give the values.
+    pub fn added_to(&self, base: Tensor<2>) -> Result<(Tensor<2>, bool)> {
+        let device = base.device();
+        let (a, a_finite) = read_as(self.a, DType::F32)?;
+        let (b, b_finite) = read_as(self.b, DType::F32)?;
+        let product = on_device(b, &device).matmul(on_device(a, &device));
+        Ok((base + product * self.scale, a_finite && b_finite))
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use half::{bf16, f16};
 use serde::Deserialize;
 
 use super::file::Bytes;
@@ -198,11 +197,7 @@ pub(super) fn read_values(stored: &StoredTensor, take: &mut dyn FnMut(&[f32])) -
         return Ok(());
     }
     let tensor = read_four_bit(stored)?;
-    let round: fn(f32) -> f32 = match tensor.state().dtype.as_str() {
-        "float16" => |value| f16::from_f32(value).to_f32(),
-        "bfloat16" => |value| bf16::from_f32(value).to_f32(),
-        _ => |value| value,
-    };
+    let round = tensor.state().rounding();
     let compute = |first: usize, out: &mut [f32]| {
         tensor.dequantise(first, out);
         out.iter_mut().for_each(|value| *value = round(*value));

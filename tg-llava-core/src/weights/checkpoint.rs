@@ -8,8 +8,8 @@ use super::names::is_unused_tower_key;
 use super::quantise::fill_quantised;
 use super::{Adapter, Component, Gguf, Quantization, TensorSource, WeightsError};
 use crate::config::{
-    ADAPTER_CONFIG, LlmConfig, LoraConfig, ModelConfig, ProjectorConfig, locate_tower, read_json,
-    read_model_config_over,
+    ADAPTER_CONFIG, HubCache, LlmConfig, LoraConfig, MAIN_REVISION, ModelConfig, ProjectorConfig,
+    is_hub_name, locate_tower, read_json, read_model_config_over,
 };
 use crate::error::{Error, Result};
 use crate::model::TgLlava;
@@ -207,7 +207,7 @@ pub fn base_of(dir: &Path, asked: Option<&Path>) -> Result<Option<PathBuf>> {
 }
 
 /// The folder of the decoder that a folder of stage-1 files or an adapter builds on: the one that its config names,
-/// inside it or beside it.
+/// inside it or beside it, or in Hugging Face's cache.
 ///
 /// # Errors
 /// [`WeightsError::NoWeights`] where `dir` holds neither of them, [`WeightsError::NeedsBase`] where there is no such folder.
@@ -226,14 +226,20 @@ pub fn find_base(dir: &Path) -> Result<PathBuf> {
     let places = [dir.join(&name), dir.join(&last), dir.parent().map(|p| p.join(&last)).unwrap_or_default()];
     let found = places
         .into_iter()
+        .chain(HubCache::of_environment().snapshot(&name, MAIN_REVISION))
         .find(|place| !name.is_empty() && place != dir && TensorSource::folder_has_weights(place));
     found.ok_or_else(|| {
         Error::from(WeightsError::NeedsBase {
             dir: dir.to_path_buf(),
             what,
             file,
+            hint: match is_hub_name(&name) {
+                true => format!(
+                    "fetch it (tg-llava-cli fetch {name}), name it with --base, or put it beside this folder"
+                ),
+                false => "name it with --base, or put it beside this folder".into(),
+            },
             name,
-            hint: "name it with --base, or put it beside this folder".into(),
         })
     })
 }

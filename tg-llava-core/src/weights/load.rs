@@ -30,7 +30,7 @@ pub struct LoadReport {
 
 impl LoadReport {
     /// Both.
-    pub(super) fn and(mut self, other: Self) -> Self {
+    pub fn and(mut self, other: Self) -> Self {
         self.loaded += other.loaded;
         self.unused.extend(other.unused);
         self.not_finite.extend(other.not_finite);
@@ -88,7 +88,10 @@ pub fn apply(
             unknown.push(format!("{key} (in {})", tensor.path.display()));
         }
     }
-    unknown.extend(source.adapter().into_iter().flat_map(|adapter| adapter.unused(&used_matrices)));
+    // Those of layers that are missing or misshapen are not looked at.
+    if missing.is_empty() && misshapen.is_empty() {
+        unknown.extend(source.adapter().into_iter().flat_map(|adapter| adapter.unused(&used_matrices)));
+    }
     if missing.is_empty() && unknown.is_empty() && misshapen.is_empty() {
         return Ok((model, report));
     }

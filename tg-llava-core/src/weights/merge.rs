@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde_json::Value;
 
+use super::adapter::Branch;
 use super::card::{self, Provenance};
 use super::convert::read_as;
 use super::encode::{encode, torch_name};
+use super::quantise::nf4;
 use super::save::{PendingTensor, Save, SaveOptions, copy_small_files, reference_tensors, write_shards};
 use super::{
     Adapter, Component, Encoding, QuantisedTensor, StoredDType, StoredTensor, TensorSource, WeightsError,
-    base_of, is_unused_key, open_sources,
+    base_of, is_block_matrix, is_unused_key, open_sources,
 };
 use crate::config::{ModelConfig, locate_tower, read_json, read_model_config_over, write_model_config};
 use crate::error::Result;
@@ -26,10 +28,22 @@ pub struct MergeOptions<'a> {
     pub base: Option<&'a Path>,
     /// Number format of the result; `None` leaves each tensor's as it is.
     pub dtype: Option<DType>,
+    /// What of the base the adapter is added to.
+    pub into: MergeBase,
     /// Where the products are computed.
     pub device: &'a Device,
     /// Files grow up to this many bytes of tensors.
     pub max_shard_bytes: u64,
+}
+
+/// What an adapter is added to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MergeBase {
+    /// The base's values as they are.
+    #[default]
+    Full,
+    /// The base's block matrices as NF4 gives them back: those that an adapter of QLoRA was trained over.
+    Dequantised,
 }
 
 /// Writes the adapter in `dir`, added to the decoder that it lies over, into `out` as a whole checkpoint with the reference's keys: tensor
@@ -178,10 +192,14 @@ fn merged_tensors(
         merged += usize::from(matrices.is_some());
         let (stored, device) = (stored.clone(), options.device.clone());
         let shape = stored.shape.clone();
-        let read = move || written(&stored, matrices.as_ref(), dtype, &device);
+        let through_nf4 = options.into == MergeBase::Dequantised && is_block_matrix(&key);
+        let read = move || written(&stored, matrices.as_ref(), (dtype, through_nf4), &device);
         tensors.insert(key, PendingTensor::new(shape, dtype, read));
     }
-    unknown.extend(adapter.iter().flat_map(|adapter| adapter.unused(&used)));
+    // Those of layers that are missing or misshapen are not looked at.
+    if missing.is_empty() && misshapen.is_empty() {
+        unknown.extend(adapter.iter().flat_map(|adapter| adapter.unused(&used)));
+    }
     if missing.is_empty() && unknown.is_empty() && misshapen.is_empty() {
         return Ok((tensors, merged));
     }
@@ -192,11 +210,28 @@ fn merged_tensors(
 fn written(
     stored: &StoredTensor,
     matrices: Option<&(StoredTensor, StoredTensor, f64)>,
-    dtype: DType,
+    (dtype, through_nf4): (DType, bool),
     device: &Device,
 ) -> Result<TensorData> {
-    let Some((a, b, scale)) = matrices else { return Ok(read_as(stored, dtype)?.0) };
-    let branch = super::adapter::Branch { a, b, scale: *scale };
-    let (merged, _) = branch.merged(stored, device)?;
+    let branch = matrices.map(|(a, b, scale)| Branch { a, b, scale: *scale });
+    if branch.is_none() && !through_nf4 {
+        return Ok(read_as(stored, dtype)?.0);
+    }
+    let base = match through_nf4 && !stored.dtype.is_quantised() {
+        true => nf4_and_back(stored, device)?,
+        false => read_as(stored, DType::F32)?.0,
+    };
+    let base = Tensor::<2>::from_data(base, (device, DType::F32));
+    let merged = match branch {
+        Some(branch) => branch.added_to(base)?.0,
+        None => base,
+    };
     Ok(cast_to(merged, dtype).into_data())
+}
+
+fn nf4_and_back(stored: &StoredTensor, device: &Device) -> Result<TensorData> {
+    let (tensor, _) = nf4(stored, None, device)?;
+    let mut values = vec![0.0; stored.num_elements()];
+    tensor.dequantise(0, &mut values);
+    Ok(TensorData::new(values, stored.shape.clone()))
 }

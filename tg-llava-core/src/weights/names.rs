@@ -2,6 +2,7 @@
 
 use super::Component;
 use super::adapter::PEFT_PREFIX;
+use crate::config::BLOCK_LINEARS;
 
 /// Rewrites of a module path inside towers and decoder, tried in order; the first rule whose left side is a prefix
 /// applies. Bridges change their component's name alone.
@@ -93,6 +94,17 @@ pub fn reference_key(path: &str, plain_linear_projector: bool) -> String {
 /// Whether the parameter at `path` of the module tree belongs to an adapter.
 pub fn is_adapter_path(path: &str) -> bool {
     LORA.iter().any(|(ours, _)| path.ends_with(ours))
+}
+
+/// The linear layer of a decoder block whose matrix a full checkpoint has under `key`.
+pub(super) fn block_linear(key: &str) -> Option<&str> {
+    let module = key.strip_suffix(".weight").filter(|module| module.starts_with("model.layers."))?;
+    BLOCK_LINEARS.contains(&module.rsplit('.').next()?).then_some(module)
+}
+
+/// Whether a full checkpoint has the matrix of a linear layer of a decoder block under `key`.
+pub fn is_block_matrix(key: &str) -> bool {
+    block_linear(key).is_some()
 }
 
 /// Whether a key is one of an adapter's file.

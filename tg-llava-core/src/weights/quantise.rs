@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use burn::tensor::{DType, TensorData};
+use burn::tensor::{DType, Device, TensorData};
 
+use super::adapter::Branch;
 use super::convert::read_as;
 use super::load::LoadReport;
 use super::{StoredDType, StoredTensor, TensorSource, WeightsError};
 use crate::error::Result;
 use crate::llm::Llm;
 use crate::nn::{self, Matrix};
+use crate::quant::bnb::{AbsmaxStorage, FourBit};
 use crate::quant::ggml::GgmlType;
-use crate::quant::{Activations, GgmlMatrix, MatrixSite, Scheme};
+use crate::quant::{Activations, FourBitMatrix, GgmlMatrix, MatrixSite, Scheme};
 
 /// How a decoder's matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,7 +45,7 @@ impl QuantisedTensor {
 }
 
 /// Values that are floats at a time.
-const PIECE: usize = 1 << 22;
+const PIECE: usize = 1 << 20;
 
 /// Takes the matrices of `llm` out of `source` and puts them quantised into their places: blocks of a file as they are, floats as
 /// `quantization` says. An adapter of the source is added before, in f32. What is missing or misshapen is left to those who fill the
@@ -106,6 +108,89 @@ pub(super) fn fill_quantised(
         source.remove(&key, &used);
     }
     Ok(())
+}
+
+/// Quantises the matrices of a decoder that is in memory.
+pub fn quantise_decoder(llm: &mut Llm, scheme: Scheme, activations: Activations) -> Vec<QuantisedTensor> {
+    let num_layers = llm.layers.len();
+    let mut all = Vec::new();
+    for (site, matrix) in llm.matrices_mut() {
+        let (Some(shape), Some(param)) = (shape_of(matrix, site), matrix.float()) else { continue };
+        let choice = scheme.choose(site, num_layers, shape[1]);
+        let rows = if site == MatrixSite::Embedding { param.val() } else { param.val().transpose() };
+        let Ok(values) = rows.into_data().try_into_vec_as::<f32>() else { continue };
+        let blocks = nn::quantise(choice.format, &values, shape[1]);
+        let Ok(blocks) = GgmlMatrix::new(choice.format, shape, blocks) else { continue };
+        let (key, bytes) = (site.key(), blocks.blocks().len());
+        all.push(QuantisedTensor { key, asked: Some(choice.asked), format: choice.format.name(), bytes });
+        *matrix = Matrix::Quantised(blocks.with_activations(activations).into());
+    }
+    all
+}
+
+/// Takes the matrices of the decoder's blocks out of `source` and puts them into their places in bitsandbytes' NF4 with double
+/// quantisation, for whoever trains an adapter over them: what is in four bits in the files as it is, one matrix as floats at a time
+/// otherwise. What is missing or misshapen is left to [`apply`](super::apply).
+///
+/// # Errors
+/// [`WeightsError`] where a file cannot give a tensor.
+pub fn fill_nf4(
+    llm: &mut Llm,
+    source: &mut TensorSource,
+    progress: &mut dyn FnMut(usize),
+) -> Result<LoadReport> {
+    let mut report = LoadReport::default();
+    let device = llm.norm.gamma.lazy_device();
+    for (site, matrix) in llm.matrices_mut() {
+        let (key, Some(shape)) = (site.key(), shape_of(matrix, site)) else { continue };
+        let block = matches!(site, MatrixSite::Block { .. });
+        let stored = source.get(&key).filter(|stored| block && stored.shape == shape);
+        let Some(stored) = stored else { continue };
+        let (mut missing, mut misshapen, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let branch = match source.adapter() {
+            Some(adapter) => adapter.branch(&key, &shape, (&mut missing, &mut misshapen), &mut used)?,
+            None => None,
+        };
+        if !(missing.is_empty() && misshapen.is_empty()) {
+            continue;
+        }
+        let (tensor, finite) = match (stored.four_bit()?, branch) {
+            (Some(tensor), None) => (tensor, true),
+            (_, branch) => nf4(stored, branch, &device)?,
+        };
+        let (path, elements) = (stored.path.clone(), stored.num_elements());
+        let quantised = FourBitMatrix::new(tensor).ok_or_else(|| WeightsError::Damaged {
+            path: path.to_path_buf(),
+            reason: format!("{key}: no matrix"),
+        })?;
+        report.loaded += 1;
+        if !finite {
+            report.not_finite.push(key.clone());
+        }
+        let (format, bytes) = (quantised.tensor().state().kind.name(), quantised.tensor().byte_len());
+        report.quantised.push(QuantisedTensor { key: key.clone(), asked: None, format, bytes });
+        progress(elements);
+        *matrix = Matrix::Quantised(quantised.into());
+        source.remove(&key, &used);
+    }
+    Ok(report)
+}
+
+/// A matrix of floats in NF4, with what `branch` adds to it, and whether all its values are finite.
+pub(super) fn nf4(
+    stored: &StoredTensor,
+    branch: Option<Branch<'_>>,
+    device: &Device,
+) -> Result<(FourBit, bool)> {
+    let (values, finite) = match branch {
+        Some(branch) => {
+            let (merged, finite) = branch.merged(stored, device)?;
+            (merged.into_data(), finite)
+        }
+        None => read_as(stored, DType::F32)?,
+    };
+    let values = floats(stored, values)?;
+    Ok((FourBit::quantise_nf4(&values, &stored.shape, "float32", AbsmaxStorage::Double), finite))
 }
 
 fn floats(stored: &StoredTensor, values: TensorData) -> Result<Vec<f32>> {

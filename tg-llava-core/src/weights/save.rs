@@ -113,8 +113,12 @@ pub fn reference_tensors(model: &TgLlava) -> BTreeMap<String, PendingTensor> {
 ///
 /// # Errors
 /// Where a file cannot be written or the template cannot be read; what was there is then as it was, unless files
-/// could not be moved to their places.
+/// could not be moved to their places. A decoder that is held quantised is not saved.
 pub fn save_model(model: &TgLlava, dir: &Path, options: &SaveOptions) -> Result<()> {
+    if let Some((site, _)) = model.llm.matrices().find(|(_, matrix)| matrix.quantised().is_some()) {
+        let reason = format!("{} is held quantised, and a model is saved as floats", site.key());
+        return Err(super::WeightsError::Write { path: dir.to_path_buf(), reason }.into());
+    }
     let save = Save::begin(dir, options)?;
     write_model_config(model.config(), save.base.clone(), save.path())?;
     write_shards(reference_tensors(model), save.path(), options.max_shard_bytes)?;

@@ -22,8 +22,33 @@ pub struct LoraOptions {
     pub rank_pattern: Patterns<usize>,
     /// Alphas of such layers. Default: none.
     pub alpha_pattern: Patterns<f64>,
+    /// How the decoder's block matrices are held while they are frozen: `float`, in the format of the computation, or `nf4`, 4.127 bits a value
+    /// (QLoRA, `--bits 4`). Default `float`.
+    pub base: BaseFormat,
     /// The second matrix's learning rate over the first one's (LoRA+, which advises 16). Default 1.
     pub b_lr_ratio: f64,
+}
+
+/// How matrices that do not learn are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BaseFormat {
+    /// In the format of the computation.
+    #[default]
+    Float,
+    /// As bitsandbytes' NF4, with double quantisation; a block's matrices are floats while it is at work.
+    Nf4,
+}
+
+impl BaseFormat {
+    /// Bytes of a matrix of so many values, whose floats take `float` bytes each.
+    pub fn bytes(self, values: u64, float: u64) -> u64 {
+        match self {
+            Self::Float => float * values,
+            // Codes, an 8-bit scale for 64 of them, an f32 scale for 256 of those, and two tables.
+            Self::Nf4 => values.div_ceil(2) + values.div_ceil(64) + 4 * values.div_ceil(64 * 256) + 64 + 1024,
+        }
+    }
 }
 
 impl Default for LoraOptions {
@@ -37,6 +62,7 @@ impl Default for LoraOptions {
             rslora: false,
             rank_pattern: Patterns::default(),
             alpha_pattern: Patterns::default(),
+            base: BaseFormat::default(),
             b_lr_ratio: 1.0,
         }
     }

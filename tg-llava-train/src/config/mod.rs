@@ -31,7 +31,7 @@ pub use data::{DataOptions, ValidationOptions};
 pub use error::ConfigError;
 pub use keys::known_keys;
 pub use llava_flags::from_llava_args;
-pub use lora::LoraOptions;
+pub use lora::{BaseFormat, LoraOptions};
 pub use model::{BridgeFiles, Bridges, Init, ModelOptions};
 pub use optim::{LossScale, OnNan, OptimOptions};
 pub use run::{RunDType, RunOptions};

@@ -5,8 +5,8 @@ use std::path::Path;
 use tg_llava_core::{config::ProjectorConfig, conversation::Template};
 
 use super::{
-    Bridges, Component, ConfigError, DataOptions, Init, LossScale, ModelOptions, OptimOptions, RunOptions,
-    Steps, TrainConfig,
+    BaseFormat, Bridges, Component, ConfigError, DataOptions, Init, LossScale, ModelOptions, OptimOptions,
+    RunOptions, Steps, TrainConfig,
 };
 
 type Checked = Result<(), ConfigError>;
@@ -45,6 +45,10 @@ impl TrainConfig {
         positive(lora.b_lr_ratio, "lora.b_lr_ratio")?;
         ensure(self.train.llm, "lora", || {
             "set, but the decoder that adapters lie over does not train; set train.llm = true".into()
+        })?;
+        let kept = lora.base == BaseFormat::Nf4 && !self.run.gradient_checkpointing;
+        ensure(!kept, "lora.base", || {
+            "nf4, but the backward pass would keep the floats of all matrices; set run.gradient_checkpointing = true".into()
         })?;
         ensure(self.model.init == Init::Checkpoint, "lora", || {
             "set, but adapters over random weights are of no use; set model.init = \"checkpoint\"".into()

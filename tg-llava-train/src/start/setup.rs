@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use tg_llava_core::config::{
-    LLM_PRESETS, LoraConfig, ModelConfig, MultimodalConfig, PaddingSide, ProjectorConfig, TOWER_PRESETS,
-    TextTowerConfig, VisionTowerConfig, llm_preset, multimodal, read_model_config_over, read_tower_configs,
-    tower_preset,
+    HubCache, LLM_PRESETS, LoraConfig, MAIN_REVISION, ModelConfig, MultimodalConfig, PaddingSide,
+    ProjectorConfig, TOWER_PRESETS, TextTowerConfig, VisionTowerConfig, folder_name, llm_preset, multimodal,
+    read_model_config_over, read_tower_configs, tower_preset,
 };
 use tg_llava_core::conversation::Template;
 use tg_llava_core::weights::{Adapter, base_of};
@@ -47,10 +47,12 @@ impl ModelSetup {
         let base = base_of(&start, None).ok().flatten();
         let mut model = complete(config, read_model_config_over(&start, base.as_deref())?)?;
         let codecs = Codecs::load(&start, base.as_deref(), &model)?;
-        let folder = start.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let template = match &config.model.template {
             Some(name) => Template::by_name(name)?.clone(),
-            None => Template::for_model(model.conversation.as_deref(), &folder, &codecs.tokenizer)?.clone(),
+            None => {
+                let folder = folder_name(&start);
+                Template::for_model(model.conversation.as_deref(), &folder, &codecs.tokenizer)?.clone()
+            }
         };
         if config.stage == Stage::Finetune {
             model.conversation = Some(template.name.to_owned());
@@ -112,8 +114,10 @@ fn towers(
     key: &'static str,
     name: &str,
 ) -> Result<(Option<VisionTowerConfig>, Option<TextTowerConfig>), StartError> {
-    if Path::new(name).join("config.json").is_file() {
-        return Ok(read_tower_configs(Path::new(name))?);
+    let cached = HubCache::of_environment().snapshot(name, MAIN_REVISION);
+    let folder = [Some(PathBuf::from(name)), cached].into_iter().flatten();
+    if let Some(folder) = folder.into_iter().find(|folder| folder.join("config.json").is_file()) {
+        return Ok(read_tower_configs(&folder)?);
     }
     let (vision, text) = tower_preset(name).ok_or_else(|| unknown_tower(key, name))?;
     Ok((Some(vision), Some(text)))

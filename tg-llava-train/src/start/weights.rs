@@ -9,12 +9,12 @@ use tg_llava_core::config::ModelConfig;
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::cast_to;
 use tg_llava_core::weights::{
-    Adapter, LoadReport, ParameterMapper, ParameterPath, TensorSource, apply, is_adapter_key, map_parameters,
-    open_bridges, open_sources,
+    Adapter, LoadReport, ParameterMapper, ParameterPath, TensorSource, apply, fill_nf4, is_adapter_key,
+    map_parameters, open_bridges, open_sources,
 };
 
 use super::{ModelSetup, StartError};
-use crate::config::{Bridges, Component, Init, TrainConfig};
+use crate::config::{BaseFormat, Bridges, Component, Init, TrainConfig};
 
 /// A model ready to learn.
 #[derive(Debug)]
@@ -69,8 +69,13 @@ pub fn load_weights(
     let without = |key: &str| left_out(key, &setup.model);
     let mut kept = TensorSource::default();
     kept.merge(source.clone(), |key| (!without(key)).then(|| key.to_owned()));
+    let quantised = match &config.lora {
+        Some(lora) if lora.base == BaseFormat::Nf4 => fill_nf4(&mut model.llm, &mut kept, progress)?,
+        _ => LoadReport::default(),
+    };
     let (model, report) = apply(model, &kept, dtype, &may_be_missing, progress)?;
-    Ok(Started { model: map_parameters(model, &mut TrainableWeights { dtype, std: None }), report })
+    let model = map_parameters(model, &mut TrainableWeights { dtype, std: None });
+    Ok(Started { model, report: quantised.and(report) })
 }
 
 /// What a checkpoint of a run with an adapter holds.

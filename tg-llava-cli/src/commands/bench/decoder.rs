@@ -21,7 +21,8 @@ pub(super) fn prefill(bench: &Bench) -> Result<Value, Failure> {
     let times = repeat(&bench.opened.device, bench.args.reps, || next(&mut start(bench, &model, 1)?))?;
     bench.note("prefill", times.milliseconds());
     let llm = &model.config().llm;
-    let work = Work::decoder(llm, bench.args.prompt, 0, 1, bench.opened.dtype.size());
+    let width = bench.opened.dtype.size();
+    let work = Work::decoder(llm, bench.args.prompt, 0, 1, width).quantised(&model.llm, width);
     let mut report = bench.machine.compare(work, &times);
     report["tokens"] = bench.args.prompt.into();
     report["tokens_per_s"] = round(bench.args.prompt as f64 / times.median()).into();
@@ -51,7 +52,8 @@ pub(super) fn decode(bench: &Bench) -> Result<Value, Failure> {
     let times = Times::new(seconds);
     bench.note("decode", times.milliseconds());
     let past = args.prompt + args.new / 2;
-    let work = Work::decoder(&model.config().llm, 1, past, 1, bench.opened.dtype.size());
+    let width = bench.opened.dtype.size();
+    let work = Work::decoder(&model.config().llm, 1, past, 1, width).quantised(&model.llm, width);
     let mut report = bench.machine.compare(work, &times);
     report["tokens"] = args.new.into();
     report["tokens_per_s"] = round(1.0 / times.median()).into();

@@ -13,12 +13,15 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use tg_llava_core::config::{LLM_PRESETS, TOWER_PRESETS};
+use tg_llava_core::quant::Scheme;
+use tg_llava_core::weights::Quantization;
 
 use crate::args::{OutputArgs, at_least_one};
 use crate::console::{Console, print_json};
 use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::quantised::{self, QuantizeArgs};
 use machine::Machine;
 
 /// Arguments of `bench`.
@@ -62,6 +65,9 @@ pub struct BenchArgs {
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Formats of the decoder's matrices, for prefill and decode.
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -101,6 +107,7 @@ impl Phase {
 /// What every phase needs.
 struct Bench<'a> {
     args: &'a BenchArgs,
+    quantization: Option<Quantization>,
     opened: &'a Opened,
     machine: Machine,
     console: &'a Console,
@@ -117,10 +124,11 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
         return found.map_or(Ok(()), |found| print_json(&found, true));
     }
     let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
+    let quantization = quantised::on_device(Some(args.quantize.quantization()), &opened)?;
     let spinner = Progress::spinner(&console, "measuring the machine");
     let machine = Machine::measure(&opened)?;
     drop(spinner);
-    let bench = Bench { args, opened: &opened, machine, console: &console };
+    let bench = Bench { args, quantization, opened: &opened, machine, console: &console };
     let mut phases = Map::new();
     for phase in Phase::ALL {
         if !args.phase.is_empty() && !args.phase.contains(&phase) {
@@ -146,6 +154,7 @@ fn report(bench: &Bench, phases: Map<String, Value>) -> Value {
         "towers": bench.args.towers,
         "device": bench.opened.spec.to_string(),
         "dtype": bench.opened.dtype.name(),
+        "quantize": bench.quantization.and_then(|quantization| quantization.scheme).map(Scheme::name),
         "threads": machine::threads(),
         "machine": bench.machine.report(),
         "phases": phases,

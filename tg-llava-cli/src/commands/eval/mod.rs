@@ -4,12 +4,13 @@ mod benchmark;
 mod predictions;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
+use tg_llava_core::generate::BeamOptions;
 use tg_llava_core::weights::QuantisedTensor;
 use tg_llava_train::data::{EncodeOptions, LlavaDataset, Loader, OnBadSample, SampleEncoder};
 use tg_llava_train::run::{self, EvaluateOptions, Evaluation, Prediction, evaluate};
@@ -17,7 +18,7 @@ use tg_llava_train::run::{self, EvaluateOptions, Evaluation, Prediction, evaluat
 use self::benchmark::BenchmarkArgs;
 use self::predictions::PredictionFile;
 use crate::args::{OutputArgs, at_least_one};
-use crate::checkpoint;
+use crate::checkpoint::{self, Folders};
 use crate::console::{Console, print, print_json};
 use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
@@ -28,11 +29,11 @@ use crate::quantised::{self, QuantizeArgs};
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// Checkpoint folder [default: the one in weights/]
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME[@REVISION] [default: the one in weights/]
+    #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// The decoder, a folder or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
-    #[arg(long, value_name = "PATH")]
+    /// The decoder, named like --model, or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "MODEL|FILE")]
     pub base: Option<PathBuf>,
     /// LLaVA file (JSON or JSONL), whose last answer of each sample is asked for; or a benchmark's questions
     #[arg(long, value_name = "FILE")]
@@ -49,6 +50,9 @@ pub struct EvalArgs {
     /// Longest answer, in tokens [default: 64; for a benchmark as its harness has it]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_new_tokens: Option<usize>,
+    /// Search for the most probable answer as a whole, following N at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    pub num_beams: usize,
     /// Look at the first N samples alone
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
@@ -72,6 +76,13 @@ pub struct EvalArgs {
     pub output: OutputArgs,
 }
 
+impl EvalArgs {
+    /// The search that is asked for.
+    fn beams(&self) -> Option<BeamOptions> {
+        (self.num_beams > 1).then(|| BeamOptions::new(self.num_beams))
+    }
+}
+
 /// Longest answer to a question of a LLaVA file, in tokens.
 const SHORT_ANSWER: usize = 64;
 
@@ -82,16 +93,13 @@ const SHORT_ANSWER: usize = 64;
 /// [`Failure::Interrupted`] where Ctrl-C ends a benchmark, whose answers are kept.
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    let folder = checkpoint::find(args.model.as_deref())?;
-    if let Some(base) = &args.base {
-        checkpoint::check_decoder(base)?;
-    }
+    let folders = checkpoint::find(args.model.as_deref(), args.base.as_deref(), &console)?;
     if args.benchmark.is_meant(&args.data) {
-        return benchmark::run(args, &folder, &console);
+        return benchmark::run(args, &folders, &console);
     }
     let open = |path: &PathBuf| PredictionFile::open(path, args.force);
     let mut predictions = args.predictions.as_ref().map(open).transpose()?;
-    let (assistant, _) = load(args, &folder, &console)?;
+    let (assistant, _) = load(args, &folders, &console)?;
     let loader = loader(args, &assistant)?;
     let mut indices: Vec<usize> = (0..loader.dataset().len()).collect();
     indices.truncate(args.samples.unwrap_or(indices.len()));
@@ -99,6 +107,7 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
         batch_size: args.batch_size,
         loss: true,
         max_new_tokens: Some(args.max_new_tokens.unwrap_or(SHORT_ANSWER)),
+        beams: args.beams(),
     };
     let total = indices.len() as u64;
     let bar = Progress::bar(&console, "answering", || Some(total));
@@ -132,14 +141,14 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
 }
 
 /// The checkpoint, and what it computes on.
-fn load(args: &EvalArgs, folder: &Path, console: &Console) -> Result<(Assistant, Opened), Failure> {
+fn load(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(Assistant, Opened), Failure> {
     let opened = device::open(&args.compute, DefaultDtype::Fast, console)?;
     let options = AssistantOptions {
-        base: args.base.clone(),
+        base: folders.base.clone(),
         quantization: Some(args.quantize.quantization()),
         ..AssistantOptions::default()
     };
-    Ok((load::assistant(folder, &opened, &options, console)?, opened))
+    Ok((load::assistant(&folders.model, &opened, &options, console)?, opened))
 }
 
 /// How samples and pictures are read for the model.

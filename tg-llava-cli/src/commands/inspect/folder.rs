@@ -7,7 +7,8 @@ use serde_json::Value;
 use tg_llava_core::Error;
 use tg_llava_core::assistant::Codecs;
 use tg_llava_core::config::{
-    GenerationDefaults, ModelConfig, PaddingSide, locate_tower, read_model_config_over, read_tower_configs,
+    GenerationDefaults, ModelConfig, PaddingSide, folder_name, locate_tower, read_model_config_over,
+    read_tower_configs,
 };
 use tg_llava_core::conversation::Template;
 use tg_llava_core::weights::{
@@ -162,8 +163,7 @@ fn small_files(dir: &Path, base: Option<&Path>, config: &ModelConfig, contents: 
     if let Some((_, file)) = found {
         contents.description.push(("tokenizer", format!("{file}, {} ids", codecs.tokenizer.vocab_size())));
     }
-    let folder = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    match Template::for_model(config.conversation.as_deref(), &folder, &codecs.tokenizer) {
+    match Template::for_model(config.conversation.as_deref(), &folder_name(dir), &codecs.tokenizer) {
         Ok(template) => {
             let why = if config.conversation.is_some() { "by config.json" } else { "guessed" };
             contents.description.push(("template", format!("{} ({why})", template.name)));

@@ -7,8 +7,10 @@ use burn::tensor::Device;
 use tg_llava_core::config::{GuidePadding, LoraConfig};
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::{LossTargets, cross_entropy};
+use tg_llava_core::quant::QuantMatrix;
 use tg_llava_core::weights::{
-    Adapter, LoadOptions, StoredTensor, TensorSource, apply, is_unused_key, load_model, reference_tensors,
+    Adapter, Component, LoadOptions, StoredTensor, TensorSource, apply, fill_nf4, is_unused_key, load_model,
+    open_sources, reference_tensors,
 };
 
 use super::gradients::{recorded_batch, without_dropout};
@@ -82,7 +84,23 @@ pub(super) fn trainable(case: &Case<'_>, run: &Path, device: &Device) -> anyhow:
     let initial = Adapter::open(&run.join("initial"))?;
     model.llm.add_adapter(&initial.config)?;
     source.merge(initial.matrices().clone(), |key| Some(key.to_owned()));
+    if let Some(base) = quantised_base(run)? {
+        source = over(base, source);
+        fill_nf4(&mut model.llm, &mut source, &mut |_| {})?;
+    }
     Ok(apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?.0)
+}
+
+/// The decoder's matrices in four bits, where the run was over these.
+fn quantised_base(run: &Path) -> anyhow::Result<Option<TensorSource>> {
+    let file = run.join("base_nf4.safetensors");
+    Ok(if file.is_file() { Some(TensorSource::from_file(&file)?) } else { None })
+}
+
+/// `first`, and what it lacks of `rest`.
+fn over(mut first: TensorSource, rest: TensorSource) -> TensorSource {
+    first.merge(rest, |key| Some(key.to_owned()));
+    first
 }
 
 /// What the run left, by absolute difference.
@@ -128,7 +146,8 @@ fn loaded(
 ) -> anyhow::Result<Vec<Row>> {
     let left = run.join("final");
     let golden = Golden::read(&run.join("merged.safetensors"))?;
-    let merged = load(case, &left, case.dir)?;
+    let base = quantised_base(run)?;
+    let merged = load(case, &left, base.as_ref())?;
     let group = |what: &str, tolerance| Group::new(format!("{name}: {what}"), tolerance);
 
     let mut matrices = group("merged matrices", case.tolerance(MATRIX));
@@ -145,17 +164,17 @@ fn loaded(
     let mut passes = group("logits and loss, merged", case.tolerance(LOGITS));
     pass(case, &merged, &golden, &mut passes)?;
     let mut branches = group("logits and loss, as branches", case.tolerance(LOGITS));
-    pass(case, &unmerged(case, &left)?, &golden, &mut branches)?;
+    pass(case, &unmerged(case, &left, base.as_ref())?, &golden, &mut branches)?;
     let mut losses = group("losses of the folder", case.tolerance(LOSS));
     for (scenario, expected) in &recorded.loss_after_training {
         let loss = to_host(merged.loss(&recorded_batch(case, scenario, case.device)?)?)?;
         losses.scalar(scenario, f64::from(loss.values[0]), *expected);
     }
     let mut alone = group("over the decoder alone", 0.0);
-    let decoder = [dir.join("base-llm"), case.dir.join("base-llm")];
-    for decoder in decoder.into_iter().filter(|decoder| decoder.is_dir()) {
-        let other = reference_tensors(&load(case, &left, &decoder)?);
-        for (key, tensor) in &ours {
+    let decoders = [dir.join("base-llm"), case.dir.join("base-llm")];
+    for decoder in decoders.into_iter().filter(|decoder| decoder.is_dir()) {
+        let other = reference_tensors(&over_decoder(case, (&left, &decoder), base.as_ref())?);
+        for (key, tensor) in ours.iter().filter(|(key, _)| !of_tower(key)) {
             alone.equal(
                 key,
                 &other.get(key).map(|other| other.values()).transpose()?,
@@ -163,33 +182,82 @@ fn loaded(
             );
         }
     }
+    let mut quantised = group("NF4 of the decoder", 0.0);
+    if let Some(base) = &base {
+        codes(case, base, &mut quantised)?;
+    }
     let unseen = golden.unseen();
     let forgotten = (!unseen.is_empty()).then(|| {
         let reason = format!("no comparison for {}", unseen.join(", "));
         Row::exact(format!("{name}: all tensors compared"), unseen.len(), Some(reason))
     });
-    let groups = [matrices, passes, branches, losses, alone].into_iter().filter_map(Group::row);
+    let groups = [matrices, passes, branches, losses, alone, quantised].into_iter().filter_map(Group::row);
     Ok(groups.chain(forgotten).collect())
 }
 
-/// The folder over `base`, its adapter merged.
-fn load(case: &Case<'_>, folder: &Path, base: &Path) -> anyhow::Result<TgLlava> {
-    let options =
-        LoadOptions { base: Some(base.to_path_buf()), dtype: case.options.dtype, ..LoadOptions::default() };
-    let mut model = load_model(folder, case.device, &options, &mut |_| {})?.model;
-    model.configure(|config| set_padding(config, GuidePadding::Visible))?;
-    Ok(model)
+/// The folder over the case, or what `base` has of it, its adapter merged.
+fn load(case: &Case<'_>, folder: &Path, base: Option<&TensorSource>) -> anyhow::Result<TgLlava> {
+    let Some(base) = base else {
+        let options = LoadOptions {
+            base: Some(case.dir.to_path_buf()),
+            dtype: case.options.dtype,
+            ..LoadOptions::default()
+        };
+        let mut model = load_model(folder, case.device, &options, &mut |_| {})?.model;
+        model.configure(|config| set_padding(config, GuidePadding::Visible))?;
+        return Ok(model);
+    };
+    let (model, _) = without_dropout(case, case.device)?;
+    let source = over(base.clone(), open_sources(folder, model.config(), Some(case.dir))?);
+    Ok(apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?.0)
 }
 
-/// The folder over the case, its adapter beside the decoder's matrices.
-fn unmerged(case: &Case<'_>, folder: &Path) -> anyhow::Result<TgLlava> {
+/// The same over a decoder that has neither bridges nor towers.
+fn over_decoder(
+    case: &Case<'_>,
+    (folder, decoder): (&Path, &Path),
+    base: Option<&TensorSource>,
+) -> anyhow::Result<TgLlava> {
+    let (model, _) = without_dropout(case, case.device)?;
+    let source = open_sources(folder, model.config(), Some(decoder))?;
+    let source = over(base.cloned().unwrap_or_default(), source);
+    Ok(apply(model, &source, case.options.dtype, &of_tower, &mut |_| {})?.0)
+}
+
+fn of_tower(key: &str) -> bool {
+    matches!(Component::of_key(key), Some(Component::VisionTower | Component::TextTower))
+}
+
+/// The folder over the case, its adapter beside the decoder's matrices, which are in four bits where `base` has them so.
+fn unmerged(case: &Case<'_>, folder: &Path, base: Option<&TensorSource>) -> anyhow::Result<TgLlava> {
     let (mut model, start) = without_dropout(case, case.device)?;
     let adapter = Adapter::open(folder)?;
     model.llm.add_adapter(&adapter.config)?;
     let mut source: TensorSource = adapter.matrices().clone();
     source.merge(adapter.whole().clone(), |key| Some(key.to_owned()));
-    source.merge(start, |key| Some(key.to_owned()));
+    let mut source = over(source, over(base.cloned().unwrap_or_default(), start));
+    if base.is_some() {
+        fill_nf4(&mut model.llm, &mut source, &mut |_| {})?;
+    }
     Ok(apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?.0)
+}
+
+/// What quantising the case's own matrices gives, against the recorded codes and scales.
+fn codes(case: &Case<'_>, base: &TensorSource, group: &mut Group) -> anyhow::Result<()> {
+    let (mut model, mut source) = without_dropout(case, case.device)?;
+    fill_nf4(&mut model.llm, &mut source, &mut |_| {})?;
+    for (site, matrix) in model.llm.matrices_mut() {
+        let key = site.key();
+        let Some(golden) = base.get(&key) else { continue };
+        let golden = golden.four_bit()?.with_context(|| format!("{key}: not in four bits"))?;
+        let Some(QuantMatrix::FourBit(ours)) = matrix.quantised() else {
+            group.fail(format!("{key}: not quantised"));
+            continue;
+        };
+        group.equal(&key, &ours.tensor().packed(), &golden.packed());
+        group.equal(&key, ours.tensor().absmax(), golden.absmax());
+    }
+    Ok(())
 }
 
 /// One recorded pass; logits at padding are nobody's.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device};
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::{LossTargets, cross_entropy};
 use tg_llava_core::quant::{Activations, Scheme};
@@ -12,6 +12,7 @@ use tg_llava_core::weights::{LoadOptions, Quantization, TensorSource};
 use super::inputs::Inputs;
 use super::{Case, Meta, generation, to_host};
 use crate::parity::ParityOptions;
+use crate::parity::decoder::token_by_token;
 use crate::parity::golden::{Array, Golden, Group};
 use crate::parity::report::Row;
 
@@ -88,11 +89,11 @@ impl Recorded<'_> {
 
     /// Every byte of every matrix.
     fn blocks(&self) -> anyhow::Result<Group> {
-        let mut model = self.load(Activations::Int8)?;
+        let model = self.load(Activations::Int8)?;
         let source = TensorSource::from_file(self.path)?;
         let mut group = self.group("blocks", 0.0);
         let mut compared = 0;
-        for (site, matrix) in model.llm.matrices_mut() {
+        for (site, matrix) in model.llm.matrices() {
             let key = site.key();
             let stored = source.get(&key).with_context(|| key.clone())?.bytes()?;
             let ours = matrix.quantised().and_then(|matrix| matrix.blocks());
@@ -132,21 +133,7 @@ impl Recorded<'_> {
         let batch = generation::batch(self.case, "gen_a", &inputs)?;
         let (_, prompt) = model.embed(&batch)?;
         let forced = golden.int("gen_a.forced_ids").context("gen_a.forced_ids")?;
-        let mut cache = model.llm.new_cache();
-        let len = prompt.dims()[1];
-        let slot = cache.take(len, forced.values.len());
-        let mut scores = Vec::new();
-        let mut read = |inputs: Tensor<3>| -> anyhow::Result<()> {
-            let len = inputs.dims()[1];
-            let states = model.llm.forward(inputs, cache.texts(&[(slot, len)]));
-            let last = states.narrow(1, len - 1, 1).squeeze_dim::<2>(0);
-            scores.extend(to_host(model.llm.logits(last))?.values);
-            Ok(())
-        };
-        read(prompt)?;
-        for &id in &forced.values {
-            read(model.llm.embed(&[id]).unsqueeze())?;
-        }
+        let scores = token_by_token(&model.llm, prompt, &forced.values)?;
         let expected = golden.float("gen_a.logits").context("gen_a.logits")?;
         let mut group = self.group("scores token by token", LOGITS);
         group.floats("gen_a.logits", &Array { shape: expected.shape.clone(), values: scores }, expected);

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use bridges::BridgeWidths;
 pub use generation::GenerationDefaults;
+pub(crate) use multimodal::unknown_tower;
 pub use write::{model_config_json, write_model_config};
 
 use self::raw::RawConfig;
-use super::{ModelConfig, PaddingSide, TextTowerConfig, VisionTowerConfig};
+use super::{HubCache, MAIN_REVISION, ModelConfig, PaddingSide, TextTowerConfig, VisionTowerConfig};
 use crate::error::{Error, Result, shortened};
 
 /// Context length where config.json does not say where sequences are cut.
@@ -102,7 +103,8 @@ pub fn read_tower_configs(dir: &Path) -> Result<(Option<VisionTowerConfig>, Opti
 }
 
 /// The folder of a tower that config.json calls `name`, where there is one: the path as it stands, then
-/// relative to the checkpoint, then its last component inside or beside the checkpoint.
+/// relative to the checkpoint, then its last component inside or beside the checkpoint, then, for a name on Hugging Face, what
+/// its cache holds.
 pub fn locate_tower(dir: &Path, name: &str) -> Option<PathBuf> {
     let base = Path::new(name).file_name().map(PathBuf::from);
     let mut places = Vec::new();
@@ -115,5 +117,6 @@ pub fn locate_tower(dir: &Path, name: &str) -> Option<PathBuf> {
         places.push(dir.join(&base));
         places.extend(dir.parent().map(|parent| parent.join(&base)));
     }
+    places.extend(HubCache::of_environment().snapshot(name, MAIN_REVISION));
     places.into_iter().find(|place| place.join("config.json").is_file())
 }

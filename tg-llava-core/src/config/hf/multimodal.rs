@@ -6,7 +6,7 @@ use super::tower::{family_of, read_tower_file, text_from_json, vision_from_json}
 use super::{in_file, locate_tower};
 use crate::config::{
     GuidePadding, MultimodalConfig, ProjectorConfig, SelectFeature, TextTowerConfig, TowerLocation,
-    VisionTowerConfig, tower_preset,
+    VisionTowerConfig, is_hub_name, tower_preset,
 };
 use crate::conversation::GuideTurn;
 use crate::error::{Error, Result};
@@ -123,11 +123,16 @@ fn text_config(tg: &RawTgLlava, places: Places<'_>, name: &str) -> Result<TextTo
     tower_preset(name).map(|(_, text)| text).ok_or_else(|| unknown_tower(dir, "mm_text_tower", name))
 }
 
-fn unknown_tower(dir: &Path, key: &str, name: &str) -> Error {
+/// What to do about a tower whose folder is nowhere.
+pub(crate) fn unknown_tower(dir: &Path, key: &str, name: &str) -> Error {
     let base = Path::new(name).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let fetch = match is_hub_name(name) {
+        true => format!("Fetch it into Hugging Face's cache (tg-llava-cli fetch {name}), put"),
+        false => "Put".to_owned(),
+    };
     Error::Config(format!(
         "{}: {key} = {name:?} names no folder with a config.json (looked in the checkpoint folder and beside it). \
-         Put the tower's folder at {}, or set {key} to where it is.",
+         {fetch} the tower's folder at {}, or set {key} to where it is.",
         dir.join("config.json").display(),
         dir.join(base).display()
     ))

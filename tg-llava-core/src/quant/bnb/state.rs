@@ -1,3 +1,4 @@
+use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 use super::{BnbError, FourBitKind};
@@ -53,6 +54,15 @@ impl QuantState {
     /// The JSON for a file.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("numbers and strings alone")
+    }
+
+    /// Rounds a value to the number format that the tensor had, as the library does.
+    pub fn rounding(&self) -> fn(f32) -> f32 {
+        match self.dtype.as_str() {
+            "float16" => |value| f16::from_f32(value).to_f32(),
+            "bfloat16" => |value| bf16::from_f32(value).to_f32(),
+            _ => |value| value,
+        }
     }
 
     /// Values of the tensor.

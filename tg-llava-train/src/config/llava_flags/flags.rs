@@ -73,7 +73,6 @@ const ADAMW: &[&str] = &[
     "adamw_apex_fused",
 ];
 
-const QUANTISED: &str = "training on a quantised decoder is not supported; use 16";
 const TILES: &str = "splitting pictures into tiles (LLaVA 1.6) is not part of TG-LLaVA";
 const SHARED_OUT: &str =
     "gradients and optimizer state are shared out among the devices in any case (ZeRO-2)";
@@ -115,9 +114,9 @@ const FLAGS: &[(&str, Meaning)] = &[
     ("mpt_attn_impl", Moot),
     ("attn_implementation", Moot),
     ("model_max_length", Number("model.max_length")),
-    ("double_quant", Moot),
-    ("quant_type", Moot),
-    ("bits", Only(&["16"], QUANTISED)),
+    ("double_quant", Choice),
+    ("quant_type", Value),
+    ("bits", Value),
     ("lora_enable", Choice),
     ("lora_r", Value),
     ("lora_alpha", Value),

@@ -87,7 +87,9 @@ impl Reading {
 
     /// `[lora]`, with LLaVA's defaults; its flags count with `--lora_enable` alone.
     fn adapters(&mut self) -> Result<(), ConfigError> {
-        if !self.given.switch("lora_enable")?.unwrap_or(false) {
+        let adapters = self.given.switch("lora_enable")?.unwrap_or(false);
+        self.quantised_base(adapters)?;
+        if !adapters {
             return Ok(());
         }
         if let Some(bias) = self.given.get("lora_bias").filter(|bias| bias.value() != "none") {
@@ -111,6 +113,31 @@ impl Reading {
              --learning_rate; in a run file optim.lr_of sets theirs"
                 .into(),
         );
+        Ok(())
+    }
+
+    /// `--bits 4`: the decoder that adapters lie over in NF4.
+    fn quantised_base(&mut self, adapters: bool) -> Result<(), ConfigError> {
+        let Some(bits) = self.given.get("bits").filter(|bits| bits.value() != "16") else { return Ok(()) };
+        if bits.value() != "4" {
+            return Err(
+                bits.fault(format!("{}: expected 4 (NF4, with --lora_enable True) or 16", bits.value()))
+            );
+        }
+        if !adapters {
+            return Err(bits.fault("4: quantised weights do not learn; add --lora_enable True, or use 16"));
+        }
+        if let Some(kind) = self.given.get("quant_type").filter(|kind| kind.value() != "nf4") {
+            return Err(kind.fault(format!("{}: expected nf4", kind.value())));
+        }
+        if self.given.switch("double_quant")? == Some(false) {
+            let double = self
+                .given
+                .get("double_quant")
+                .map(|double| double.fault("False: scales are quantised too; leave it out"));
+            return double.map_or(Ok(()), Err);
+        }
+        self.set("lora.base", "nf4");
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    config::{BridgeFiles, Bridges, RunDType, Stage, TrainConfig, known_keys},
+    config::{BaseFormat, BridgeFiles, Bridges, RunDType, Stage, TrainConfig, known_keys},
     data::SampleOrder,
     schedule::{ScheduleKind, Warmup},
 };
@@ -223,6 +223,8 @@ fn adapters_are_trained_as_llava_does() {
     let lora = read("--lora_enable True --lora_dropout 0").0.lora.unwrap();
     assert_eq!((lora.rank, lora.alpha, lora.dropout), (64, Some(16.0), 0.0));
     assert_eq!(read("--lora_r 8").0.lora, None);
+    let line = "--lora_enable True --bits 4 --double_quant True --quant_type nf4";
+    assert_eq!(read(line).0.lora.unwrap().base, BaseFormat::Nf4);
 }
 
 #[test]
@@ -249,7 +251,10 @@ fn what_cannot_be_done_is_refused() {
         ),
         ("--lora_enable True --lora_r 1.5", "--lora_r: invalid type: floating point `1.5`"),
         ("--lora_weight_path some/adapter", "--lora_weight_path: some/adapter: an adapter is trained"),
-        ("--bits 4", "--bits: 4: training on a quantised decoder is not supported; use 16"),
+        ("--bits 4", "--bits: 4: quantised weights do not learn; add --lora_enable True, or use 16"),
+        ("--bits 8 --lora_enable True", "--bits: 8: expected 4"),
+        ("--bits 4 --lora_enable True --quant_type fp4", "--quant_type: fp4: expected nf4"),
+        ("--bits 4 --lora_enable True --double_quant False", "--double_quant: False: scales"),
         ("--optim adafactor", "--optim: adafactor: AdamW (adamw_torch) is the optimizer there is"),
         ("--image_aspect_ratio anyres", "--image_aspect_ratio: anyres is not supported; use pad or square"),
         ("--mm_patch_merge_type spatial_unpad", "--mm_patch_merge_type: spatial_unpad: splitting pictures"),

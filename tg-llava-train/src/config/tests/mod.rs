@@ -80,6 +80,7 @@ fn full() -> TrainConfig {
             rslora: true,
             rank_pattern: Patterns(vec![("v_proj".into(), 3)]),
             alpha_pattern: Patterns(vec![("k_proj".into(), 1.5)]),
+            base: BaseFormat::Nf4,
             b_lr_ratio: 16.0,
         }),
         optim: OptimOptions {

@@ -177,6 +177,11 @@ fn an_adapter_takes_what_it_holds_and_the_decoder_its_weights_alone() {
     let exact = MemoryForecast::new(&Workload { dtype: DType::F32, ..run.on(1) });
     let llm = exact.states.iter().find(|states| states.component == Component::Llm).unwrap();
     assert_eq!(llm.gradients + llm.moments + 4 * learn as u64, 16 * learn as u64);
+    // Quantised, the blocks' 6.5 G values take 4.127 bits each.
+    run.config.lora.as_mut().unwrap().base = crate::config::BaseFormat::Nf4;
+    let held = MemoryForecast::new(&run.on(1));
+    let held = held.states.iter().find(|states| states.component == Component::Llm).unwrap().weights;
+    assert!((4_300_000_000..4_600_000_000).contains(&held), "{held}");
     let whole = Run::new("vicuna-7b", Stage::Finetune);
     let peak = |run: &Run| MemoryForecast::new(&run.on(1)).activations;
     assert!(peak(&run).block < peak(&whole).block && peak(&run).logits < peak(&whole).logits);

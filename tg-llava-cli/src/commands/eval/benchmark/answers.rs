@@ -1,6 +1,6 @@
 //! The file of a benchmark's answers, and whose they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use serde_json::Value;
 use tg_llava_train::checkpoint::{Fingerprint, hash_bytes, hash_file};
 
-use super::questions::{Questions, repetition};
+use crate::benchmark::questions::{Questions, repetition};
 use crate::failure::Failure;
 
 /// Answers, a line each.
@@ -127,8 +127,9 @@ fn check(path: &Path, text: &str, now: &Fingerprint) -> Result<(), Failure> {
     let kept: Fingerprint = serde_json::from_str(text).map_err(|error| {
         Failure::input(format_args!("{}: {error}; start anew with --force", path.display()))
     })?;
+    let all: BTreeSet<&String> = now.keys().chain(kept.keys()).collect();
     let names: Vec<&str> =
-        now.keys().filter(|name| kept.get(*name) != now.get(*name)).map(String::as_str).collect();
+        all.into_iter().filter(|name| kept.get(*name) != now.get(*name)).map(String::as_str).collect();
     if names.is_empty() {
         return Ok(());
     }

@@ -38,7 +38,7 @@ proptest! {
         format in formats(), rows in 1usize..=4, d_input in 1usize..700, d_output in 1usize..40,
     ) {
         let (matrix, _) = matrix(format, [d_output, d_input], Activations::Int8);
-        let QuantMatrix::Ggml(stored) = &matrix;
+        let QuantMatrix::Ggml(stored) = &matrix else { unreachable!("made of blocks") };
         prop_assume!(!format.is_float());
         let x = random([rows, d_input], 2);
         let fast = quantised_matvec(&x, &matrix, None).expect("flex").into_data().try_to_vec::<f32>().expect("f32");
@@ -57,7 +57,7 @@ proptest! {
     fn both_forms_of_integer_products_agree(format in formats(), rows in 1usize..=4, d_input in 1usize..600) {
         prop_assume!(!format.is_float());
         let (matrix, _) = matrix(format, [7, d_input], Activations::Int8);
-        let QuantMatrix::Ggml(stored) = &matrix;
+        let QuantMatrix::Ggml(stored) = &matrix else { unreachable!("made of blocks") };
         let x = random([rows, d_input], 2).into_data().try_to_vec::<f32>().expect("f32");
         let x: Vec<Int8Row> = x.chunks(d_input).map(Int8Row::new).collect();
         let products = |out| Products { format, row_bytes: stored.row_bytes(), blocks: stored.blocks(), x: &x, out };
