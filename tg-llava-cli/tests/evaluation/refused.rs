@@ -94,7 +94,7 @@ fn questions_of_llava_that_cannot_be_used_are_named_with_their_lines() {
         "{message}"
     );
     let (code, message) = run("[{\"id\": \"1\"}]");
-    assert!(code == 2 && message.contains("llava_gqa.jsonl, line 1: no conversation"), "{message}");
+    assert!(code == 2 && message.contains("llava_gqa.jsonl, entry 1: no conversation"), "{message}");
 }
 
 #[test]
