@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::commands::bench::BenchArgs;
 use crate::commands::chat::ChatArgs;
 use crate::commands::completions::CompletionsArgs;
+use crate::commands::convert::ConvertArgs;
 use crate::commands::data::DataArgs;
 use crate::commands::eval::EvalArgs;
 use crate::commands::fetch::FetchArgs;
@@ -40,6 +41,8 @@ pub enum Command {
     Score(ScoreArgs),
     /// Write an adapter and the decoder that it lies over as one checkpoint
     Merge(MergeArgs),
+    /// Write a checkpoint anew: in another number format, or with its decoder in 8 or 4 bits
+    Convert(ConvertArgs),
     /// Put the scores of several runs into one table
     Report(ReportArgs),
     /// Prepare training data, check that it is complete, and train small tokenizers on it

@@ -60,6 +60,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Eval(args) => commands::eval::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::Score(args) => commands::score::run(args),
+        Command::Convert(args) => commands::convert::run(args),
         Command::Merge(args) => commands::merge::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Parity(args) => commands::parity::run(args),

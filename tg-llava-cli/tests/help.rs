@@ -21,6 +21,7 @@ fn help_of_every_command() {
         "bench",
         "inspect",
         "fetch",
+        "convert",
         "completions",
     ] {
         insta::assert_snapshot!(format!("help_{command}"), outcome(program().args([command, "--help"]), &[]));

@@ -1,5 +1,6 @@
 //! Writing and reading checkpoints.
 
+mod converted;
 mod damaged;
 mod quantised;
 mod replaced;

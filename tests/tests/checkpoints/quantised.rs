@@ -75,7 +75,10 @@ fn a_method_that_is_not_read_is_named() {
     config["quantization_config"]["quant_method"] = "gptq".into();
     std::fs::write(&path, config.to_string()).unwrap();
     let message = message(dir.path());
-    assert!(message.contains("config.json") && message.contains("\"gptq\"; bitsandbytes alone"), "{message}");
+    assert!(
+        message.contains("config.json") && message.contains("\"gptq\"; bitsandbytes and ggml alone"),
+        "{message}"
+    );
 }
 
 #[test]

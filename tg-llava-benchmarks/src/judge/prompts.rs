@@ -54,23 +54,53 @@ pub struct JudgeRequest {
     pub user: String,
 }
 
-impl JudgePrompts {
-    /// The text for LLaVA's own benchmark, as [`Self::of`].
-    pub fn of_llava_bench(&self) -> (&'static str, Option<&JudgePrompt>) {
-        ("llava_bench", self.llava_bench.as_ref())
+/// What a judge is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "fields of `JudgePrompts` say it")]
+pub enum JudgeTask {
+    Choice,
+    YesNo,
+    MmVet,
+    LlavaBench,
+    MathVista,
+}
+
+impl JudgeTask {
+    /// What is asked for in data sets of a kind; `None` where no judge is asked.
+    pub fn of(kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::Choice(_) => Some(Self::Choice),
+            Kind::YesNo(_) => Some(Self::YesNo),
+            Kind::Judged(Judged::MmVet) => Some(Self::MmVet),
+            Kind::Judged(Judged::LlavaBench) => Some(Self::LlavaBench),
+            Kind::Judged(Judged::MathVista) => Some(Self::MathVista),
+            Kind::Short(_) | Kind::Ocr => None,
+        }
     }
 
-    /// The text for a kind of data sets under the name that files have for it; no name where no judge is asked.
-    pub fn of(&self, kind: Kind) -> Option<(&'static str, Option<&JudgePrompt>)> {
-        let (name, prompt) = match kind {
-            Kind::Choice(_) => ("choice", &self.choice),
-            Kind::YesNo(_) => ("yes_no", &self.yes_no),
-            Kind::Judged(Judged::MmVet) => ("mm_vet", &self.mm_vet),
-            Kind::Judged(Judged::LlavaBench) => return Some(self.of_llava_bench()),
-            Kind::Judged(Judged::MathVista) => ("math_vista", &self.math_vista),
-            Kind::Short(_) | Kind::Ocr => return None,
+    /// The name that files have for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Choice => "choice",
+            Self::YesNo => "yes_no",
+            Self::MmVet => "mm_vet",
+            Self::LlavaBench => "llava_bench",
+            Self::MathVista => "math_vista",
+        }
+    }
+}
+
+impl JudgePrompts {
+    /// The text for a task.
+    pub fn of(&self, task: JudgeTask) -> Option<&JudgePrompt> {
+        let prompt = match task {
+            JudgeTask::Choice => &self.choice,
+            JudgeTask::YesNo => &self.yes_no,
+            JudgeTask::MmVet => &self.mm_vet,
+            JudgeTask::LlavaBench => &self.llava_bench,
+            JudgeTask::MathVista => &self.math_vista,
         };
-        Some((name, prompt.as_ref()))
+        prompt.as_ref()
     }
 }
 

@@ -44,12 +44,12 @@ pub enum LlavaError {
         source: serde_json::Error,
     },
     /// A question that cannot be used.
-    #[error("{file}, line {line}: {reason}")]
+    #[error("{file}, {place}: {reason}")]
     Question {
         /// The file.
         file: String,
-        /// Line, or number of the question where the file is a list; from 1.
-        line: usize,
+        /// Where in the file.
+        place: String,
         /// What is wrong with it.
         reason: String,
     },
@@ -92,12 +92,12 @@ pub enum LlavaError {
         id: Id,
     },
     /// A question without an answer.
-    #[error("{file}, line {line}: question {id} has no answer; are these answers to another data set?")]
+    #[error("{file}, {place}: question {id} has no answer; are these answers to another data set?")]
     Unanswered {
         /// The file of questions.
         file: String,
-        /// Line, or number of the question where the file is a list; from 1.
-        line: usize,
+        /// Where in the file.
+        place: String,
         /// The question.
         id: Id,
     },

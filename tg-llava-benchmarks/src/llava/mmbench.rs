@@ -31,8 +31,8 @@ pub(super) fn question(table: &Table, row: usize, language: Language) -> Questio
     };
     let index = table.shown(row, "index");
     let id = index.parse::<i64>().map_or_else(|_| index.into(), |number| Id::Number(number.into()));
-    let (text, line) = (format!("{noted}\n{letter}"), table.line(row));
-    Question { id, image: None, text, noted: Some(noted), category: None, line }
+    let (text, place) = (format!("{noted}\n{letter}"), format!("line {}", table.line(row)));
+    Question { id, image: None, text, noted: Some(noted), category: None, place }
 }
 
 /// A row's options by letter; they end at the first that is missing.

@@ -21,8 +21,8 @@ pub struct Question {
     pub noted: Option<String>,
     /// The group that it is scored in.
     pub category: Option<String>,
-    /// Line of the file, or number where the file is a list; from 1.
-    pub line: usize,
+    /// Where it stands in the file, for errors.
+    pub place: String,
 }
 
 impl Question {
@@ -115,7 +115,7 @@ impl Questions {
                     text,
                     noted: None,
                     category,
-                    line,
+                    place: format!("line {line}"),
                 };
                 lines.into_iter().map(question).collect()
             }
@@ -163,10 +163,11 @@ impl Questions {
 fn conversations(text: &str, file: &str) -> Result<Vec<Question>, LlavaError> {
     let values: Vec<Value> =
         serde_json::from_str(text).map_err(|source| LlavaError::Json { path: file.into(), source })?;
-    let question = |(value, line): (&Value, usize)| {
+    let question = |(value, number): (&Value, usize)| {
+        let place = format!("entry {number}");
         let wrong = |reason: &str| LlavaError::Question {
             file: file.to_owned(),
-            line,
+            place: place.clone(),
             reason: format!("{reason}; expected `id` and `conversations` with a first turn"),
         };
         let id = Id::deserialize(&value["id"]).map_err(|e| wrong(&e.to_string()))?;
@@ -175,7 +176,7 @@ fn conversations(text: &str, file: &str) -> Result<Vec<Question>, LlavaError> {
         let text = choice::scienceqa_question(turn);
         // The script notes the picture too; the scorer looks for it.
         let noted = image.as_ref().map(|_| format!("<image>\n{text}"));
-        Ok(Question { id, image, text, noted, category: None, line })
+        Ok(Question { id, image, text, noted, category: None, place })
     };
     values.iter().zip(1..).map(question).collect()
 }
@@ -230,6 +231,6 @@ mod tests {
         let lines = "{\"question_id\": 1, \"text\": \"a\"}\n\n{\"question_id\": null, \"text\": \"b\"}";
         assert!(error(lines).starts_with("q.jsonl, line 3: null is no id"), "{}", error(lines));
         let list = r#"[{"id": "1", "conversations": [{"value": "a"}]}, {"id": "2"}]"#;
-        assert!(error(list).starts_with("q.jsonl, line 2: no conversation"), "{}", error(list));
+        assert!(error(list).starts_with("q.jsonl, entry 2: no conversation"), "{}", error(list));
     }
 }

@@ -48,8 +48,8 @@ impl<'a> Scored<'a> {
             && let Some((question, _)) =
                 all.iter().zip(&self.of_questions).find(|(_, answer)| answer.is_none())
         {
-            let (file, line, id) = (file.clone(), question.line, question.id.clone());
-            return Err(LlavaError::Unanswered { file, line, id });
+            let (file, place, id) = (file.clone(), question.place.clone(), question.id.clone());
+            return Err(LlavaError::Unanswered { file, place, id });
         }
         let report = match benchmark {
             Benchmark::MmBench(_) | Benchmark::MmVet => return Ok(Outcome::NoAnswers),

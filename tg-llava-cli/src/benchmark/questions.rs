@@ -187,7 +187,7 @@ impl Questions {
             }
             Self::Llava { questions, .. } => {
                 let question = &questions.all[row];
-                format!("{}, line {}, question {}", questions.file, question.line, question.id)
+                format!("{}, {}, question {}", questions.file, question.place, question.id)
             }
         }
     }

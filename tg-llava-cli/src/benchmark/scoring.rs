@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use tg_llava_benchmarks::judge::{JudgePrompts, TableRows};
+use tg_llava_benchmarks::judge::{Judge, JudgeTask, TableRows};
 use tg_llava_benchmarks::llava::upload::{self, Upload};
 use tg_llava_benchmarks::llava::{self, Annotations, Benchmark, LlavaError, bench::Reviewed};
 use tg_llava_benchmarks::report::{Outcome, Report, score};
@@ -103,13 +103,16 @@ impl ScoringArgs {
         let (outcome, uploads) = match (questions, answers) {
             (Questions::Kit { table, kind, .. }, Answers::Kit(predictions)) => {
                 let rows = TableRows { table, kind: *kind, predictions };
-                let select =
-                    |prompts: &JudgePrompts| prompts.of(*kind).map(|(name, prompt)| (name, prompt.cloned()));
-                let about = About { rows: &rows, select: &select };
-                let outcome = self.judge.judged(about, places.replies, console, &mut |judge| {
-                    let rules = self.rules.into();
-                    Ok(score(table, *kind, predictions, rules, judge).map_err(input)?)
-                })?;
+                let mut scored = |judge: Option<&mut dyn Judge>| {
+                    Ok(score(table, *kind, predictions, self.rules.into(), judge).map_err(input)?)
+                };
+                let outcome = match JudgeTask::of(*kind) {
+                    None => scored(None)?,
+                    Some(task) => {
+                        let about = About { rows: &rows, task };
+                        self.judge.judged(about, places.replies, console, &mut scored)?
+                    }
+                };
                 (outcome, Vec::new())
             }
             (Questions::Llava { questions, .. }, Answers::Llava(answers)) => {
@@ -141,11 +144,7 @@ impl ScoringArgs {
             Err(LlavaError::Missing { .. }) if !self.judge.is_asked() => return Ok(Outcome::NotJudged),
             rows => rows?,
         };
-        let select = |prompts: &JudgePrompts| {
-            let (name, prompt) = prompts.of_llava_bench();
-            Some((name, prompt.cloned()))
-        };
-        let about = About { rows: &rows, select: &select };
+        let about = About { rows: &rows, task: JudgeTask::LlavaBench };
         self.judge.judged(about, places.replies, console, &mut |judge| Ok(scored.score(judge)?))
     }
 

@@ -159,6 +159,11 @@ impl Run {
         if marks.is_empty() { benchmark.clone() } else { format!("{benchmark} ({})", marks.join(", ")) }
     }
 
+    /// Why there are no scores, in a few words.
+    fn state(&self) -> String {
+        self.scores.state.split([';', ':', ',']).next().unwrap_or_default().to_owned()
+    }
+
     /// Scores as papers give them, by title.
     fn headlines(&self) -> Vec<(String, f64)> {
         let Scores { benchmark, harness, report, .. } = &self.scores;
@@ -194,7 +199,7 @@ fn headlines(rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
     let cell = |row: &Row, title: &String, name: &String| {
         let Some(run) = row.runs.get(title) else { return "–".to_owned() };
         let value = run.headlines().into_iter().find(|(known, _)| known == name);
-        value.map_or_else(|| run.scores.state.clone(), |(_, value)| format!("{value:.2}"))
+        value.map_or_else(|| run.state(), |(_, value)| format!("{value:.2}"))
     };
     let line = |row: &Row| {
         let cells = columns.iter().map(|(title, name)| cell(row, title, name));

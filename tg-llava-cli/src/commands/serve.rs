@@ -17,7 +17,9 @@ use crate::console::Console;
 use crate::device::ComputeArgs;
 use crate::failure::Failure;
 use crate::quantised::QuantizeArgs;
-use crate::serve::{self, Cors, Hosts, Keys, LogFormat, Media, ModelLimits, PictureLimits, Settings};
+use crate::serve::{
+    self, ConnectionLimits, Cors, Hosts, Keys, LogFormat, Media, ModelLimits, PictureLimits, Settings,
+};
 
 /// Holds API keys, separated by blanks, so that they stand on no command line.
 const KEY_VARIABLE: &str = "TG_LLAVA_API_KEY";
@@ -95,6 +97,12 @@ pub struct ServeArgs {
     /// Longest that requests may go on after Ctrl-C or SIGTERM, in seconds
     #[arg(long, value_name = "N", default_value_t = 30, help_heading = "Limits")]
     pub grace: u32,
+    /// Longest that a client may take to send a request's head, its body, or to take anything of an answer, in seconds
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    pub client_timeout: u32,
+    /// Most connections at once; others wait
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one, help_heading = "Limits")]
+    pub max_connections: usize,
     /// Form of the log on stderr
     #[arg(long, value_enum, default_value_t, help_heading = "Log")]
     pub log_format: LogFormat,
@@ -166,6 +174,7 @@ fn settings(args: &ServeArgs, folders: Folders) -> Result<Settings, Failure> {
         cors: Cors { origins: args.cors_origins.clone() },
         pictures: PictureLimits { media, decode: decode.decode_options(), max_images: args.max_images },
         model: ModelLimits { max_running: args.max_running, engine },
+        connections: ConnectionLimits { most: args.max_connections, patience: seconds(args.client_timeout) },
         queue: args.queue,
         max_body_bytes: args.max_body_bytes as usize,
         request_timeout: seconds(args.request_timeout),

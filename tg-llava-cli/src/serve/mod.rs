@@ -6,6 +6,7 @@
 
 mod api;
 mod completion;
+mod connections;
 mod edge;
 mod intake;
 mod log;
@@ -23,11 +24,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
-use axum::serve::ListenerExt;
 use tg_llava_core::assistant::AssistantOptions;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot, watch};
 
+pub use connections::ConnectionLimits;
 pub use edge::{Cors, Keys};
 pub use intake::PictureLimits;
 pub use log::{LogFormat, install as install_log};
@@ -71,6 +72,8 @@ pub struct Settings {
     pub pictures: PictureLimits,
     /// How much the model does at once.
     pub model: ModelLimits,
+    /// What connections may take.
+    pub connections: ConnectionLimits,
     /// Most requests that wait, besides those under way.
     pub queue: usize,
     /// Most bytes of a request.
@@ -148,21 +151,19 @@ async fn serve(settings: Settings, console: Console) -> Result<(), Failure> {
     listen_for_the_end(change.clone());
     tokio::spawn(end_of_grace(change, app.settings.grace));
 
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
     let mut draining = phase.clone();
     let ending = async move {
         let _ = draining.wait_for(|phase| *phase != Phase::Serving).await;
     };
-    let server = axum::serve(listener, routes::router(app)).with_graceful_shutdown(ending).into_future();
+    let limits = app.settings.connections;
+    let server = connections::serve(listener, routes::router(app), limits, ending);
     let mut stopping = phase.clone();
     let stopped = async move {
         let _ = stopping.wait_for(|phase| *phase == Phase::Stopping).await;
         tokio::time::sleep(LAST_BYTES).await;
     };
     tokio::select! {
-        result = server => result.context("the server failed").map_err(Failure::Run)?,
+        () = server => {}
         Ok(failure) = failed => return Err(failure),
         () = stopped => {}
     }

@@ -142,3 +142,35 @@ fn requests_to_a_judge_are_compared() {
         assert!(code == Some(1) && note.contains(message), "{message}: {row}");
     }
 }
+
+/// LLaVA-Bench's judge compares an answer with the reference's.
+#[test]
+fn reviews_of_llava_bench_are_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("answers")).unwrap();
+    let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
+    write("meta.json", json!({ "harness": "llava", "dataset": "llavabench" }).to_string());
+    let question = json!({ "question_id": 3, "image": "a.png", "category": "conv", "text": "Who is it?" });
+    write("questions.jsonl", question.to_string());
+    write("context.jsonl", json!({ "image": "a.png", "caption": ["A cat.", "A dog."] }).to_string());
+    write("answers_gpt4.jsonl", json!({ "question_id": 3, "text": "Tom." }).to_string());
+    write("answers/model.jsonl", json!({ "question_id": 3, "text": "Rex." }).to_string());
+    write("judge_replies.json", json!(["8 6\nFine."]).to_string());
+    let scores = json!({ "relative": 75.0, "reference": 80.0, "model": 60.0 });
+    let user = "C A cat.\nA dog. Q Who is it? 1 Tom. 2 Rex. S";
+    let mut expected = json!({
+        "scores": { "all": scores, "llava_bench_conv": scores },
+        "reviews": [{ "question_id": 3, "category": "llava_bench_conv", "tuple": [8.0, 6.0] }],
+        "requests": [{ "system": "Judge.", "user": user, "temperature": 0.2, "max_tokens": 1024 }],
+    });
+    write("expected.json", expected.to_string());
+    let (code, report) = compare(&[dir.path().to_path_buf()]);
+    assert_eq!((code, report["groups"].as_u64()), (Some(0), Some(3)), "{report:#}");
+    expected["requests"][0]["max_tokens"] = 2048.into();
+    write("expected.json", expected.to_string());
+    let (code, report) = compare(&[dir.path().to_path_buf()]);
+    assert!(
+        code == Some(1) && report.to_string().contains("index 3: max_tokens 1024, recorded 2048"),
+        "{report:#}"
+    );
+}

@@ -9,7 +9,7 @@ use super::*;
 fn run(dir: &Path, benchmark: &str, harness: &str, splits: &Value, settings: &Value) {
     std::fs::create_dir_all(dir).unwrap();
     let report = (!splits.is_null()).then(|| json!({ "items": [], "splits": splits }));
-    let state = if report.is_some() { "scored" } else { "not judged" };
+    let state = if report.is_some() { "scored" } else { "not scored; its server scores the upload" };
     let scores = json!({
         "benchmark": benchmark, "harness": harness, "rules": "current", "state": state, "answered": 3,
         "failures": [], "report": report,
@@ -56,7 +56,7 @@ fn an_ablation_is_one_table() {
 | run | MME perception | MME reasoning | MMStar | MMVet | llava_textvqa_val (LLaVA) |
 |---|--:|--:|--:|--:|--:|
 | base | 1400.50 | 300.00 | 33.33 | – | – |
-| all of it | – | – | 40.00 | not judged | 50.00 |
+| all of it | – | – | 40.00 | not scored | 50.00 |
 
 - MMStar: longest answer differs (base 2048, all of it 16)
 ";

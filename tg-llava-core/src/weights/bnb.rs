@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::file::Bytes;
+use super::ggml_blocks::join_blocks;
 use super::{StoredDType, StoredTensor, TensorProblem, WeightsError};
 use crate::config::read_json;
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ pub(super) fn check_method(dir: &Path) -> Result<()> {
     let config: Config = read_json(&path)?;
     let method = config.quantization_config.and_then(|config| config.quant_method);
     // Older libraries did not write the method: it was theirs.
-    match method.filter(|method| method != "bitsandbytes") {
+    match method.filter(|method| !["bitsandbytes", "ggml"].contains(&method.as_str())) {
         Some(method) => Err(WeightsError::QuantMethod { path, method }.into()),
         None => Ok(()),
     }
@@ -55,7 +56,7 @@ pub(super) fn join_parts(tensors: &mut BTreeMap<String, StoredTensor>) -> Result
     for stem in tensors.keys().filter_map(scales).collect::<Vec<_>>() {
         join_int8(tensors, &stem)?;
     }
-    Ok(())
+    join_blocks(tensors)
 }
 
 /// Takes the tensor `key` out; `beside` is one that needs it.
@@ -70,7 +71,7 @@ fn part(
     })
 }
 
-fn wrong(tensor: &StoredTensor, problem: impl Into<TensorProblem>) -> Error {
+pub(super) fn wrong(tensor: &StoredTensor, problem: impl Into<TensorProblem>) -> Error {
     let (path, name) = (tensor.path.to_path_buf(), tensor.key.clone());
     WeightsError::Tensor { path, name, problem: problem.into() }.into()
 }

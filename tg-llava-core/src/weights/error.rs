@@ -90,7 +90,7 @@ pub enum WeightsError {
     },
     /// A folder quantised by a tool whose format is not read.
     #[error(
-        "{path}: quantization_config.quant_method = {method:?}; bitsandbytes alone is read, and GGUF files"
+        "{path}: quantization_config.quant_method = {method:?}; bitsandbytes and ggml alone are read, and GGUF files"
     )]
     QuantMethod {
         /// The config.json.
@@ -217,6 +217,9 @@ pub enum TensorProblem {
     /// Its parts do not fit together.
     #[error(transparent)]
     Quantised(#[from] BnbError),
+    /// What its bytes are does not parse.
+    #[error("not valid JSON for this use: {0}")]
+    State(serde_json::Error),
     /// A layout of bytes that is not read.
     #[error("weight_format = {0}; rows one after the other (0) alone are read")]
     WeightFormat(u8),

@@ -1,27 +1,30 @@
-//! An adapter and its base as one checkpoint.
+//! A checkpoint written anew, tensor by tensor: with its adapter added, in another number format, or with its decoder in fewer bits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use serde_json::Value;
 
 use super::adapter::Branch;
+use super::card::{self, Provenance};
 use super::convert::read_as;
+use super::encode::{encode, torch_name};
 use super::quantise::nf4;
 use super::save::{PendingTensor, Save, SaveOptions, copy_small_files, reference_tensors, write_shards};
 use super::{
-    Adapter, StoredDType, StoredTensor, TensorSource, WeightsError, base_of, is_block_matrix, is_unused_key,
-    open_sources,
+    Adapter, Component, Encoding, QuantisedTensor, StoredDType, StoredTensor, TensorSource, WeightsError,
+    base_of, is_block_matrix, is_unused_key, open_sources,
 };
-use crate::config::{locate_tower, read_json, read_model_config_over, write_model_config};
+use crate::config::{ModelConfig, locate_tower, read_json, read_model_config_over, write_model_config};
 use crate::error::Result;
 use crate::nn::cast_to;
 
-/// How an adapter is merged.
+/// How a checkpoint is written anew.
 #[derive(Debug, Clone)]
 pub struct MergeOptions<'a> {
-    /// Folder of the decoder, where it is not the one that the adapter names.
+    /// The decoder, a folder or a GGUF file, where it is not the one that the checkpoint has or names.
     pub base: Option<&'a Path>,
     /// Number format of the result; `None` leaves each tensor's as it is.
     pub dtype: Option<DType>,
@@ -55,32 +58,91 @@ pub fn merge_adapter(dir: &Path, out: &Path, options: &MergeOptions<'_>) -> Resu
             "holds no adapter: adapter_config.json and adapter_model.safetensors are not there".into();
         return Err(WeightsError::Damaged { path: dir.to_path_buf(), reason }.into());
     }
+    Ok(convert_checkpoint(dir, out, options, Encoding::Floats)?.merged)
+}
+
+/// What was written.
+#[derive(Debug, Clone)]
+pub struct Converted {
+    /// Matrices that an adapter was added to.
+    pub merged: usize,
+    /// Matrices that are quantised, with the format that was asked for.
+    pub quantised: Vec<QuantisedTensor>,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+}
+
+/// Writes the checkpoint in `dir` into `out` as a whole one: its adapter added, its decoder's matrices as `encoding` says, and a card
+/// that says where it comes from. Memory holds one tensor at a time; a process that is killed meanwhile leaves `out` as
+/// [`save_model`](super::save_model) does.
+///
+/// # Errors
+/// Where a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be written or is one of
+/// the folders that are read.
+pub fn convert_checkpoint(
+    dir: &Path,
+    out: &Path,
+    options: &MergeOptions<'_>,
+    encoding: Encoding,
+) -> Result<Converted> {
     let base = base_of(dir, options.base)?;
-    let base = base.as_deref().unwrap_or(dir);
+    let decoder = base.as_deref().unwrap_or(dir);
     let real = |path: &Path| path.canonicalize().ok();
-    if real(out).is_some_and(|out| [dir, base].into_iter().any(|read| real(read) == Some(out.clone()))) {
+    if real(out).is_some_and(|out| [dir, decoder].into_iter().any(|read| real(read) == Some(out.clone()))) {
         let reason = "the result would take the place of what it is made of; choose another folder".into();
         return Err(WeightsError::Write { path: out.to_path_buf(), reason }.into());
     }
-    let config = read_model_config_over(dir, Some(base))?;
-    let source = open_sources(dir, &config, Some(base))?;
+    let config = read_model_config_over(dir, base.as_deref())?;
+    let source = open_sources(dir, &config, base.as_deref())?;
     let expected = reference_tensors(&config.init(options.device)?);
     let (tensors, merged) = merged_tensors(&source, expected, config.llm.tie_word_embeddings, options)?;
 
-    let save = SaveOptions { max_shard_bytes: options.max_shard_bytes, template: Some(base.to_path_buf()) };
+    let floats = options.dtype.map_or("as it was", torch_name);
+    let (tensors, quantised) = encode(tensors, encoding, config.llm.num_hidden_layers);
+    let bytes = tensors.values().map(|tensor| tensor.byte_len() as u64).sum();
+
+    // What an adapter or stage-1 files lie over has the tokenizer, a GGUF file has not.
+    let template = if TensorSource::folder_has_weights(dir) || !decoder.is_dir() { dir } else { decoder };
+    let save =
+        SaveOptions { max_shard_bytes: options.max_shard_bytes, template: Some(template.to_path_buf()) };
     let save = Save::begin(out, &save)?;
     let own = dir.join("config.json");
     let keys = if own.is_file() { Some(read_json(&own)?) } else { save.base.clone() };
+    let keys = keys.map(|keys| stated(keys, &config, options.dtype, encoding));
+    let about = Provenance { source: dir, base: base.as_deref(), merged, quantised: &quantised, floats };
+    card::write(&about, keys.as_ref(), save.path())?;
     write_model_config(&config, keys, save.path())?;
     for tower in config.multimodal.iter().flat_map(|mm| [&mm.towers.vision, &mm.towers.text]) {
-        let folder = locate_tower(dir, tower).or_else(|| locate_tower(base, tower));
+        if save.path().join(tower).join("config.json").is_file() {
+            continue;
+        }
+        let folder = locate_tower(dir, tower).or_else(|| locate_tower(decoder, tower));
         if let (Some(folder), Some(name)) = (folder, Path::new(tower).file_name()) {
             copy_small_files(&folder, &save.path().join(name))?;
         }
     }
     write_shards(tensors, save.path(), options.max_shard_bytes)?;
     save.commit()?;
-    Ok(merged)
+    Ok(Converted { merged, quantised, bytes })
+}
+
+/// A config.json's keys with what they say of number formats replaced.
+fn stated(mut keys: Value, config: &ModelConfig, dtype: Option<DType>, encoding: Encoding) -> Value {
+    let Some(map) = keys.as_object_mut() else { return keys };
+    map.remove("quantization_config");
+    if let Some(dtype) = dtype {
+        map.remove("dtype");
+        map.insert("torch_dtype".into(), torch_name(dtype).into());
+    }
+    let floats = dtype.map_or("float32", torch_name);
+    let parts = [Component::VisionTower, Component::TextTower].map(Component::name);
+    let bridges = Component::BRIDGES.into_iter().filter_map(Component::bridge_stem);
+    let parts = parts.into_iter().chain(bridges).filter(|_| config.multimodal.is_some());
+    let skipped: Vec<&str> = ["lm_head"].into_iter().chain(parts).collect();
+    if let Some(quantization) = encoding.config(floats, &skipped) {
+        map.insert("quantization_config".into(), quantization);
+    }
+    keys
 }
 
 /// What is written, and how many matrices the adapter changes.

@@ -86,7 +86,8 @@ impl PendingTensor {
         Self::new(shape, dtype, read)
     }
 
-    fn byte_len(&self) -> usize {
+    /// Bytes in the file.
+    pub(super) fn byte_len(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
     }
 }
@@ -258,6 +259,8 @@ pub(super) fn write_file(path: &Path, tensors: BTreeMap<String, PendingTensor>) 
             DType::F16 => safetensors::Dtype::F16,
             DType::BF16 => safetensors::Dtype::BF16,
             DType::I64 => safetensors::Dtype::I64,
+            DType::U8 => safetensors::Dtype::U8,
+            DType::I8 => safetensors::Dtype::I8,
             _ => safetensors::Dtype::F32,
         };
         NewTensor::new(key, dtype, tensor.shape.clone(), move || tensor.bytes())

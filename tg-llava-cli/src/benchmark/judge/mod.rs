@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Error, anyhow};
 use clap::Args;
-use tg_llava_benchmarks::judge::{Judge, JudgePrompt, JudgePrompts, JudgedRows};
+use tg_llava_benchmarks::judge::{Judge, JudgePrompt, JudgePrompts, JudgeTask, JudgedRows};
 
 use self::recorded::Recorded;
 use self::replies::Replies;
@@ -48,8 +48,8 @@ pub struct JudgeArgs {
 pub struct About<'a> {
     /// The rows.
     pub rows: &'a dyn JudgedRows,
-    /// What the judge is asked about such rows, under the name that files of prompts have for it; `None` where no judge is asked.
-    pub select: &'a dyn Fn(&JudgePrompts) -> Option<(&'static str, Option<JudgePrompt>)>,
+    /// What is asked for.
+    pub task: JudgeTask,
 }
 
 /// Scores with the judge that it is given. It may be called several times, and must ask the same whenever it gets the same replies.
@@ -72,9 +72,6 @@ impl JudgeArgs {
         console: &Console,
         score: Score<'_, T>,
     ) -> Result<T, ScoringError> {
-        if (about.select)(&JudgePrompts::default()).is_none() {
-            return score(None);
-        }
         let (Some(url), Some(model), Some(file)) = (&self.judge_url, &self.judge_model, &self.judge_prompts)
         else {
             return match &self.judge_replies {
@@ -87,7 +84,7 @@ impl JudgeArgs {
                 }
             };
         };
-        let server = Server::new(url, model, &self.judge_key_env, prompt(file, about)?);
+        let server = Server::new(url, model, &self.judge_key_env, prompt(file, about.task)?);
         let path = self.judge_replies.clone().unwrap_or_else(|| beside.join("judge.jsonl"));
         let mut replies = Replies::open(&path)?;
         // What is asked next may depend on a reply. So each round asks all that can be asked, at once, until nothing is left.
@@ -104,12 +101,10 @@ impl JudgeArgs {
 }
 
 /// What the judge is asked, by the file that the user names.
-fn prompt(file: &Path, about: About<'_>) -> Result<JudgePrompt, Failure> {
+fn prompt(file: &Path, task: JudgeTask) -> Result<JudgePrompt, Failure> {
     let named = |error: Error| Failure::Input(error.context(format!("--judge-prompts {}", file.display())));
     let text = std::fs::read_to_string(file).map_err(|e| named(e.into()))?;
     let prompts: JudgePrompts = serde_json::from_str(&text).map_err(|e| named(e.into()))?;
-    let (name, prompt) = (about.select)(&prompts).unzip();
-    let missing =
-        || named(anyhow!("no `{}`, which says what is asked about this data set", name.unwrap_or_default()));
-    prompt.flatten().ok_or_else(missing)
+    let missing = || named(anyhow!("no `{}`, which says what is asked about this data set", task.name()));
+    prompts.of(task).cloned().ok_or_else(missing)
 }

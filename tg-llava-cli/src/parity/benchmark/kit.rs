@@ -34,21 +34,24 @@ pub fn run(folder: &Folder<'_>, name: &str) -> Result<Vec<Row>> {
     if folder.has("prompts.jsonl") {
         prompts(&questions, table, *kind, &folder.lines("prompts.jsonl")?, &mut rows)?;
     }
+    if !folder.has("predictions.jsonl") {
+        return Ok(rows);
+    }
     let answers: Vec<Value> = folder.lines("predictions.jsonl")?;
     let answer = |line: &Value| (shown(&line["index"]), shown(&line["prediction"]));
     let predictions = &Predictions::new(answers.iter().map(answer));
     table.need_answers(predictions)?;
     let scored = Recorded { table, predictions };
-    let is_judged = matches!(kind, Kind::Judged(_));
-    if folder.has("expected.json") && !is_judged {
-        let golden = folder.json("expected.json")?;
-        rows.extend(scored.compared(*kind, None, &golden, "")?);
+    // Where there are no scores of their own with a judge, the scores are with it.
+    let is_judged = folder.has("judge.jsonl");
+    let with_judge = if folder.has("expected_judge.json") { "expected_judge.json" } else { "expected.json" };
+    if folder.has("expected.json") && !(is_judged && with_judge == "expected.json") {
+        rows.extend(scored.compared(*kind, None, &folder.json("expected.json")?, "")?);
     }
-    if folder.has("judge.jsonl") {
-        let golden = folder.json(if is_judged { "expected.json" } else { "expected_judge.json" })?;
+    if is_judged {
         let about = TableRows { table, kind: *kind, predictions };
         let mut judge = Replay::new(folder.lines("judge.jsonl")?, &about, names(*kind));
-        rows.extend(scored.compared(*kind, Some(&mut judge), &golden, "judged ")?);
+        rows.extend(scored.compared(*kind, Some(&mut judge), &folder.json(with_judge)?, "judged ")?);
         rows.push(judge.finish());
     }
     Ok(rows)

@@ -23,14 +23,20 @@ use super::{Folder, ordered};
 /// Where a file cannot be read or is not laid out as expected.
 pub fn run(folder: &Folder<'_>, name: &str) -> Result<Vec<Row>> {
     let benchmark = Benchmark::of(name).with_context(|| format!("{name:?} is no benchmark that is known"))?;
-    let golden = folder.lines("prompts.jsonl")?;
-    let questions = questions(folder, benchmark, golden.len())?;
-    let is_pictured = |question: &Question| question.image.is_some() || questions.table.is_some();
-    let asked = |(n, question): (usize, &Question)| json!({ "n": n, "prompt": prompt(&question.text, is_pictured(question)), "guide": guide(&question.text) });
-    let found: Vec<Value> = questions.all.iter().enumerate().map(asked).collect();
-    let mut rows = ordered("prompts", &found, &golden, &["n", "prompt"]);
-    rows.extend(ordered("guides", &found, &golden, &["guide"]));
-    let path = first_lines(&folder.dir.join("answers"))?.context("no answers in answers/")?;
+    let prompts = if folder.has("prompts.jsonl") { Some(folder.lines("prompts.jsonl")?) } else { None };
+    let questions = questions(folder, benchmark, prompts.as_ref().map(Vec::len))?;
+    let mut rows = Vec::new();
+    if let Some(golden) = prompts {
+        let is_pictured = |question: &Question| question.image.is_some() || questions.table.is_some();
+        let asked = |(n, question): (usize, &Question)| {
+            let prompt = prompt(&question.text, is_pictured(question));
+            json!({ "n": n, "prompt": prompt, "guide": guide(&question.text) })
+        };
+        let found: Vec<Value> = questions.all.iter().enumerate().map(asked).collect();
+        rows.extend(ordered("prompts", &found, &golden, &["n", "prompt"]));
+        rows.extend(ordered("guides", &found, &golden, &["guide"]));
+    }
+    let path = answers_in(&folder.dir.join("answers"))?.context("no answers in answers/")?;
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let answers = Answers::read(&text, &path.display().to_string())?;
     let annotations = Annotations::new(&[], &folder.dir.join("questions"));
@@ -51,40 +57,44 @@ pub fn run(folder: &Folder<'_>, name: &str) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The file of as many questions as prompts were recorded.
-fn questions(folder: &Folder<'_>, benchmark: Benchmark, count: usize) -> Result<Questions> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder.dir)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()?;
-    paths.sort();
-    for path in paths {
+/// The file of questions, which has as many as prompts were recorded.
+fn questions(folder: &Folder<'_>, benchmark: Benchmark, count: Option<usize>) -> Result<Questions> {
+    for path in sorted(folder.dir)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let is_asked = name == "questions.jsonl" || name.starts_with("llava") || name.ends_with(".tsv");
         if !is_asked || !path.is_file() {
             continue;
         }
-        let text = std::fs::read_to_string(&path).with_context(|| name.to_owned())?;
-        let questions = Questions::read(&text, name, Some(benchmark))?;
-        if questions.all.len() == count {
+        let questions = Questions::read(&folder.text(name)?, name, Some(benchmark))?;
+        if count.is_none_or(|count| questions.all.len() == count) {
             return Ok(questions);
         }
     }
-    anyhow::bail!("no file of {count} questions, as many as there are prompts")
+    anyhow::bail!("no file of questions, or none with as many as prompts.jsonl has prompts")
 }
 
-/// The first file of JSON lines in a folder or below it.
-fn first_lines(dir: &Path) -> Result<Option<PathBuf>> {
+fn sorted(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(dir).with_context(|| dir.display().to_string())?;
     let mut paths: Vec<PathBuf> =
         entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     paths.sort();
-    for path in paths {
-        let found = if path.is_dir() { first_lines(&path)? } else { Some(path) };
-        if let Some(path) = found.filter(|path| path.extension().is_some_and(|kind| kind == "jsonl")) {
-            return Ok(Some(path));
+    Ok(paths)
+}
+
+/// The answers in a folder or below it: `merge.jsonl`, which scripts make of their parts, or the first file of JSON lines.
+fn answers_in(dir: &Path) -> Result<Option<PathBuf>> {
+    let mut found = None;
+    for path in sorted(dir)? {
+        let file = if path.is_dir() { answers_in(&path)? } else { Some(path) };
+        let Some(file) = file.filter(|path| path.extension().is_some_and(|kind| kind == "jsonl")) else {
+            continue;
+        };
+        if file.ends_with("merge.jsonl") {
+            return Ok(Some(file));
         }
+        found.get_or_insert(file);
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// Scores, verdicts and uploads, laid out as recorded.

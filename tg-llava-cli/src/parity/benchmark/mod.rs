@@ -17,7 +17,7 @@ use super::report::Row;
 /// Whether `dir` holds a recorded evaluation.
 pub fn is_benchmark(dir: &Path) -> bool {
     dir.join("meta.json").is_file()
-        && ["predictions.jsonl", "answers"].iter().any(|name| dir.join(name).exists())
+        && ["predictions.jsonl", "answers", "prompts.jsonl"].iter().any(|name| dir.join(name).exists())
 }
 
 /// Compares the folder `dir`, whose `meta.json` names the harness and the data set.

@@ -1,4 +1,5 @@
 use super::codes::{DYNAMIC, dynamic_code, nearest_nf4};
+use super::mean::mean;
 use super::{BnbError, FourBitKind, NestedState, QuantState};
 
 /// Values of a block where we quantise: the library's default.
@@ -205,8 +206,7 @@ impl FourBit {
 
 impl NestedAbsmax {
     fn quantise(absmax: &[f32]) -> Self {
-        let sum: f64 = absmax.iter().map(|value| f64::from(*value)).sum();
-        let offset = (sum / absmax.len().max(1) as f64) as f32;
+        let offset = mean(absmax);
         let centred: Vec<f32> = absmax.iter().map(|value| value - offset).collect();
         let absmax: Vec<f32> = centred.chunks(NESTED_BLOCK).map(largest_magnitude).collect();
         let blocks = centred.chunks(NESTED_BLOCK).zip(&absmax);

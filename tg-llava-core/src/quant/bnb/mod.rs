@@ -9,6 +9,7 @@ mod four_bit;
 #[cfg(test)]
 mod golden_tests;
 mod int8;
+mod mean;
 mod state;
 
 pub use codes::FourBitKind;

@@ -66,6 +66,11 @@ impl GgmlType {
         }
     }
 
+    /// The names of all that are read.
+    pub fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
+
     /// The format's name, as llama.cpp writes it.
     pub fn name(self) -> &'static str {
         match self {

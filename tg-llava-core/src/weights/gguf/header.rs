@@ -110,12 +110,11 @@ impl Header {
 }
 
 fn unread(path: &Path, row: &Row) -> Error {
-    let known: Vec<_> = GgmlType::ALL.iter().map(|format| format.name()).collect();
     WeightsError::GgmlType {
         path: path.to_path_buf(),
         tensor: row.name.clone(),
         found: type_name(row.format),
-        known: known.join(", "),
+        known: GgmlType::names(),
     }
     .into()
 }
