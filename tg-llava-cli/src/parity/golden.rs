@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 use tg_llava_core::nn::cast_to;
 
@@ -67,9 +67,20 @@ impl Golden {
                     .chunks_exact(8)
                     .map(|c| i64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]))
                     .collect()),
+                Dtype::I8 => int(data.iter().map(|&b| i64::from(b as i8)).collect()),
+                Dtype::F16 | Dtype::BF16 => {
+                    let single = |bits: u16| match view.dtype() {
+                        Dtype::F16 => f16::from_bits(bits).to_f32(),
+                        _ => bf16::from_bits(bits).to_f32(),
+                    };
+                    let values = data.chunks_exact(2).map(|c| single(u16::from_le_bytes([c[0], c[1]])));
+                    golden
+                        .floats
+                        .insert(name.clone(), Array { shape: shape.clone(), values: values.collect() });
+                }
                 Dtype::U8 | Dtype::BOOL => int(data.iter().map(|&b| i64::from(b)).collect()),
                 other => bail!(
-                    "{}: {name} has dtype {other:?}; golden files hold f32 and integers",
+                    "{}: {name} has dtype {other:?}; golden files hold floats and integers",
                     path.display()
                 ),
             }

@@ -1,6 +1,7 @@
 //! Comparison of this build with golden folders.
 
 mod benchmark;
+mod codecs;
 mod conversations;
 mod dataset;
 mod decoder;
@@ -70,6 +71,7 @@ enum Kind {
     Dataset,
     Benchmark,
     Quantised,
+    Codecs,
 }
 
 fn kind_of(dir: &Path) -> Option<Kind> {
@@ -92,6 +94,8 @@ fn kind_of(dir: &Path) -> Option<Kind> {
         Some(Kind::Dataset)
     } else if model::quantised::is_quantised(dir) {
         Some(Kind::Quantised)
+    } else if codecs::is_codecs(dir) {
+        Some(Kind::Codecs)
     } else if benchmark::is_benchmark(dir) {
         Some(Kind::Benchmark)
     } else {
@@ -133,6 +137,7 @@ fn compare(dir: &Path, kind: Kind, device: &Device, options: &ParityOptions) -> 
         // These hold no tensors of the model and do not depend on the device.
         Kind::Conversations if options.only.is_empty() => conversations::run(dir),
         Kind::Preprocess if options.only.is_empty() => preprocess::run(dir),
+        Kind::Codecs if options.only.is_empty() => codecs::run(dir),
         Kind::Dataset if options.only.is_empty() => dataset::run(dir),
         Kind::Benchmark if options.only.is_empty() => benchmark::run(dir),
         _ => Ok(Vec::new()),
@@ -143,7 +148,10 @@ fn compare(dir: &Path, kind: Kind, device: &Device, options: &ParityOptions) -> 
 fn find(dir: &Path, found: &mut Vec<(PathBuf, Kind)>) -> std::io::Result<()> {
     if let Some(kind) = kind_of(dir) {
         found.push((dir.to_path_buf(), kind));
-        return Ok(());
+        // Models in these formats lie below them.
+        if kind != Kind::Codecs {
+            return Ok(());
+        }
     }
     let mut below: Vec<PathBuf> =
         std::fs::read_dir(dir)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;

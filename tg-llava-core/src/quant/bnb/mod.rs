@@ -12,7 +12,7 @@ mod int8;
 mod mean;
 mod state;
 
-pub use codes::FourBitKind;
+pub use codes::{DYNAMIC, FourBitKind};
 pub use error::BnbError;
 pub use four_bit::{Absmax, AbsmaxStorage, FourBit, NestedAbsmax};
 pub use int8::Int8Rows;

@@ -1,0 +1,185 @@
+//! Quantised formats by themselves: what bytes mean, and what values become, in `ggml.safetensors` and `bnb.safetensors`.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use burn::tensor::{bf16, f16};
+use tg_llava_core::quant::bnb::{
+    Absmax, AbsmaxStorage, DYNAMIC, FourBit, FourBitKind, Int8Rows, NestedAbsmax, QuantState,
+};
+use tg_llava_core::quant::ggml::{GgmlType, Int8Row, dequantise, dot_int8, quantise};
+
+use super::golden::{Array, Golden, Group};
+use super::report::Row;
+
+const GGML: &str = "ggml.safetensors";
+const BITSANDBYTES: &str = "bnb.safetensors";
+
+/// In units of the largest product, as the fixtures state it.
+const PRODUCT: f64 = 1e-5;
+
+/// What LLM.int8 does with activations.
+const OF_ACTIVATIONS: [&str; 8] = [
+    "int8.x",
+    "int8.x_int8",
+    "int8.x_scale",
+    "int8.x_int8_without_outliers",
+    "int8.x_scale_without_outliers",
+    "int8.outlier_columns",
+    "int8.product",
+    "int8.product_with_outliers",
+];
+
+/// Whether `dir` holds recordings of formats.
+pub(super) fn is_codecs(dir: &Path) -> bool {
+    [GGML, BITSANDBYTES].into_iter().any(|file| dir.join(file).is_file())
+}
+
+/// Compares all that the files hold.
+pub(super) fn run(dir: &Path) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (file, compare) in [(GGML, ggml as fn(&Golden) -> _), (BITSANDBYTES, bitsandbytes)] {
+        if dir.join(file).is_file() {
+            let golden = Golden::read(&dir.join(file))?;
+            let found: Vec<Row> = compare(&golden).context(file)?;
+            rows.extend(found);
+            let mut all = Group::new(format!("{file}: all tensors compared"), 0.0);
+            all.equal("left out", &golden.unseen(), &Vec::new());
+            rows.extend(all.row());
+        }
+    }
+    Ok(rows)
+}
+
+fn floats<'a>(golden: &'a Golden, name: &str) -> anyhow::Result<&'a Array<f32>> {
+    golden.float(name).with_context(|| format!("{name} is missing"))
+}
+
+fn bytes(golden: &Golden, name: &str) -> anyhow::Result<Vec<u8>> {
+    let array = golden.int(name).with_context(|| format!("{name} is missing"))?;
+    Ok(array.values.iter().map(|value| *value as u8).collect())
+}
+
+/// Compares bits: a zero has a sign.
+fn exact(group: &mut Group, name: &str, ours: &[f32], golden: &Array<f32>) {
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    let same = bits(ours) == bits(&golden.values);
+    let ours = Array { shape: golden.shape.clone(), values: ours.to_vec() };
+    group.floats(name, &ours, golden);
+    group.equal(&format!("{name}, every bit"), &same, &true);
+}
+
+fn ggml(golden: &Golden) -> anyhow::Result<Vec<Row>> {
+    let mut meaning = Group::new("blocks to values", 0.0);
+    let mut blocks = Group::new("values to blocks", 0.0);
+    let mut products = Group::new("products with integers", PRODUCT);
+    let x = floats(golden, "activations")?;
+    for base in bases(golden, ".bytes") {
+        let name = base.rsplit('.').next().unwrap_or(&base);
+        let format = GgmlType::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
+        let format = format.with_context(|| format!("{base}: no known format"))?;
+        let input = match (base.starts_with("odd."), format.block_values()) {
+            (true, _) => "odd",
+            (false, 256) => "x256",
+            (false, _) => "x32",
+        };
+        let values = floats(golden, input)?;
+        let [rows, width] = values.shape[..] else { bail!("{input} is no matrix") };
+        let stored = bytes(golden, &format!("{base}.bytes"))?;
+        let mut ours = vec![f32::NAN; values.values.len()];
+        dequantise(format, &stored, width, &mut ours);
+        exact(&mut meaning, &base, &ours, floats(golden, &format!("{base}.dequantised"))?);
+        blocks.equal(&base, &(quantise(format, &values.values, width) == stored), &true);
+        let expected = floats(golden, &format!("{base}.int8_product"))?;
+        let mut ours = Vec::new();
+        for x in x.rows() {
+            let x = Int8Row::new(&x[..width]);
+            ours.extend(stored.chunks(stored.len() / rows).map(|row| dot_int8(format, row, &x)));
+        }
+        products.floats(&base, &Array { shape: expected.shape.clone(), values: ours }, expected);
+    }
+    let mut activations = Group::new("activations to integers", 0.0);
+    let rows: Vec<Int8Row> = x.rows().iter().map(|row| Int8Row::new(row)).collect();
+    let quants: Vec<u8> = rows.iter().flat_map(|row| row.quants.iter().map(|q| *q as u8)).collect();
+    activations.equal("activations.q", &(quants == bytes(golden, "activations.q")?), &true);
+    let scales: Vec<f32> = rows.iter().flat_map(|row| row.scales.iter().copied()).collect();
+    exact(&mut activations, "activations.scale", &scales, floats(golden, "activations.scale")?);
+    Ok([meaning, blocks, products, activations].into_iter().filter_map(Group::row).collect())
+}
+
+/// What names of tensors begin with that end in `suffix`.
+fn bases(golden: &Golden, suffix: &str) -> Vec<String> {
+    golden.names().filter_map(|name| name.strip_suffix(suffix).map(str::to_owned)).collect()
+}
+
+fn bitsandbytes(golden: &Golden) -> anyhow::Result<Vec<Row>> {
+    let mut meaning = Group::new("four bits to values", 0.0);
+    let mut quantised = Group::new("values to NF4", 0.0);
+    for base in bases(golden, ".dequantised_f32") {
+        let parts: Vec<&str> = base.split('.').collect();
+        let kinds = [FourBitKind::Nf4, FourBitKind::Fp4];
+        let kind = kinds.into_iter().find(|kind| parts.contains(&kind.name()));
+        let kind = kind.with_context(|| format!("{base}: no known format"))?;
+        let tensor = four_bit(golden, &format!("{base}.weight"), kind)?;
+        let mut ours = vec![f32::NAN; tensor.state().num_elements()];
+        tensor.dequantise(0, &mut ours);
+        exact(&mut meaning, &base, &ours, floats(golden, &format!("{base}.dequantised_f32"))?);
+        let round: fn(f32) -> f32 = match tensor.state().dtype.as_str() {
+            "float16" => |value| f16::from_f32(value).to_f32(),
+            "bfloat16" => |value| bf16::from_f32(value).to_f32(),
+            _ => |value| value,
+        };
+        let ours: Vec<f32> = ours.into_iter().map(round).collect();
+        let name = format!("{base}.dequantised");
+        exact(&mut meaning, &name, &ours, floats(golden, &name)?);
+        let input = floats(golden, &format!("{}.input", parts[..2].join(".")))?;
+        if kind == FourBitKind::Nf4 {
+            let storage = match tensor.absmax() {
+                Absmax::Single(_) => AbsmaxStorage::Single,
+                Absmax::Double(_) => AbsmaxStorage::Double,
+            };
+            let ours = FourBit::quantise_nf4(&input.values, &input.shape, &tensor.state().dtype, storage);
+            quantised.equal(&base, &(ours == tensor), &true);
+        }
+    }
+    let mut eight = Group::new("eight bits", 0.0);
+    exact(&mut eight, "nested_quant_map", &DYNAMIC[..], floats(golden, "nested_quant_map")?);
+    let weight = floats(golden, "int8.weight_f32")?;
+    let [_, width] = weight.shape[..] else { bail!("int8.weight_f32 is no matrix") };
+    let ours = Int8Rows::quantise(&weight.values, width);
+    let codes: Vec<u8> = ours.codes().iter().map(|code| *code as u8).collect();
+    eight.equal("int8.weight", &(codes == bytes(golden, "int8.weight")?), &true);
+    eight.equal("int8.weight_format", &bytes(golden, "int8.weight_format")?, &vec![0]);
+    exact(&mut eight, "int8.SCB", ours.scales(), floats(golden, "int8.SCB")?);
+    let mut values = vec![f32::NAN; weight.values.len()];
+    ours.dequantise(0, &mut values);
+    exact(&mut eight, "int8.dequantised", &values, floats(golden, "int8.dequantised")?);
+    let there = OF_ACTIVATIONS.iter().filter(|name| golden.names().any(|known| known == **name)).count();
+    OF_ACTIVATIONS.iter().for_each(|name| golden.skip(name));
+    let note = "LLM.int8 quantises activations as well; here such files are read as weights alone";
+    let rows = [meaning, quantised, eight].into_iter().filter_map(Group::row);
+    Ok(rows.chain([Row::by_design("LLM.int8's activations", there, note)]).collect())
+}
+
+/// A 4-bit tensor under `key` and what begins with it.
+fn four_bit(golden: &Golden, key: &str, kind: FourBitKind) -> anyhow::Result<FourBit> {
+    let state =
+        QuantState::parse(&bytes(golden, &format!("{key}.quant_state.bitsandbytes__{}", kind.name()))?)?;
+    let values =
+        |part: &str| Ok::<_, anyhow::Error>(floats(golden, &format!("{key}.{part}"))?.values.clone());
+    let map = values("quant_map")?;
+    if map != kind.map() {
+        bail!("{key}.quant_map is not that of {}", kind.name());
+    }
+    let absmax = match &state.nested {
+        None => Absmax::Single(values("absmax")?),
+        Some(nested) => Absmax::Double(NestedAbsmax {
+            codes: bytes(golden, &format!("{key}.absmax"))?,
+            absmax: values("nested_absmax")?,
+            map: values("nested_quant_map")?.into_boxed_slice().try_into().ok().context("256 values")?,
+            blocksize: nested.blocksize,
+            offset: nested.offset as f32,
+        }),
+    };
+    Ok(FourBit::new(state, bytes(golden, key)?, absmax, kind.map())?)
+}
