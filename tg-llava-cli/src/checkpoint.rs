@@ -2,22 +2,51 @@
 
 use std::path::{Path, PathBuf};
 
-use tg_llava_core::weights::has_unfinished_save;
+use tg_llava_core::weights::{Adapter, has_unfinished_save};
 
+use crate::console::Console;
 use crate::failure::Failure;
+use crate::hub::{Hub, ModelName};
 
 /// Names the folder of the checkpoint that `chat` takes without `--model`.
 pub const WEIGHTS_VARIABLE: &str = "TG_LLAVA_WEIGHTS";
 
-/// The folder to load: `asked`, or the checkpoint that ships.
+/// The folders of what was asked for.
+#[derive(Debug, Clone)]
+pub struct Folders {
+    /// The checkpoint.
+    pub model: PathBuf,
+    /// The decoder, a folder or a GGUF file, where one was named.
+    pub base: Option<PathBuf>,
+}
+
+/// The folders to load: those that `model` and `base` name, paths or names on Hugging Face; without `model`, the checkpoint that
+/// ships. Nothing but a name on Hugging Face, and that only where something of it is missing, leads into the network.
 ///
 /// # Errors
-/// [`Failure::Input`] where there is none.
-pub fn find(asked: Option<&Path>) -> Result<PathBuf, Failure> {
-    if let Some(dir) = asked {
-        check(dir)?;
-        return Ok(dir.to_path_buf());
+/// [`Failure::Input`] where there is no such folder or name, [`Failure::Run`] where it cannot be fetched.
+pub fn find(model: Option<&Path>, base: Option<&Path>, console: &Console) -> Result<Folders, Failure> {
+    let base = base.map(|base| decoder(base, console)).transpose()?;
+    let model = match model {
+        Some(model) => named(model, base.is_some(), console)?,
+        None => shipped()?,
+    };
+    Ok(Folders { model, base })
+}
+
+/// The folder of one checkpoint; `has_base` as for [`Hub::model`].
+///
+/// # Errors
+/// As [`find`].
+pub fn named(asked: &Path, has_base: bool, console: &Console) -> Result<PathBuf, Failure> {
+    match ModelName::instead_of(asked) {
+        Some(name) => Ok(Hub::of_environment(console).model(&name, has_base)?),
+        None => check(asked).map(|()| asked.to_path_buf()),
     }
+}
+
+/// The checkpoint that ships.
+fn shipped() -> Result<PathBuf, Failure> {
     if let Some(dir) = std::env::var_os(WEIGHTS_VARIABLE).map(PathBuf::from) {
         return shipped_in(&dir)?.ok_or_else(|| {
             Failure::input(format_args!("{WEIGHTS_VARIABLE}={}: there is no checkpoint there", dir.display()))
@@ -32,17 +61,33 @@ pub fn find(asked: Option<&Path>) -> Result<PathBuf, Failure> {
     }
     Err(Failure::input(format_args!(
         "there is no checkpoint in a folder weights/ (beside the program, here, or in the sources).\n  \
-         Name one with --model DIR or {WEIGHTS_VARIABLE}=DIR; README.md says how to get weights"
+         Name one with --model DIR|OWNER/NAME or {WEIGHTS_VARIABLE}=DIR; README.md says how to get weights"
     )))
+}
+
+/// The folder of a decoder, or its GGUF file.
+///
+/// # Errors
+/// As [`find`].
+pub fn decoder(asked: &Path, console: &Console) -> Result<PathBuf, Failure> {
+    match is_gguf(asked) {
+        true => Ok(asked.to_path_buf()),
+        false => named(asked, true, console),
+    }
+}
+
+/// Whether there is a GGUF file of this name.
+pub fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gguf") && path.is_file()
 }
 
 /// Checks that `dir` looks like a checkpoint.
 ///
 /// # Errors
 /// [`Failure::Input`] where it does not, with what it looks like instead.
-pub fn check(dir: &Path) -> Result<(), Failure> {
+fn check(dir: &Path) -> Result<(), Failure> {
     let name = dir.display();
-    if dir.join("config.json").is_file() {
+    if dir.join("config.json").is_file() || Adapter::is_in(dir) {
         return Ok(());
     }
     if dir.is_file() {
@@ -50,7 +95,7 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
     }
     if !dir.is_dir() {
         return Err(Failure::input(format_args!(
-            "{name}: no such folder; checkpoints are not downloaded by name, README.md says how to get them"
+            "{name}: no such folder; a model on Hugging Face is named OWNER/NAME, weights/README.md says how to get weights"
         )));
     }
     let hint = match checkpoints_in(dir).as_slice() {

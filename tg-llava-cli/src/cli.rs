@@ -5,9 +5,12 @@ use clap::{Parser, Subcommand};
 use crate::commands::bench::BenchArgs;
 use crate::commands::chat::ChatArgs;
 use crate::commands::completions::CompletionsArgs;
+use crate::commands::convert::ConvertArgs;
 use crate::commands::data::DataArgs;
 use crate::commands::eval::EvalArgs;
+use crate::commands::fetch::FetchArgs;
 use crate::commands::inspect::InspectArgs;
+use crate::commands::merge::MergeArgs;
 use crate::commands::parity::ParityArgs;
 use crate::commands::report::ReportArgs;
 use crate::commands::score::ScoreArgs;
@@ -36,6 +39,10 @@ pub enum Command {
     Eval(EvalArgs),
     /// Say what answers to a public benchmark are worth, without a model
     Score(ScoreArgs),
+    /// Write an adapter and the decoder that it lies over as one checkpoint
+    Merge(MergeArgs),
+    /// Write a checkpoint anew: in another number format, or with its decoder in 8 or 4 bits
+    Convert(ConvertArgs),
     /// Put the scores of several runs into one table
     Report(ReportArgs),
     /// Prepare training data, check that it is complete, and train small tokenizers on it
@@ -46,6 +53,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Say what a checkpoint folder holds, without loading it; exit code 1 where it is not complete
     Inspect(InspectArgs),
+    /// Bring models from Hugging Face to where they are found by name, and print their folders
+    Fetch(FetchArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

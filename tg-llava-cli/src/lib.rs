@@ -12,6 +12,7 @@ pub mod console;
 pub mod device;
 pub mod failure;
 mod fault;
+pub mod hub;
 pub mod interrupt;
 pub mod load;
 pub mod memory;
@@ -19,7 +20,9 @@ pub mod parity;
 pub mod picture;
 pub mod prepare;
 pub mod progress;
+pub mod quantised;
 pub mod serve;
+mod web;
 
 use std::process::ExitCode;
 
@@ -57,10 +60,13 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Eval(args) => commands::eval::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::Score(args) => commands::score::run(args),
+        Command::Convert(args) => commands::convert::run(args),
+        Command::Merge(args) => commands::merge::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Parity(args) => commands::parity::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Fetch(args) => commands::fetch::run(args),
         Command::Completions(args) => commands::completions::run(args, &mut Cli::command()),
     }
 }

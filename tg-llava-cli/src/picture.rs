@@ -10,13 +10,12 @@ use tg_llava_core::preprocess::{DecodeOptions, ImageError, RgbImage, decode_byte
 use ureq::http::StatusCode;
 
 use crate::failure::Failure;
+use crate::web::MAX_REDIRECTS;
 
 /// How long a server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a download may take as a whole.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(120);
-/// How many addresses a server may send us on to.
-const MAX_REDIRECTS: u32 = 5;
 
 /// Where a picture is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +71,7 @@ fn download(url: &str, max_bytes: u64) -> Result<Vec<u8>, Failure> {
     let config = ureq::Agent::config_builder()
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_global(Some(DOWNLOAD_TIMEOUT))
-        .max_redirects(MAX_REDIRECTS)
+        .max_redirects(MAX_REDIRECTS as u32)
         .http_status_as_error(false)
         .user_agent(concat!("tg-llava-cli/", env!("CARGO_PKG_VERSION")))
         .build();

@@ -35,6 +35,17 @@ impl Progress {
         Self::drawn(template, (what, name), total as u64)
     }
 
+    /// A bar over `total` bytes, with the time that is left; a spinner where it is not known.
+    pub fn bytes(console: &Console, what: &str, total: Option<u64>) -> Self {
+        match total.filter(|_| console.animated()) {
+            Some(total) => {
+                let template = "{prefix} {bar:30} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+                Self::drawn(template, (what, ""), total)
+            }
+            None => Self::spinner(console, what),
+        }
+    }
+
     fn drawn(template: &str, (prefix, message): (&str, &str), total: u64) -> Self {
         let style = ProgressStyle::with_template(template);
         // The style first: every other setting draws.
@@ -57,6 +68,11 @@ impl Progress {
             .with_message(what.to_owned());
         spinner.enable_steady_tick(Duration::from_millis(100));
         Self(spinner)
+    }
+
+    /// Moves the bar to where it belongs.
+    pub fn set(&self, position: u64) {
+        self.0.set_position(position);
     }
 
     /// Moves the bar on.

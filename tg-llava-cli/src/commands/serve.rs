@@ -5,16 +5,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use tg_llava_core::assistant::AssistantOptions;
+use tg_llava_core::config::{folder_name, hub_name_of};
 use tg_llava_core::generate::EngineOptions;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::chat::template_name;
 use crate::args::{GuideArgs, OutputArgs, PictureArgs, at_least_one};
-use crate::checkpoint;
+use crate::checkpoint::{self, Folders};
 use crate::console::Console;
 use crate::device::ComputeArgs;
 use crate::failure::Failure;
-use crate::serve::{self, Cors, Hosts, Keys, LogFormat, Media, ModelLimits, PictureLimits, Settings};
+use crate::quantised::QuantizeArgs;
+use crate::serve::{
+    self, ConnectionLimits, Cors, Hosts, Keys, LogFormat, Media, ModelLimits, PictureLimits, Settings,
+};
 
 /// Holds API keys, separated by blanks, so that they stand on no command line.
 const KEY_VARIABLE: &str = "TG_LLAVA_API_KEY";
@@ -23,18 +28,21 @@ const KEY_VARIABLE: &str = "TG_LLAVA_API_KEY";
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct ServeArgs {
-    /// Checkpoint folder [default: the one in weights/]
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME[@REVISION] [default: the one in weights/]
+    #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// Folder of the plain decoder, where --model holds stage-1 files alone
-    #[arg(long, value_name = "DIR")]
+    /// The decoder, named like --model, or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "MODEL|FILE")]
     pub base: Option<PathBuf>,
     /// Conversation template, for example vicuna_v1 [default: as the checkpoint says]
     #[arg(long, value_name = "NAME", value_parser = template_name)]
     pub template: Option<String>,
-    /// What the model is called by clients, beside `default` [default: the checkpoint folder's name]
+    /// What the model is called by clients, beside `default` [default: the checkpoint's own name]
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
+    /// An adapter over --model under a name of its own, by which requests ask for it; may be repeated
+    #[arg(long = "adapter", value_name = "NAME=DIR", value_parser = named_folder)]
+    pub adapters: Vec<(String, PathBuf)>,
     /// Address to listen on; 0.0.0.0 for all of this machine
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", help_heading = "Access")]
     pub host: IpAddr,
@@ -89,6 +97,12 @@ pub struct ServeArgs {
     /// Longest that requests may go on after Ctrl-C or SIGTERM, in seconds
     #[arg(long, value_name = "N", default_value_t = 30, help_heading = "Limits")]
     pub grace: u32,
+    /// Longest that a client may take to send a request's head, its body, or to take anything of an answer, in seconds
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    pub client_timeout: u32,
+    /// Most connections at once; others wait
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one, help_heading = "Limits")]
+    pub max_connections: usize,
     /// Form of the log on stderr
     #[arg(long, value_enum, default_value_t, help_heading = "Log")]
     pub log_format: LogFormat,
@@ -101,6 +115,9 @@ pub struct ServeArgs {
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Formats of the decoder's matrices.
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
 }
 
 const HELP: &str = "\
@@ -112,19 +129,17 @@ ask.";
 /// # Errors
 /// Where an option or the checkpoint cannot be used, or the address is taken.
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
-    let folder = checkpoint::find(args.model.as_deref())?;
-    if let Some(base) = &args.base {
-        checkpoint::check(base)?;
-    }
-    let settings = settings(args, folder)?;
+    let console = Console::new(&OutputArgs::default());
+    let folders = checkpoint::find(args.model.as_deref(), args.base.as_deref(), &console)?;
+    let settings = settings(args, folders)?;
     serve::install_log(args.log_format, args.log_level);
     if settings.keys.is_empty() && !args.host.is_loopback() {
         tracing::warn!("there is no --api-key, so everybody who reaches {} may ask", args.host);
     }
-    serve::run(settings, Console::new(&OutputArgs::default()))
+    serve::run(settings, console)
 }
 
-fn settings(args: &ServeArgs, folder: PathBuf) -> Result<Settings, Failure> {
+fn settings(args: &ServeArgs, folders: Folders) -> Result<Settings, Failure> {
     let decode = PictureArgs {
         apply_exif: args.apply_exif,
         max_image_pixels: args.max_image_pixels,
@@ -141,24 +156,41 @@ fn settings(args: &ServeArgs, folder: PathBuf) -> Result<Settings, Failure> {
         guided_bytes: args.picture_cache_bytes / 2,
         ..EngineOptions::default()
     };
-    let of_folder =
-        || folder.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
+    let Folders { model: folder, base } = folders;
+    let of_folder = || {
+        let folder = folder.canonicalize().ok()?;
+        Some(hub_name_of(&folder).unwrap_or_else(|| folder_name(&folder))).filter(|name| !name.is_empty())
+    };
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     Ok(Settings {
         address: SocketAddr::new(args.host, args.port),
         name: args.served_model_name.clone().or_else(of_folder).unwrap_or_else(|| "default".into()),
-        assistant: args.guide.assistant_options(args.base.as_deref(), args.template.as_deref()),
+        assistant: AssistantOptions {
+            quantization: Some(args.quantize.quantization()),
+            ..args.guide.assistant_options(base.as_deref(), args.template.as_deref())
+        },
         compute: args.compute.clone(),
         keys: Keys::new(keys(args)?),
         cors: Cors { origins: args.cors_origins.clone() },
         pictures: PictureLimits { media, decode: decode.decode_options(), max_images: args.max_images },
         model: ModelLimits { max_running: args.max_running, engine },
+        connections: ConnectionLimits { most: args.max_connections, patience: seconds(args.client_timeout) },
         queue: args.queue,
         max_body_bytes: args.max_body_bytes as usize,
         request_timeout: seconds(args.request_timeout),
         grace: seconds(args.grace),
+        adapters: args.adapters.clone(),
         folder,
     })
+}
+
+/// `NAME=DIR`.
+fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, folder) = text.split_once('=').unwrap_or_default();
+    match name.is_empty() || folder.is_empty() || name == "default" {
+        true => Err("write it as NAME=DIR, with a name other than default".into()),
+        false => Ok((name.to_owned(), folder.into())),
+    }
 }
 
 /// Keys from the command line, the environment and a file.

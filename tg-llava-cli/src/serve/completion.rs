@@ -51,7 +51,7 @@ pub struct Pending {
     pub events: UnboundedReceiver<Result<ModelEvent, Trouble>>,
     /// Place among the requests that are taken at once.
     #[expect(dead_code, reason = "it is given back by being dropped")]
-    pub ticket: OwnedSemaphorePermit,
+    pub ticket: Arc<OwnedSemaphorePermit>,
     /// Whether the server is about to end.
     pub phase: watch::Receiver<Phase>,
     /// When it came.

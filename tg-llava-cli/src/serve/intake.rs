@@ -24,6 +24,8 @@ pub struct Intake {
     processor: Option<ImageProcessor>,
     defaults: GenerateOptions,
     limits: PictureLimits,
+    /// Bytes of the longest token.
+    longest_token: usize,
 }
 
 /// Which pictures are taken.
@@ -56,7 +58,10 @@ pub struct Work {
 impl Intake {
     /// For a loaded checkpoint.
     pub fn new(assistant: &Assistant, limits: PictureLimits) -> Self {
+        let ids = 0..u32::try_from(assistant.tokenizer.vocab_size()).unwrap_or(u32::MAX);
+        let lengths = ids.filter_map(|id| assistant.tokenizer.token_bytes(id)).map(|bytes| bytes.len());
         Self {
+            longest_token: lengths.max().unwrap_or(1).max(1),
             config: assistant.model.config().clone(),
             template: assistant.template.clone(),
             tokenizer: assistant.tokenizer.clone(),
@@ -94,6 +99,7 @@ impl Intake {
     /// # Errors
     /// Where a picture cannot be decoded, or the prompt does not fit the context.
     pub fn prepare(&self, request: &ChatRequest, fetched: Vec<Fetched>) -> Result<Work, ApiError> {
+        self.check_bytes(request)?;
         let template = match &request.system {
             Some(system) => &self.template.with_system(system),
             None => &self.template,
@@ -106,17 +112,9 @@ impl Intake {
 
         let image_tokens = self.config.multimodal.as_ref().map_or(0, MultimodalConfig::num_image_tokens);
         let length = |id: &i64| if *id == IMAGE_TOKEN_INDEX { image_tokens } else { 1 };
-        let prompt_tokens = engine.input_ids.iter().map(length).sum();
-        let context = self.config.llm.context_length();
-        if prompt_tokens >= context {
-            return Err(ApiError::field(
-                "messages",
-                "context_length_exceeded",
-                format!(
-                    "the messages have {prompt_tokens} tokens and the model's context holds {context}, the answer included; \
-                     shorten them or show fewer pictures"
-                ),
-            ));
+        let prompt_tokens: usize = engine.input_ids.iter().map(length).sum();
+        if prompt_tokens >= self.config.llm.context_length() {
+            return Err(self.too_long("messages", &prompt_tokens.to_string()));
         }
         if !fetched.is_empty() {
             let text = match &request.guide {
@@ -127,6 +125,29 @@ impl Intake {
         }
         let pictures = fetched.into_iter().map(|fetched| self.picture(fetched)).collect::<Result<_, _>>()?;
         Ok(Work { request: engine, pictures, prompt_tokens })
+    }
+
+    /// Refuses texts that are too long whatever their tokens are: to make tokens of megabytes takes long.
+    fn check_bytes(&self, request: &ChatRequest) -> Result<(), ApiError> {
+        let turns: usize = request.turns.iter().map(|turn| turn.text().len()).sum();
+        let system = request.system.as_ref().map_or(0, String::len);
+        let guide = request.guide.as_ref().map_or(0, String::len);
+        for (param, bytes) in [("messages", turns + system), ("guide", guide)] {
+            let tokens = bytes / self.longest_token;
+            if tokens > self.config.llm.context_length() {
+                return Err(self.too_long(param, &format!("at least {tokens}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn too_long(&self, param: &str, tokens: &str) -> ApiError {
+        let context = self.config.llm.context_length();
+        let message = format!(
+            "{param}: {tokens} tokens, and the model's context holds {context}, the answer included; shorten the text or show fewer \
+             pictures"
+        );
+        ApiError::field(param, "context_length_exceeded", message)
     }
 
     fn picture(&self, fetched: Fetched) -> Result<PreparedImage, ApiError> {

@@ -6,6 +6,7 @@
 
 mod api;
 mod completion;
+mod connections;
 mod edge;
 mod intake;
 mod log;
@@ -23,11 +24,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
-use axum::serve::ListenerExt;
 use tg_llava_core::assistant::AssistantOptions;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot, watch};
 
+pub use connections::ConnectionLimits;
 pub use edge::{Cors, Keys};
 pub use intake::PictureLimits;
 pub use log::{LogFormat, install as install_log};
@@ -61,6 +62,8 @@ pub struct Settings {
     pub compute: ComputeArgs,
     /// What the model is called.
     pub name: String,
+    /// Adapters over it, by their names.
+    pub adapters: Vec<(String, PathBuf)>,
     /// Who may ask.
     pub keys: Keys,
     /// Which other sites' pages may ask.
@@ -69,6 +72,8 @@ pub struct Settings {
     pub pictures: PictureLimits,
     /// How much the model does at once.
     pub model: ModelLimits,
+    /// What connections may take.
+    pub connections: ConnectionLimits,
     /// Most requests that wait, besides those under way.
     pub queue: usize,
     /// Most bytes of a request.
@@ -105,7 +110,8 @@ struct App {
 
 /// The loaded checkpoint.
 struct Ready {
-    intake: Arc<Intake>,
+    /// The checkpoint's, then those of the adapters.
+    intakes: Vec<Arc<Intake>>,
     model: Sender<Command>,
     fingerprint: String,
 }
@@ -145,21 +151,19 @@ async fn serve(settings: Settings, console: Console) -> Result<(), Failure> {
     listen_for_the_end(change.clone());
     tokio::spawn(end_of_grace(change, app.settings.grace));
 
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
     let mut draining = phase.clone();
     let ending = async move {
         let _ = draining.wait_for(|phase| *phase != Phase::Serving).await;
     };
-    let server = axum::serve(listener, routes::router(app)).with_graceful_shutdown(ending).into_future();
+    let limits = app.settings.connections;
+    let server = connections::serve(listener, routes::router(app), limits, ending);
     let mut stopping = phase.clone();
     let stopped = async move {
         let _ = stopping.wait_for(|phase| *phase == Phase::Stopping).await;
         tokio::time::sleep(LAST_BYTES).await;
     };
     tokio::select! {
-        result = server => result.context("the server failed").map_err(Failure::Run)?,
+        () = server => {}
         Ok(failure) = failed => return Err(failure),
         () = stopped => {}
     }
@@ -186,14 +190,21 @@ fn spawn_model(app: Arc<App>, console: Console) -> Result<oneshot::Receiver<Fail
 fn load_and_compute(app: &App, console: &Console) -> Result<(), Failure> {
     let settings = &app.settings;
     let opened = device::open(&settings.compute, DefaultDtype::Fast, console)?;
-    let assistant = load::assistant(&settings.folder, &opened, &settings.assistant, console)?;
+    let mut assistants = vec![load::assistant(&settings.folder, &opened, &settings.assistant, console)?];
+    for (name, folder) in &settings.adapters {
+        let adapter =
+            load::adapter(folder, (&assistants[0], &settings.folder), &opened, &settings.assistant)?;
+        tracing::info!(name, folder = %folder.display(), "adapter");
+        assistants.push(adapter);
+    }
     let fingerprint =
         format!("tg-llava-{}-{}-{}", env!("CARGO_PKG_VERSION"), opened.spec, opened.dtype.name());
     let (model, commands) = channel();
     tracing::info!(model = settings.name, fingerprint, "ready");
-    let intake = Arc::new(Intake::new(&assistant, settings.pictures.clone()));
-    let _ = app.ready.set(Arc::new(Ready { intake, model, fingerprint }));
-    model::serve(&assistant, settings.model, &commands, &app.metrics);
+    let intake = |assistant| Arc::new(Intake::new(assistant, settings.pictures.clone()));
+    let intakes = assistants.iter().map(intake).collect();
+    let _ = app.ready.set(Arc::new(Ready { intakes, model, fingerprint }));
+    model::serve(&assistants, settings.model, &commands, &app.metrics);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout_at;
@@ -23,8 +25,6 @@ use super::intake::Work;
 use super::model::{Ask, Command};
 use super::{App, Phase, Ready, edge};
 
-/// How long the body of a request may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long that of a refused one may.
 const REFUSED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -71,17 +71,27 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 
 async fn models(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     app.ready()?;
-    Ok(as_json(json!({ "object": "list", "data": [description(&app)] }).to_string()))
+    Ok(as_json(json!({ "object": "list", "data": names(&app).map(|name| description(&app, name)).collect::<Vec<_>>() }).to_string()))
 }
 
-async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+async fn model(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
     app.ready()?;
-    check_model(&app, Some(&id))?;
-    Ok(as_json(description(&app).to_string()))
+    let no_name = |_| ApiError::new(StatusCode::NOT_FOUND, "model_not_found", "this is no name of a model");
+    let model = find_model(&app, Some(&id.map_err(no_name)?.0))?;
+    Ok(as_json(description(&app, model.1).to_string()))
 }
 
-fn description(app: &App) -> Value {
-    json!({ "id": app.settings.name, "object": "model", "created": app.created, "owned_by": "tg-llava" })
+/// The checkpoint, then the adapters.
+fn names(app: &App) -> impl Iterator<Item = &str> {
+    let adapters = app.settings.adapters.iter().map(|(name, _)| name.as_str());
+    std::iter::once(app.settings.name.as_str()).chain(adapters)
+}
+
+fn description(app: &App, name: &str) -> Value {
+    json!({ "id": name, "object": "model", "created": app.created, "owned_by": "tg-llava" })
 }
 
 async fn not_found(request: Request) -> ApiError {
@@ -102,20 +112,23 @@ async fn chat(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Re
     let deadline = start + app.settings.request_timeout;
     let ready = app.ready()?.clone();
     // From here on the request takes up memory, until its last byte is sent.
-    let Ok(ticket) = app.tickets.clone().try_acquire_owned() else {
+    let Ok(ticket) = app.tickets.clone().try_acquire_owned().map(Arc::new) else {
         throw_away(body, app.settings.max_body_bytes).await;
         let message = "the server has as many requests as it takes; try again shortly";
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message));
     };
     check_content_type(&headers)?;
-    let body = read_body(body, app.settings.max_body_bytes).await?;
-    let prepared = timeout_at(deadline.into(), prepare(&app, &ready, body)).await;
-    let (request, work) = prepared.map_err(|_| ApiError::timeout())??;
+    let prepared = async {
+        let body = read_body(body, app.settings.max_body_bytes, app.settings.connections.patience).await?;
+        prepare(&app, &ready, body, &ticket).await
+    };
+    let prepared = timeout_at(deadline.into(), prepared).await;
+    let (request, work, (of, name)) = prepared.map_err(|_| ApiError::timeout())??;
 
     let form = Form {
         id: super::random_id("chatcmpl-"),
         created: super::unix_time(),
-        model: app.settings.name.clone(),
+        model: name,
         fingerprint: ready.fingerprint.clone(),
         choices: request.n,
         logprobs: request.top_logprobs.is_some(),
@@ -135,29 +148,36 @@ async fn chat(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Re
         metrics: app.metrics.clone(),
         span: tracing::Span::current(),
     };
-    let ask = Command::Ask(Box::new(Ask { number, work, events: sender }));
+    let ask = Command::Ask(Box::new(Ask { number, of, work, events: sender }));
     ready.model.send(ask).map_err(|_| ApiError::internal("the model's thread has ended"))?;
-    let answering = Answering::new(pending, ready.intake.clone(), form, prompt_tokens);
+    let answering = Answering::new(pending, ready.intakes[of].clone(), form, prompt_tokens);
     Ok(if request.stream { answering.streamed().await } else { answering.whole().await })
 }
 
-/// Reads a request, its pictures and its prompt, away from the threads that serve connections.
-async fn prepare(app: &Arc<App>, ready: &Arc<Ready>, body: Bytes) -> Result<(ChatRequest, Work), ApiError> {
-    let (of_app, of_ready) = (app.clone(), ready.clone());
-    let (request, fetched) = blocking(move || {
+/// Reads a request, its pictures and its prompt, away from the threads that serve connections. What runs there goes on when the
+/// client goes away, and keeps the ticket until it is done.
+async fn prepare(
+    app: &Arc<App>,
+    ready: &Arc<Ready>,
+    body: Bytes,
+    ticket: &Arc<OwnedSemaphorePermit>,
+) -> Result<(ChatRequest, Work, (usize, String)), ApiError> {
+    let (of_app, of_ready, held) = (app.clone(), ready.clone(), ticket.clone());
+    let (request, fetched, model) = blocking(move || {
+        let _held = held;
         let request = ChatRequest::read(&body, rand::random)?;
-        check_model(&of_app, request.model.as_deref())?;
-        let fetched = of_ready.intake.fetch(&request)?;
-        Ok((request, fetched))
+        let (of, name) = find_model(&of_app, request.model.as_deref())?;
+        let fetched = of_ready.intakes[of].fetch(&request)?;
+        Ok((request, fetched, (of, name.to_owned())))
     })
     .await?;
     // Decoded pictures are large: few at a time.
     let decoder = app.decoders.clone().acquire_owned().await;
-    let ready = ready.clone();
+    let (ready, held) = (ready.clone(), ticket.clone());
     blocking(move || {
-        let _decoder = decoder;
-        let work = ready.intake.prepare(&request, fetched)?;
-        Ok((request, work))
+        let _held = (decoder, held);
+        let work = ready.intakes[model.0].prepare(&request, fetched)?;
+        Ok((request, work, model))
     })
     .await
 }
@@ -173,19 +193,16 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn check_model(app: &App, name: Option<&str>) -> Result<(), ApiError> {
-    let served = &app.settings.name;
-    match name {
-        Some(name) if name != served && name != "default" => Err(ApiError {
-            status: StatusCode::NOT_FOUND,
-            ..ApiError::field(
-                "model",
-                "model_not_found",
-                format!("there is no model {name:?} here; there is {served:?}"),
-            )
-        }),
-        _ => Ok(()),
-    }
+/// The model that a request asks for: its number and its name.
+fn find_model<'a>(app: &'a App, asked: Option<&str>) -> Result<(usize, &'a str), ApiError> {
+    let asked = asked.filter(|name| *name != "default");
+    let mut served = names(app).enumerate();
+    let found = served.find(|(_, name)| asked.is_none_or(|asked| asked == *name));
+    found.ok_or_else(|| {
+        let there = names(app).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+        let message = format!("there is no model {:?} here; there is {there}", asked.unwrap_or_default());
+        ApiError { status: StatusCode::NOT_FOUND, ..ApiError::field("model", "model_not_found", message) }
+    })
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -200,7 +217,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// The body. One that is too long is read on for as much again, since most clients read an answer only once they have sent
 /// everything.
-async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+async fn read_body(body: Body, limit: usize, patience: Duration) -> Result<Bytes, ApiError> {
     let read = async {
         let mut stream = body.into_data_stream();
         let (mut bytes, mut len) = (Vec::new(), 0usize);
@@ -223,7 +240,7 @@ async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
         Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message))
     };
     let late = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took too long to arrive");
-    tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(late)?
+    tokio::time::timeout(patience, read).await.map_err(late)?
 }
 
 /// Lets a client send what will not be looked at, a `limit` of it, so that it reads the answer and keeps its connection.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use serde_json::json;
+use tg_llava_core::config::folder_name;
 
 use super::input::{Input, Typed};
 use super::line::{HELP, Line};
@@ -47,7 +48,7 @@ pub fn run(session: &mut ChatSession, dir: &Path, interrupt: &Interrupt) -> Resu
     let mut input = Input::open()?;
     let interactive = input.is_interactive();
     if interactive {
-        let name = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy();
+        let name = folder_name(dir);
         session.console.note(format_args!("{name} is ready. Ask, show a picture with /image, or see /help."));
     }
     let mut conversation =

@@ -31,10 +31,7 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
     if args.prompt.as_deref().is_some_and(|prompt| prompt.trim().is_empty()) && args.images.is_empty() {
         return Err(Failure::input("the question is empty; type a question or show a picture with --image"));
     }
-    let dir = checkpoint::find(args.model.as_deref())?;
-    if let Some(base) = &args.base {
-        checkpoint::check(base)?;
-    }
+    let folders = checkpoint::find(args.model.as_deref(), args.base.as_deref(), &console)?;
     let decode = args.pictures.decode_options();
     let mut pictures = Vec::new();
     for source in &args.images {
@@ -43,8 +40,9 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
     }
     let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
     let interrupt = Interrupt::install();
-    let options = args.guide.assistant_options(args.base.as_deref(), args.template.as_deref());
-    let assistant = load::assistant(&dir, &opened, &options, &console)?;
+    let mut options = args.guide.assistant_options(folders.base.as_deref(), args.template.as_deref());
+    options.quantization = Some(args.quantize.quantization());
+    let assistant = load::assistant(&folders.model, &opened, &options, &console)?;
     let options = generate_options(&assistant, &args.generation);
     let mut session = ChatSession::new(assistant, options, decode, console);
     for (source, picture) in &pictures {
@@ -58,7 +56,7 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
                 _ => Ok(()),
             }
         }
-        None => conversation::run(&mut session, &dir, &interrupt),
+        None => conversation::run(&mut session, &folders.model, &interrupt),
     }
 }
 

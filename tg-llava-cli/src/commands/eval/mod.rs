@@ -4,33 +4,36 @@ mod benchmark;
 mod predictions;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
 use tg_llava_core::generate::BeamOptions;
+use tg_llava_core::weights::QuantisedTensor;
 use tg_llava_train::data::{EncodeOptions, LlavaDataset, Loader, OnBadSample, SampleEncoder};
 use tg_llava_train::run::{self, EvaluateOptions, Evaluation, Prediction, evaluate};
 
 use self::benchmark::BenchmarkArgs;
 use self::predictions::PredictionFile;
 use crate::args::{OutputArgs, at_least_one};
-use crate::checkpoint;
+use crate::checkpoint::{self, Folders};
 use crate::console::{Console, print, print_json};
 use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
+use crate::load;
 use crate::progress::Progress;
+use crate::quantised::{self, QuantizeArgs};
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// Checkpoint folder [default: the one in weights/]
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME[@REVISION] [default: the one in weights/]
+    #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// Folder of the plain decoder, where --model holds stage-1 files alone
-    #[arg(long, value_name = "DIR")]
+    /// The decoder, named like --model, or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "MODEL|FILE")]
     pub base: Option<PathBuf>,
     /// LLaVA file (JSON or JSONL), whose last answer of each sample is asked for; or a benchmark's questions
     #[arg(long, value_name = "FILE")]
@@ -65,6 +68,9 @@ pub struct EvalArgs {
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Formats of the decoder's matrices.
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -87,13 +93,13 @@ const SHORT_ANSWER: usize = 64;
 /// [`Failure::Interrupted`] where Ctrl-C ends a benchmark, whose answers are kept.
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    let folder = checkpoint::find(args.model.as_deref())?;
+    let folders = checkpoint::find(args.model.as_deref(), args.base.as_deref(), &console)?;
     if args.benchmark.is_meant(&args.data) {
-        return benchmark::run(args, &folder, &console);
+        return benchmark::run(args, &folders, &console);
     }
     let open = |path: &PathBuf| PredictionFile::open(path, args.force);
     let mut predictions = args.predictions.as_ref().map(open).transpose()?;
-    let (assistant, _) = load(args, &folder, &console)?;
+    let (assistant, _) = load(args, &folders, &console)?;
     let loader = loader(args, &assistant)?;
     let mut indices: Vec<usize> = (0..loader.dataset().len()).collect();
     indices.truncate(args.samples.unwrap_or(indices.len()));
@@ -126,7 +132,8 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let rejected = loader.dataset().rejected().iter().map(ToString::to_string);
     let failures: Vec<String> =
         rejected.chain(result.failures.iter().map(|failure| failure.message.clone())).collect();
-    report(&result, &failures, start.elapsed().as_secs_f64(), &console)?;
+    let weights = &assistant.report.quantised;
+    report(&result, &failures, weights, start.elapsed().as_secs_f64(), &console)?;
     match failures.is_empty() {
         true => Ok(()),
         false => Err(Failure::Check),
@@ -134,16 +141,14 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
 }
 
 /// The checkpoint, and what it computes on.
-fn load(args: &EvalArgs, folder: &Path, console: &Console) -> Result<(Assistant, Opened), Failure> {
+fn load(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(Assistant, Opened), Failure> {
     let opened = device::open(&args.compute, DefaultDtype::Fast, console)?;
     let options = AssistantOptions {
-        dtype: opened.dtype,
-        base: args.base.clone(),
-        largest_buffer: opened.largest_buffer(),
+        base: folders.base.clone(),
+        quantization: Some(args.quantize.quantization()),
         ..AssistantOptions::default()
     };
-    let _bar = Progress::spinner(console, "loading");
-    Ok((Assistant::load(folder, &opened.device, &options, &mut |_| {})?, opened))
+    Ok((load::assistant(&folders.model, &opened, &options, console)?, opened))
 }
 
 /// How samples and pictures are read for the model.
@@ -176,7 +181,13 @@ fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
 /// How many failures are printed before the rest is counted.
 const SHOWN: usize = 20;
 
-fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Console) -> Result<(), Failure> {
+fn report(
+    result: &Evaluation,
+    failures: &[String],
+    weights: &[QuantisedTensor],
+    seconds: f64,
+    console: &Console,
+) -> Result<(), Failure> {
     for failure in failures.iter().take(SHOWN) {
         console.error(failure);
     }
@@ -195,7 +206,7 @@ fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Cons
             .iter()
             .map(|(answer, (right, all))| (*answer, json!({ "correct": right, "samples": all })))
             .collect();
-        let value = json!({
+        let mut value = json!({
             "samples": result.samples,
             "correct": correct,
             "exact_match": result.exact_match(),
@@ -204,6 +215,9 @@ fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Cons
             "by_answer": answers,
             "failures": failures,
         });
+        if !weights.is_empty() {
+            value["quantised"] = quantised::to_json(weights);
+        }
         return print_json(&value, true);
     }
     let mut text = String::new();

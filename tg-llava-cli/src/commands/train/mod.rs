@@ -15,13 +15,14 @@ mod threads;
 mod view;
 mod watch;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Error;
 use burn::tensor::DType;
 use burn::train::Interrupter;
 use tg_llava_train::config::{
-    ConfigError, RunDType, Stage, TrainConfig, from_llava_args, parse_table, read_table, set,
+    Bridges, ConfigError, ModelOptions, RunDType, Stage, TrainConfig, from_llava_args, parse_table,
+    read_table, set,
 };
 use tg_llava_train::parallel::{ParallelError, Single};
 use tg_llava_train::run::RunError;
@@ -37,6 +38,7 @@ use self::watch::{CtrlC, Display, listen};
 use crate::console::Console;
 use crate::device::{self, Backend, ComputeArgs, DefaultDtype, DeviceSpec, Dtype, Opened};
 use crate::failure::Failure;
+use crate::hub::{Hub, ModelName, Need};
 
 /// Runs the command.
 ///
@@ -126,9 +128,34 @@ fn read_config(args: &TrainArgs, console: &Console) -> Result<TrainConfig, Failu
     for assignment in &args.assignments {
         set(&mut table, assignment).map_err(config_error)?;
     }
-    let config = TrainConfig::from_table(table).map_err(config_error)?;
+    let mut config = TrainConfig::from_table(table).map_err(config_error)?;
     config.validate().map_err(config_error)?;
+    if args.preset.is_none() {
+        fetch_named(&mut config.model, &Console::new(&args.output))?;
+    }
     Ok(config)
+}
+
+/// Fetches what is named as on Hugging Face, where it is not there yet. Model and bridges become folders; towers keep their names,
+/// which what is trained is saved with.
+fn fetch_named(model: &mut ModelOptions, console: &Console) -> Result<(), Failure> {
+    let hub = Hub::of_environment(console);
+    let folder = |path: &mut PathBuf| -> Result<(), Failure> {
+        if let Some(name) = ModelName::instead_of(path) {
+            *path = hub.model(&name, false)?;
+        }
+        Ok(())
+    };
+    folder(&mut model.path)?;
+    if let Some(Bridges::Folder(path)) = &mut model.bridges {
+        folder(path)?;
+    }
+    for name in [&model.vision_tower, &model.text_tower].into_iter().flatten() {
+        if let Some(name) = ModelName::instead_of(Path::new(name)) {
+            hub.folder(&name, Need::Everything)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens `device`, or the best one that works; the run's number format holds where none is given on the command line.

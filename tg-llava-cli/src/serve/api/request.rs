@@ -10,6 +10,8 @@ const LEAST_TEMPERATURE: f64 = 1e-5;
 const MAX_ANSWERS: i128 = 8;
 /// Most stop strings.
 const MAX_STOPS: usize = 4;
+/// Most values in the JSON of a request: each takes many times the memory that it takes in the text.
+const MAX_VALUES: usize = 100_000;
 /// Most alternatives of a token.
 const MAX_TOP_LOGPROBS: i128 = 20;
 
@@ -48,6 +50,10 @@ impl ChatRequest {
     /// # Errors
     /// A refusal with status 400 that names the field.
     pub fn read(body: &[u8], seed: impl FnOnce() -> u64) -> Result<Self, ApiError> {
+        if values_at_least(body) > MAX_VALUES {
+            let message = format!("the body has more than {MAX_VALUES} values");
+            return Err(ApiError { param: None, ..ApiError::field("", "invalid_json", message) });
+        }
         let body: Value = serde_json::from_slice(body).map_err(|error| ApiError {
             param: None,
             ..ApiError::field("", "invalid_json", format!("the body is no JSON: {error}"))
@@ -85,6 +91,22 @@ impl ChatRequest {
             ..defaults
         }
     }
+}
+
+/// How many values a JSON text has at least: each but the first in a list or an object follows a comma, and each list or object begins
+/// with a bracket, outside of strings.
+fn values_at_least(text: &[u8]) -> usize {
+    let (mut count, mut in_string, mut escaped) = (0, false, false);
+    for byte in text {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b',' | b'[' | b'{') => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// Fields that would change the answer are refused, never ignored.
@@ -249,8 +271,19 @@ mod tests {
     }
 
     #[test]
+    fn values_are_counted_outside_of_strings() {
+        for (text, count) in [(r#"{"a": [1, 2, {}], "b": "x,[\"{,"}"#, 6), ("", 0), (r#""\\","#, 1)] {
+            assert_eq!(values_at_least(text.as_bytes()), count, "{text}");
+        }
+        assert!(read(json!({"guide": ",[{".repeat(MAX_VALUES)})).is_ok());
+    }
+
+    #[test]
     fn a_body_that_is_no_object_is_refused() {
-        for body in [&b""[..], b"{\"model\": ", b"[1]", b"null", b"\"text\"", b"\xff\xfe"] {
+        let (deep, wide) = ("[".repeat(50_000), format!("[{}0]", "0,".repeat(MAX_VALUES)));
+        let bodies =
+            [&b""[..], b"{\"model\": ", b"[1]", b"null", b"\"text\"", b"\xff\xfe", b"{\"model\": \"\xff\"}"];
+        for body in bodies.into_iter().chain([deep.as_bytes(), wide.as_bytes()]) {
             let error = ChatRequest::read(body, || 0).unwrap_err();
             assert_eq!((error.status.as_u16(), error.code, error.param), (400, "invalid_json", None));
         }

@@ -10,11 +10,10 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Error};
 
 use super::Hosts;
+use crate::web::{MAX_REDIRECTS, resolve};
 
 /// How long a picture may take, redirects included.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// How many addresses a server may send us on to.
-const MAX_REDIRECTS: usize = 5;
 
 /// Fetches what is at `url`, from `hosts` alone; each address that it leads to is checked again.
 ///
@@ -68,23 +67,6 @@ fn agent(hosts: &Hosts, deadline: Instant) -> Result<Agent, String> {
     Ok(Agent::with_parts(config, DefaultConnector::new(), resolver))
 }
 
-/// Where `location` leads to from `uri`.
-fn resolve(uri: &Uri, location: &str) -> Option<Uri> {
-    let parsed: Uri = location.parse().ok()?;
-    match parsed.scheme_str() {
-        Some("http" | "https") => Some(parsed),
-        Some(_) => None,
-        None if location.starts_with("//") => format!("{}:{location}", uri.scheme_str()?).parse().ok(),
-        None if location.starts_with('/') => {
-            format!("{}://{}{location}", uri.scheme_str()?, uri.authority()?).parse().ok()
-        }
-        None => {
-            let folder = uri.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-            format!("{}://{}{folder}/{location}", uri.scheme_str()?, uri.authority()?).parse().ok()
-        }
-    }
-}
-
 fn reason(error: Error) -> String {
     match error {
         Error::Timeout(_) => "the picture took too long".into(),
@@ -114,24 +96,5 @@ impl Resolver for Checked {
             }
         }
         if allowed.is_empty() { Err(Error::HostNotFound) } else { Ok(allowed) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_lead_on_as_browsers_follow_them() {
-        let uri: Uri = "http://a.org:81/x/y.png?z".parse().unwrap();
-        for (location, expected) in [
-            ("https://b.org/c", Some("https://b.org/c")),
-            ("//b.org/c", Some("http://b.org/c")),
-            ("/c?d", Some("http://a.org:81/c?d")),
-            ("c.png", Some("http://a.org:81/x/c.png")),
-            ("file:///etc/passwd", None),
-        ] {
-            assert_eq!(resolve(&uri, location).map(|uri| uri.to_string()).as_deref(), expected, "{location}");
-        }
     }
 }

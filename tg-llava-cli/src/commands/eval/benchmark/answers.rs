@@ -149,13 +149,17 @@ fn unusable(path: &Path, error: std::io::Error) -> Failure {
 /// Kinds of files that a model is made of.
 const PARTS: [&str; 5] = ["bin", "json", "model", "safetensors", "txt"];
 
-/// A digest of a checkpoint: of all files in its folders, towers and base included, that decide an answer.
+/// A digest of a checkpoint: of all files in its folders, towers and base included, that decide an answer. A base may be one file.
 ///
 /// # Errors
 /// Where a file cannot be read.
 pub fn model_digest(model: &Path, base: Option<&Path>) -> Result<String, Failure> {
     let mut digests = String::new();
     for folder in [Some(model), base].into_iter().flatten() {
+        if folder.is_file() {
+            digests += &hash_file(folder).map_err(|e| Failure::Input(e.into()))?;
+            continue;
+        }
         let mut folders = vec![folder.to_path_buf()];
         while let Some(folder) = folders.pop() {
             let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)

@@ -16,6 +16,7 @@ use crate::benchmark::output::{Summary, write};
 use crate::benchmark::questions::Questions;
 use crate::benchmark::scoring::{Answers, Places, Scoring};
 use crate::benchmark::{Harness, ScoringArgs, is_table, read};
+use crate::checkpoint::Folders;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -46,7 +47,7 @@ impl BenchmarkArgs {
 }
 
 /// Answers and scores the benchmark.
-pub fn run(args: &EvalArgs, model: &Path, console: &Console) -> Result<(), Failure> {
+pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), Failure> {
     let interrupt = Interrupt::install();
     let own = &args.benchmark;
     let (name, harness) = (own.scoring.name(&args.data)?, own.scoring.harness(&args.data));
@@ -61,15 +62,15 @@ pub fn run(args: &EvalArgs, model: &Path, console: &Console) -> Result<(), Failu
     let folder = std::fs::create_dir_all(&output);
     folder.map_err(|error| Failure::input(format_args!("--output {}: {error}", output.display())))?;
     let max_new_tokens = args.max_new_tokens.unwrap_or_else(|| questions.max_new_tokens());
-    let (assistant, opened) = super::load(args, model, console)?;
+    let (assistant, opened) = super::load(args, folders, console)?;
     let mut fingerprint: Fingerprint = [
         ("benchmark", name.clone()),
         ("harness", harness.name().to_owned()),
         ("contents of --data", hash_bytes(text.as_bytes())),
-        ("model", answers::model_digest(model, args.base.as_deref())?),
+        ("model", answers::model_digest(&folders.model, folders.base.as_deref())?),
         ("template", assistant.template.name.to_owned()),
         ("device", opened.spec.to_string()),
-        ("dtype", opened.dtype.name().to_owned()),
+        ("dtype", args.quantize.number_format(opened.dtype, &assistant.report.quantised)),
         ("longest answer", max_new_tokens.to_string()),
     ]
     .into_iter()
