@@ -49,7 +49,11 @@ say "|---|---|---|"
 
 # Numbers first: all golden folders, in both formats, with and without fusion.
 part parity-f32 90 "$ours" parity --device "$device" tests/fixtures
-part parity-bf16 60 "$ours" parity --device "$device" --dtype bf16 tests/fixtures
+# Who computes products, on CUDA: named, since a comparison at the start is a part of its own.
+burn=() vendor=()
+case $device in cuda*) burn=(--products burn) vendor=(--products cublaslt) ;; esac
+part parity-bf16 60 "$ours" parity --device "$device" --dtype bf16 "${burn[@]}" tests/fixtures
+[ -n "${vendor[*]}" ] && part parity-bf16-cublaslt 60 "$ours" parity --device "$device" --dtype bf16 "${vendor[@]}" tests/fixtures
 [ -n "$plain" ] && part parity-f32-plain 60 "$plain" parity --device "$device" tests/fixtures
 part chat 30 "$ours" chat --device "$device" --image examples/pictures/blue-rectangle.png "what color is the shape?"
 
@@ -79,9 +83,15 @@ part forecast-qwen2-7b-stage2 60 bash -c 'rank --dry-run --nproc 8'
 part simulate-qwen2-7b-stage2 150 bash -c 'rank --simulate 0/8'
 
 # Speed: small preset in all phases, then the large ones where they matter.
-part bench-smollm2 60 "$ours" bench --device "$device" --dtype bf16 --reps 5
+part bench-smollm2 60 "$ours" bench --device "$device" --dtype bf16 "${burn[@]}" --reps 5
+if [ -n "${vendor[*]}" ]; then
+  part bench-smollm2-cublaslt 60 "$ours" bench --device "$device" --dtype bf16 "${vendor[@]}" --reps 5
+  # Says on stderr what was chosen, and how the two compare.
+  part bench-qwen2-7b-auto 60 "$ours" bench --device "$device" --dtype bf16 --preset qwen2-7b --phase prefill --reps 3
+  part bench-qwen2-7b-train-cublaslt 60 "$ours" bench --device "$device" --dtype bf16 "${vendor[@]}" --preset qwen2-7b --phase train --batch 1 --seq 2048 --reps 3
+fi
 part bench-qwen2-7b 90 "$ours" bench --device "$device" --dtype bf16 --preset qwen2-7b --phase encode,prefill,decode
-part bench-qwen2-7b-train 90 "$ours" bench --device "$device" --dtype bf16 --preset qwen2-7b --phase train --batch 1 --seq 2048 --reps 3
+part bench-qwen2-7b-train 90 "$ours" bench --device "$device" --dtype bf16 "${burn[@]}" --preset qwen2-7b --phase train --batch 1 --seq 2048 --reps 3
 part bench-vicuna-7b 60 "$ours" bench --device "$device" --dtype bf16 --preset vicuna-7b --phase prefill,decode --reps 3
 part bench-llama3-8b 60 "$ours" bench --device "$device" --dtype bf16 --preset llama3-8b --phase prefill,decode --reps 3
 part bench-vicuna-13b 60 "$ours" bench --device "$device" --dtype bf16 --preset vicuna-13b --phase prefill,decode --reps 3

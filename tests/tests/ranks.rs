@@ -124,6 +124,21 @@ fn stage_two_ends_in_the_same_bits_on_any_number_of_ranks() {
     ends_alike(all, Stage::Finetune, DType::F32);
 }
 
+#[test]
+fn an_adapter_ends_in_the_same_bits_on_any_number_of_ranks() {
+    let _turn = turn();
+    let base = tempfile::tempdir().unwrap();
+    tg_llava_tests::save_base(base.path());
+    for recompute in [false, true] {
+        let change = |config: &mut TrainConfig| {
+            let adapter = tg_llava_tests::adapter_config(base.path(), &config.output_dir);
+            (config.model, config.lora) = (adapter.model, adapter.lora);
+            config.run.gradient_checkpointing = recompute;
+        };
+        ends_alike(change, Stage::Finetune, DType::F32);
+    }
+}
+
 /// In f16 the first scales are too large for some micro-batches: one rank's overflow holds up all.
 #[test]
 fn an_overflow_on_one_rank_is_an_overflow_on_all() {

@@ -2,7 +2,8 @@
 
 mod prompts;
 
-pub use prompts::{JudgePrompt, JudgePrompts, JudgeRequest};
+pub use crate::text::has_chinese;
+pub use prompts::{JudgePrompt, JudgePrompts, JudgeRequest, JudgeTask, JudgedRows, TableRows};
 
 /// A request to a judge about one row; its text is for whoever has the prompts.
 #[derive(Debug, Clone, Copy, PartialEq)]

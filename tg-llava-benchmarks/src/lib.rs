@@ -4,6 +4,7 @@
 //! LLaVA-1.5's scripts.
 
 pub mod dataset;
+pub mod headline;
 pub mod judge;
 pub mod llava;
 pub mod prompt;

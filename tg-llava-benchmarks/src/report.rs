@@ -1,8 +1,8 @@
-//! One way to score any of VLMEvalKit's data sets.
+//! Verdicts and scores in one form, and one way to score any of VLMEvalKit's data sets.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::dataset::{Judged, Kind};
 use crate::judge::Judge;
@@ -12,7 +12,7 @@ use crate::score::{Predictions, choice, ocr, short, yes_no};
 use crate::table::{Table, TableError};
 
 /// What became of one row.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Item {
     /// The row's index.
     pub index: String,
@@ -23,7 +23,7 @@ pub struct Item {
 }
 
 /// Verdicts and scores of a data set.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The rows in their order.
     pub items: Vec<Item>,
@@ -81,14 +81,14 @@ pub fn score(
 }
 
 impl Item {
-    fn new(index: String, read: impl Into<Option<String>>, score: impl Into<Option<f64>>) -> Self {
+    pub(crate) fn new(index: String, read: impl Into<Option<String>>, score: impl Into<Option<f64>>) -> Self {
         Self { index, read: read.into(), score: score.into() }
     }
 }
 
 impl Report {
     /// A report without splits.
-    fn of_one(
+    pub(crate) fn of_one(
         items: impl IntoIterator<Item = Item>,
         scores: impl IntoIterator<Item = (String, f64)>,
     ) -> Self {

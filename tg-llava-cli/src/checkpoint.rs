@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tg_llava_core::weights::has_unfinished_save;
+use tg_llava_core::weights::{Adapter, has_unfinished_save};
 
 use crate::console::Console;
 use crate::failure::Failure;
@@ -16,7 +16,7 @@ pub const WEIGHTS_VARIABLE: &str = "TG_LLAVA_WEIGHTS";
 pub struct Folders {
     /// The checkpoint.
     pub model: PathBuf,
-    /// The plain decoder, where one was named.
+    /// The decoder, a folder or a GGUF file, where one was named.
     pub base: Option<PathBuf>,
 }
 
@@ -26,7 +26,7 @@ pub struct Folders {
 /// # Errors
 /// [`Failure::Input`] where there is no such folder or name, [`Failure::Run`] where it cannot be fetched.
 pub fn find(model: Option<&Path>, base: Option<&Path>, console: &Console) -> Result<Folders, Failure> {
-    let base = base.map(|base| named(base, true, console)).transpose()?;
+    let base = base.map(|base| decoder(base, console)).transpose()?;
     let model = match model {
         Some(model) => named(model, base.is_some(), console)?,
         None => shipped()?,
@@ -65,13 +65,29 @@ fn shipped() -> Result<PathBuf, Failure> {
     )))
 }
 
+/// The folder of a decoder, or its GGUF file.
+///
+/// # Errors
+/// As [`find`].
+pub fn decoder(asked: &Path, console: &Console) -> Result<PathBuf, Failure> {
+    match is_gguf(asked) {
+        true => Ok(asked.to_path_buf()),
+        false => named(asked, true, console),
+    }
+}
+
+/// Whether there is a GGUF file of this name.
+pub fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gguf") && path.is_file()
+}
+
 /// Checks that `dir` looks like a checkpoint.
 ///
 /// # Errors
 /// [`Failure::Input`] where it does not, with what it looks like instead.
 fn check(dir: &Path) -> Result<(), Failure> {
     let name = dir.display();
-    if dir.join("config.json").is_file() {
+    if dir.join("config.json").is_file() || Adapter::is_in(dir) {
         return Ok(());
     }
     if dir.is_file() {

@@ -5,11 +5,14 @@ use clap::{Parser, Subcommand};
 use crate::commands::bench::BenchArgs;
 use crate::commands::chat::ChatArgs;
 use crate::commands::completions::CompletionsArgs;
+use crate::commands::convert::ConvertArgs;
 use crate::commands::data::DataArgs;
 use crate::commands::eval::EvalArgs;
 use crate::commands::fetch::FetchArgs;
 use crate::commands::inspect::InspectArgs;
+use crate::commands::merge::MergeArgs;
 use crate::commands::parity::ParityArgs;
+use crate::commands::report::ReportArgs;
 use crate::commands::score::ScoreArgs;
 use crate::commands::serve::ServeArgs;
 use crate::commands::train::TrainArgs;
@@ -36,6 +39,12 @@ pub enum Command {
     Eval(EvalArgs),
     /// Say what answers to a public benchmark are worth, without a model
     Score(ScoreArgs),
+    /// Write an adapter and the decoder that it lies over as one checkpoint
+    Merge(MergeArgs),
+    /// Write a checkpoint anew: in another number format, or with its decoder in 8 or 4 bits
+    Convert(ConvertArgs),
+    /// Put the scores of several runs into one table
+    Report(ReportArgs),
     /// Prepare training data, check that it is complete, and train small tokenizers on it
     Data(DataArgs),
     /// Compare this build's numbers with golden folders; exit code 1 on a difference

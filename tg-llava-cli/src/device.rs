@@ -50,6 +50,23 @@ pub struct ComputeArgs {
     /// Number format of weights and activations [default: f32; bf16 for chat on cuda]
     #[arg(long, value_name = "DTYPE")]
     pub dtype: Option<Dtype>,
+    /// Who computes the products of linear layers in f16 and bf16 on CUDA
+    #[cfg(any(feature = "cuda", feature = "cuda-plain"))]
+    #[arg(long, value_name = "WHO", value_enum, default_value_t)]
+    pub products: Products,
+}
+
+/// What `--products` names.
+#[cfg(any(feature = "cuda", feature = "cuda-plain"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Products {
+    /// cuBLASLt if it is there and faster in a short comparison, otherwise Burn
+    #[default]
+    Auto,
+    /// NVIDIA's library wherever it can
+    Cublaslt,
+    /// Burn's own kernels
+    Burn,
 }
 
 /// The number format where none is asked for.
@@ -282,7 +299,24 @@ pub fn open(args: &ComputeArgs, default: DefaultDtype, console: &Console) -> Res
     let dtype = dtype_of(args.dtype, default, spec.backend);
     check_dtype(dtype, spec, &device, console)?;
     console.detail(format_args!("device {spec}, numbers in {}", dtype.name()));
+    #[cfg(any(feature = "cuda", feature = "cuda-plain"))]
+    if spec.backend == Backend::Cuda && dtype != DType::F32 {
+        place_products(args.products, &device, *console);
+    }
     Ok(Opened { spec, device, dtype })
+}
+
+/// Lets cuBLASLt compute products from now on, where it is chosen. The first device that is opened for halves decides.
+#[cfg(any(feature = "cuda", feature = "cuda-plain"))]
+fn place_products(who: Products, device: &Device, console: Console) {
+    use tg_llava_cuda::products::{CublasLt, Mode};
+    let mode = match who {
+        Products::Auto => Mode::Auto,
+        Products::Cublaslt => Mode::CublasLt,
+        Products::Burn => return,
+    };
+    let note = Box::new(move |text: &str| console.note(text));
+    tg_llava_core::nn::use_vendor_products(Box::new(CublasLt::new(device.clone(), mode, note)));
 }
 
 fn best(console: &Console) -> Result<(DeviceSpec, Device), Failure> {
@@ -364,8 +398,8 @@ mod tests {
     fn the_cpu_always_works() {
         let spec = DeviceSpec::parse("flex").unwrap();
         let console = Console::new(&Default::default());
-        let opened =
-            open(&ComputeArgs { device: Some(spec), dtype: None }, DefaultDtype::Fast, &console).unwrap();
+        let args = ComputeArgs { device: Some(spec), ..ComputeArgs::default() };
+        let opened = open(&args, DefaultDtype::Fast, &console).unwrap();
         assert_eq!(opened.dtype, DType::F32);
         assert_eq!(spec.to_string(), "flex");
     }

@@ -4,6 +4,7 @@
 //! Results go to stdout and everything else to stderr, so that output can be piped.
 
 pub mod args;
+pub mod benchmark;
 pub mod checkpoint;
 pub mod cli;
 pub mod commands;
@@ -13,13 +14,13 @@ pub mod failure;
 mod fault;
 pub mod hub;
 pub mod interrupt;
-pub mod judge;
 pub mod load;
 pub mod memory;
 pub mod parity;
 pub mod picture;
 pub mod prepare;
 pub mod progress;
+pub mod quantised;
 pub mod serve;
 mod web;
 
@@ -57,7 +58,10 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Serve(args) => commands::serve::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::Eval(args) => commands::eval::run(args),
+        Command::Report(args) => commands::report::run(args),
         Command::Score(args) => commands::score::run(args),
+        Command::Convert(args) => commands::convert::run(args),
+        Command::Merge(args) => commands::merge::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Parity(args) => commands::parity::run(args),
         Command::Bench(args) => commands::bench::run(args),

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
-use tg_llava_core::config::read_model_config;
-use tg_llava_core::weights::{is_unused_key, open_sources};
+use tg_llava_core::config::read_model_config_over;
+use tg_llava_core::weights::{base_of, is_unused_key, open_sources};
 
 use crate::console::Console;
 use crate::device::Opened;
 use crate::failure::Failure;
 use crate::progress::{Progress, short_count};
+use crate::quantised;
 
 /// Loads the checkpoint in `dir` as `options` say, with the number format and the limits of the device.
 ///
@@ -21,8 +22,7 @@ pub fn assistant(
     options: &AssistantOptions,
     console: &Console,
 ) -> Result<Assistant, Failure> {
-    let options =
-        AssistantOptions { dtype: opened.dtype, largest_buffer: opened.largest_buffer(), ..options.clone() };
+    let options = for_device(options, opened)?;
     let start = std::time::Instant::now();
     let bar = Progress::bar(console, "loading weights", || total_values(dir, options.base.as_deref()));
     let mut values = 0;
@@ -39,6 +39,7 @@ pub fn assistant(
             first_few(not_finite)
         ));
     }
+    quantised::tell(&assistant.report.quantised, console);
     console.detail(format_args!(
         "{}: {} parameters loaded in {:.1} s, template {}",
         dir.display(),
@@ -49,9 +50,33 @@ pub fn assistant(
     Ok(assistant)
 }
 
+/// The adapter in `dir` over what was loaded from the folder beside it.
+///
+/// # Errors
+/// Where a file is missing or damaged, or the adapter does not fit.
+pub fn adapter(
+    dir: &Path,
+    (base, folder): (&Assistant, &Path),
+    opened: &Opened,
+    options: &AssistantOptions,
+) -> Result<Assistant, Failure> {
+    Ok(base.with_adapter(dir, (folder, &for_device(options, opened)?), &mut |_| {})?)
+}
+
+fn for_device(options: &AssistantOptions, opened: &Opened) -> Result<AssistantOptions, Failure> {
+    Ok(AssistantOptions {
+        dtype: opened.dtype,
+        largest_buffer: opened.largest_buffer(),
+        quantization: quantised::on_device(options.quantization, opened)?,
+        ..options.clone()
+    })
+}
+
 /// How many values a checkpoint's tensors hold; `None` where that cannot be said, which loading will explain.
 fn total_values(dir: &Path, base: Option<&Path>) -> Option<u64> {
-    let source = open_sources(dir, &read_model_config(dir).ok()?, base).ok()?;
+    let base = base_of(dir, base).ok()?;
+    let config = read_model_config_over(dir, base.as_deref()).ok()?;
+    let source = open_sources(dir, &config, base.as_deref()).ok()?;
     let used = source.iter().filter(|(key, _)| !is_unused_key(key));
     Some(used.map(|(_, tensor)| tensor.num_elements() as u64).sum())
 }
@@ -59,7 +84,8 @@ fn total_values(dir: &Path, base: Option<&Path>) -> Option<u64> {
 /// How many names are printed before the rest is counted.
 const SHOWN: usize = 8;
 
-fn first_few(names: &[String]) -> String {
+/// The first names, and how many there are more.
+pub(crate) fn first_few(names: &[String]) -> String {
     let mut out = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN {
         out += &format!(" and {} more", names.len() - SHOWN);

@@ -14,11 +14,14 @@ fn help_of_every_command() {
         "train",
         "eval",
         "score",
+        "merge",
+        "report",
         "data",
         "parity",
         "bench",
         "inspect",
         "fetch",
+        "convert",
         "completions",
     ] {
         insta::assert_snapshot!(format!("help_{command}"), outcome(program().args([command, "--help"]), &[]));

@@ -31,6 +31,19 @@ fn every_kind_of_folder() {
     }
 }
 
+#[test]
+fn quantised_weights() {
+    for (name, path) in [("nf4", "bnb-nf4/vicuna-tiny"), ("gguf", "gguf/llama/decoder.gguf")] {
+        let path = fixture("quant").join(path);
+        insta::assert_snapshot!(format!("inspect_{name}"), inspect(&path, &["-v"]));
+    }
+    let model = copy_of("vicuna-tiny");
+    let base = fixture("quant/bnb-int8/vicuna-tiny");
+    let found = json(model.path(), &["--base", base.to_str().unwrap(), "-v"]);
+    assert_eq!(found["complete"], true, "{found}");
+    assert_eq!(found["parts"]["llm"]["dtypes"]["int8"], 14, "{found}");
+}
+
 /// Stage-1 files with their sizes in config.json, over the decoder beside them and without it.
 #[test]
 fn stage_1_files() {
@@ -54,6 +67,39 @@ fn stage_1_files() {
     let mut command = program();
     command.arg("inspect").arg(&stage1).arg("--base").arg(&base);
     insta::assert_snapshot!("inspect_stage1_over_base", outcome(&mut command, &names));
+}
+
+/// The base is a full checkpoint, so that towers are there too.
+#[test]
+fn an_adapter_is_inspected_over_its_base_and_merged_into_it() {
+    let (adapter, base) = (fixture("lora/vicuna-tiny/r4_split/final"), fixture("models/vicuna-tiny"));
+    let names = [(adapter.as_path(), "ADAPTER"), (base.as_path(), "BASE")];
+    let mut command = program();
+    command.arg("inspect").arg(&adapter).arg("--base").arg(&base);
+    insta::assert_snapshot!("inspect_adapter", outcome(&mut command, &names));
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("merged");
+    let merge = |base: &Path| {
+        let mut command = program();
+        command.arg("merge").arg("--model").arg(&adapter).arg("--base").arg(base).arg("--out").arg(&out);
+        command
+    };
+    merge(&base).assert().success();
+    program().arg("inspect").arg(&out).assert().success();
+    let ask = |model: &Path, arguments: &[&Path]| {
+        common::stdout(common::chat(model).arg("What is this?").args(arguments))
+    };
+    assert_eq!(ask(&adapter, &[Path::new("--base"), &base]), ask(&out, &[]));
+    // A base of other sizes.
+    let other = fixture("lora/qwen2-tiny/base-llm");
+    std::fs::rename(out.join("clip-tower"), dir.path().join("clip-tower")).unwrap();
+    let decoder = dir.path().join("decoder");
+    std::fs::create_dir(&decoder).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(other.join(file), decoder.join(file)).unwrap();
+    }
+    let refused = outcome(&mut merge(&decoder), &[]);
+    assert!(refused.contains("wrong shape") && !refused.contains("lora_A"), "{refused}");
 }
 
 #[test]

@@ -53,6 +53,42 @@ fn the_model_is_listed_and_healthy() {
     }
 }
 
+/// Each answers as its folder does alone, merged.
+#[test]
+fn adapters_over_one_decoder_answer_by_their_names() {
+    let base = common::fixture("models/vicuna-tiny");
+    let folder = |run: &str| common::fixture("lora/vicuna-tiny").join(run).join("final");
+    let runs = [("split", folder("r4_split")), ("four-bits", folder("qlora_nf4"))];
+    let flags = runs.each_ref().map(|(name, folder)| format!("{name}={}", folder.display()));
+    let served = ["--served-model-name", "tiny", "--adapter", &flags[0], "--adapter", &flags[1], "--model"];
+    let server = Server::start(&[&served[..], &[base.to_str().unwrap()]].concat());
+    let list = server.get("/v1/models").1;
+    let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
+    assert_eq!(names, ["tiny", "split", "four-bits"]);
+    assert_eq!(server.get("/v1/models/split").1["id"], "split");
+    let ask = |model: &str| {
+        let messages = json!([{"role": "user", "content": "What is this?"}]);
+        let body = json!({"model": model, "messages": messages, "max_tokens": 12, "temperature": 0});
+        let answer = server.chat(body);
+        assert_eq!(answer["model"], if model == "default" { "tiny" } else { model });
+        answer["choices"][0]["message"]["content"].as_str().unwrap().trim().to_owned()
+    };
+    let alone = |folder: &std::path::Path| {
+        let mut chat = common::chat(folder);
+        common::stdout(chat.arg("--base").arg(&base).arg("What is this?")).trim().to_owned()
+    };
+    let own = common::stdout(common::chat(&base).arg("What is this?")).trim().to_owned();
+    assert_eq!((ask("tiny"), ask("default")), (own.clone(), own.clone()));
+    for (name, folder) in &runs {
+        let answer = ask(name);
+        assert_eq!(answer, alone(folder), "{name}");
+        assert_ne!(answer, own, "{name}");
+    }
+    let body = json!({"model": "other", "messages": [{"role": "user", "content": "hi"}]});
+    let (status, error) = server.post(&body);
+    assert!(status == 404 && error["error"]["message"].as_str().unwrap().contains("split"), "{error}");
+}
+
 #[test]
 fn a_stream_brings_what_the_whole_answer_says() {
     let server = Server::start(&[]);

@@ -14,6 +14,7 @@ pub mod nn;
 pub mod pass;
 pub mod preprocess;
 pub mod projector;
+pub mod quant;
 pub mod text;
 pub mod tokenizer;
 pub mod vision;

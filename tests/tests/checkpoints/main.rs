@@ -1,6 +1,8 @@
 //! Writing and reading checkpoints.
 
+mod converted;
 mod damaged;
+mod quantised;
 mod replaced;
 mod sizes;
 mod weights;

@@ -2,6 +2,7 @@
 //!
 //! The CPU backends have one random generator a process, so these tests take turns.
 
+mod adapters;
 mod arithmetic;
 mod refused;
 mod resume;

@@ -54,35 +54,81 @@ pub struct JudgeRequest {
     pub user: String,
 }
 
-impl JudgePrompts {
-    /// The text for a kind of data sets under the name that files have for it; no name where no judge is asked.
-    pub fn of(&self, kind: Kind) -> Option<(&'static str, Option<&JudgePrompt>)> {
-        let (name, prompt) = match kind {
-            Kind::Choice(_) => ("choice", &self.choice),
-            Kind::YesNo(_) => ("yes_no", &self.yes_no),
-            Kind::Judged(Judged::MmVet) => ("mm_vet", &self.mm_vet),
-            Kind::Judged(Judged::LlavaBench) => ("llava_bench", &self.llava_bench),
-            Kind::Judged(Judged::MathVista) => ("math_vista", &self.math_vista),
-            Kind::Short(_) | Kind::Ocr => return None,
-        };
-        Some((name, prompt.as_ref()))
+/// What a judge is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "fields of `JudgePrompts` say it")]
+pub enum JudgeTask {
+    Choice,
+    YesNo,
+    MmVet,
+    LlavaBench,
+    MathVista,
+}
+
+impl JudgeTask {
+    /// What is asked for in data sets of a kind; `None` where no judge is asked.
+    pub fn of(kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::Choice(_) => Some(Self::Choice),
+            Kind::YesNo(_) => Some(Self::YesNo),
+            Kind::Judged(Judged::MmVet) => Some(Self::MmVet),
+            Kind::Judged(Judged::LlavaBench) => Some(Self::LlavaBench),
+            Kind::Judged(Judged::MathVista) => Some(Self::MathVista),
+            Kind::Short(_) | Kind::Ocr => None,
+        }
+    }
+
+    /// The name that files have for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Choice => "choice",
+            Self::YesNo => "yes_no",
+            Self::MmVet => "mm_vet",
+            Self::LlavaBench => "llava_bench",
+            Self::MathVista => "math_vista",
+        }
     }
 }
 
-impl JudgePrompt {
-    /// What is asked about a row of `table`; `None` where there is no such row.
-    pub fn request(
-        &self,
-        ask: &Ask<'_>,
-        table: &Table,
-        kind: Kind,
-        predictions: &Predictions,
-    ) -> Option<JudgeRequest> {
-        let row = (0..table.len()).find(|&row| table.shown(row, "index") == ask.index)?;
-        let value = |name: &str| match (name, kind) {
-            ("prediction", _) => Some(predictions.seen(ask.index).to_owned()),
+impl JudgePrompts {
+    /// The text for a task.
+    pub fn of(&self, task: JudgeTask) -> Option<&JudgePrompt> {
+        let prompt = match task {
+            JudgeTask::Choice => &self.choice,
+            JudgeTask::YesNo => &self.yes_no,
+            JudgeTask::MmVet => &self.mm_vet,
+            JudgeTask::LlavaBench => &self.llava_bench,
+            JudgeTask::MathVista => &self.math_vista,
+        };
+        prompt.as_ref()
+    }
+}
+
+/// The rows that a judge is asked about.
+pub trait JudgedRows {
+    /// What a name in braces stands for in a request about the row `index`: its answer (`prediction`), its options, or a column.
+    fn value(&self, index: &str, name: &str) -> Option<String>;
+}
+
+/// The rows of a data set of VLMEvalKit.
+#[derive(Debug, Clone, Copy)]
+pub struct TableRows<'a> {
+    /// The data set.
+    pub table: &'a Table,
+    /// What it asks for.
+    pub kind: Kind,
+    /// The answers.
+    pub predictions: &'a Predictions,
+}
+
+impl JudgedRows for TableRows<'_> {
+    fn value(&self, index: &str, name: &str) -> Option<String> {
+        let Self { table, kind, predictions } = self;
+        let row = (0..table.len()).find(|&row| table.shown(row, "index") == index)?;
+        match (name, kind) {
+            ("prediction", _) => Some(predictions.seen(index).to_owned()),
             ("options", Kind::Choice(choice)) => {
-                let options = options_of(table, row, choice).into_iter();
+                let options = options_of(table, row, *choice).into_iter();
                 Some(options.map(|(letter, text)| format!("{letter}. {text}\n")).collect())
             }
             ("answer", Kind::Judged(Judged::MmVet)) => {
@@ -90,9 +136,17 @@ impl JudgePrompt {
                 Some(answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> "))
             }
             (name, _) => table.has(name).then(|| table.shown(row, name).to_owned()),
-        };
-        let chinese = self.chinese.as_ref().filter(|_| text::has_chinese(table.shown(row, "question")));
-        Some(JudgeRequest { system: self.system.clone(), user: fill(chinese.unwrap_or(&self.user), value) })
+        }
+    }
+}
+
+impl JudgePrompt {
+    /// What is asked about a row; `None` where there is no such row.
+    pub fn request(&self, ask: &Ask<'_>, rows: &dyn JudgedRows) -> Option<JudgeRequest> {
+        let question = rows.value(ask.index, "question")?;
+        let chinese = self.chinese.as_ref().filter(|_| text::has_chinese(&question));
+        let user = fill(chinese.unwrap_or(&self.user), |name| rows.value(ask.index, name));
+        Some(JudgeRequest { system: self.system.clone(), user })
     }
 }
 

@@ -1,5 +1,12 @@
-//! ScienceQA and SEED: the letter of an option.
+//! ScienceQA: the letter of an option.
 
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::annotations::read_json;
+use super::{LlavaError, Scored};
+use crate::report::{Item, Report};
 use crate::text;
 
 /// Letters that ScienceQA has.
@@ -33,6 +40,59 @@ pub fn number(letter: char, choices: usize) -> Option<usize> {
 /// What is asked about a turn of ScienceQA's file.
 pub fn scienceqa_question(turn: &str) -> String {
     format!("{}\n{}", text::strip(&turn.replace("<image>", "")), super::LETTER)
+}
+
+/// A problem of ScienceQA.
+#[derive(Debug, Deserialize)]
+pub struct Problem {
+    /// The options.
+    pub choices: Vec<String>,
+    /// Number of the right one.
+    pub answer: usize,
+}
+
+/// The problems by name.
+///
+/// # Errors
+/// [`LlavaError`] where their file is not there or cannot be read.
+pub fn problems(scored: &Scored<'_>) -> Result<BTreeMap<String, Problem>, LlavaError> {
+    read_json(&scored.annotations.file(&["problems.json"])?)
+}
+
+/// The scores of the problems of the split `test`, which are wrong where they have no answer.
+pub(super) fn score(scored: &Scored<'_>) -> Result<Report, LlavaError> {
+    let problems = problems(scored)?;
+    let path = scored.annotations.file(&["pid_splits.json"])?;
+    let splits: BTreeMap<String, Vec<String>> = read_json(&path)?;
+    let unknown = |what: String| LlavaError::Unknown { path: path.clone(), what };
+    let names = splits.get("test").ok_or_else(|| unknown("the split `test`".to_owned()))?;
+    let answers = scored.answers_by_id();
+    let (mut items, mut all, mut pictured) = (Vec::new(), Vec::new(), Vec::new());
+    for name in names {
+        let problem = problems.get(name).ok_or_else(|| unknown(format!("problem {name}")))?;
+        let answer = answers.get(name);
+        let letter = answer.and_then(|answer| scienceqa(&answer.text));
+        let number = letter.and_then(|letter| number(letter, problem.choices.len()));
+        let hit = f64::from(u8::from(number == Some(problem.answer)));
+        all.push(hit);
+        if answer.is_some_and(|answer| answer.prompt.contains("<image>")) {
+            pictured.push(hit);
+        }
+        items.push(Item::new(name.clone(), letter.map(String::from), hit));
+    }
+    let mut scores = BTreeMap::from([
+        ("total".to_owned(), all.len() as f64),
+        ("correct".to_owned(), all.iter().sum()),
+        ("accuracy".to_owned(), percent(&all)),
+    ]);
+    if !pictured.is_empty() {
+        scores.insert("img_accuracy".to_owned(), percent(&pictured));
+    }
+    Ok(Report::of_one(items, scores))
+}
+
+fn percent(hits: &[f64]) -> f64 {
+    hits.iter().sum::<f64>() / hits.len() as f64 * 100.0
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! MMBench: its questions, and the table that its server expects.
 
+use super::{Id, Question};
 use crate::table::Table;
 
 /// Options that are looked at.
@@ -13,22 +14,30 @@ pub enum Language {
     Chinese,
 }
 
-/// What is asked about a row; options end at the first that is missing.
-pub fn question(table: &Table, row: usize, language: Language) -> String {
-    let mut text = String::new();
+/// What is asked about a row. The script notes it without the line that asks for the letter.
+pub(super) fn question(table: &Table, row: usize, language: Language) -> Question {
+    let mut noted = String::new();
     if let Some(hint) = given(table, row, "hint") {
-        text += hint;
-        text.push('\n');
+        noted += hint;
+        noted.push('\n');
     }
-    text += table.shown(row, "question");
-    for (letter, option) in LETTERS.iter().map_while(|letter| Some((letter, given(table, row, letter)?))) {
-        text += &format!("\n{letter}. {option}");
+    noted += table.shown(row, "question");
+    for (letter, option) in options(table, row) {
+        noted += &format!("\n{letter}. {option}");
     }
-    text.push('\n');
-    text + match language {
+    let letter = match language {
         Language::English => super::LETTER,
         Language::Chinese => "请直接回答选项字母。",
-    }
+    };
+    let index = table.shown(row, "index");
+    let id = index.parse::<i64>().map_or_else(|_| index.into(), |number| Id::Number(number.into()));
+    let (text, place) = (format!("{noted}\n{letter}"), format!("line {}", table.line(row)));
+    Question { id, image: None, text, noted: Some(noted), category: None, place }
+}
+
+/// A row's options by letter; they end at the first that is missing.
+pub fn options(table: &Table, row: usize) -> Vec<(&'static str, &str)> {
+    LETTERS.iter().map_while(|&letter| Some((letter, given(table, row, letter)?))).collect()
 }
 
 /// A cell that says something; to the script, the words nan and none say nothing.

@@ -1,13 +1,29 @@
 //! Benchmarks as LLaVA-1.5's own scripts ask and score them (commit c121f043).
 
+mod annotations;
+pub mod bench;
+mod benchmark;
 pub mod choice;
+mod error;
 pub mod gqa;
+mod id;
 pub mod mmbench;
 pub mod mme;
 pub mod pope;
+mod questions;
+mod scored;
+pub mod seed;
+pub mod upload;
 pub mod vqa;
 
-use serde::{Deserialize, Deserializer};
+pub use annotations::Annotations;
+pub use benchmark::Benchmark;
+pub use error::{LineError, LlavaError};
+pub use id::Id;
+pub use questions::{Answer, Answers, Question, Questions};
+pub use scored::Scored;
+
+use serde::Deserialize;
 
 use crate::text;
 
@@ -18,66 +34,28 @@ const SYSTEM: &str = "A chat between a curious user and an artificial intelligen
 /// What asks for a letter.
 pub const LETTER: &str = "Answer with the option's letter from the given choices directly.";
 
-/// A file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}, line {line}: {source}")]
-pub struct LineError {
-    /// The file.
-    pub file: String,
-    /// Line, from 1.
-    pub line: usize,
-    /// What is wrong with it.
-    pub source: serde_json::Error,
-}
-
 /// Reads one value a line; `file` is what errors call it.
 ///
 /// # Errors
 /// [`LineError`] where a line is no such value.
 pub fn read_lines<T: for<'a> Deserialize<'a>>(text: &str, file: &str) -> Result<Vec<T>, LineError> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let read = |(at, line)| {
-        serde_json::from_str(line).map_err(|source| LineError { file: file.to_owned(), line: at + 1, source })
+    Ok(numbered_lines(text, file)?.into_iter().map(|(_, value)| value).collect())
+}
+
+/// Values with their lines, from 1.
+///
+/// # Errors
+/// As [`read_lines`].
+pub fn numbered_lines<T: for<'a> Deserialize<'a>>(
+    text: &str,
+    file: &str,
+) -> Result<Vec<(usize, T)>, LineError> {
+    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+    let read = |(text, line)| {
+        let value = serde_json::from_str(text);
+        value.map(|value| (line, value)).map_err(|source| LineError { file: file.to_owned(), line, source })
     };
     lines.map(read).collect()
-}
-
-/// A question of LLaVA's files.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Question {
-    /// Its id.
-    #[serde(deserialize_with = "id")]
-    pub question_id: String,
-    /// The picture's file.
-    #[serde(default)]
-    pub image: Option<String>,
-    /// All that is asked.
-    pub text: String,
-    /// The group that it is scored in.
-    #[serde(default)]
-    pub category: Option<String>,
-}
-
-/// An answer as LLaVA's scripts write it.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Answer {
-    /// The question's id.
-    #[serde(deserialize_with = "id")]
-    pub question_id: String,
-    /// What was asked.
-    #[serde(default)]
-    pub prompt: String,
-    /// What was answered.
-    pub text: String,
-}
-
-/// An id, which some files have as a number.
-fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    match serde_json::Value::deserialize(deserializer)? {
-        serde_json::Value::String(id) => Ok(id),
-        serde_json::Value::Number(id) => Ok(id.to_string()),
-        other => Err(serde::de::Error::custom(format!("{other} is no id; expected a string or a number"))),
-    }
 }
 
 /// The string that is tokenized for a question.
@@ -89,4 +67,9 @@ pub fn prompt(question: &str, has_image: bool) -> String {
 /// What the text tower reads.
 pub fn guide(question: &str) -> String {
     text::strip(&question.replace("<image>", "")).to_owned()
+}
+
+/// A percentage as reports print it, with two decimals.
+fn two_decimals(value: f64) -> f64 {
+    format!("{value:.2}").parse().unwrap_or(value)
 }

@@ -1,5 +1,14 @@
 //! POPE: whether things are seen that are not there.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::annotations::read_json_lines;
+use super::{LlavaError, Scored};
+use crate::report::{Item, Report};
+
 /// Reads an answer: no where its first sentence has a word that denies, else yes.
 pub fn says_yes(answer: &str) -> bool {
     let sentence = answer.split('.').next().unwrap_or_default().replace(',', "");
@@ -34,6 +43,26 @@ impl Detection {
         found
     }
 
+    /// Everything by name.
+    fn named(&self) -> BTreeMap<String, f64> {
+        let counts = [
+            ("samples", self.samples()),
+            ("TP", self.true_positive),
+            ("FP", self.false_positive),
+            ("TN", self.true_negative),
+            ("FN", self.false_negative),
+        ];
+        let shares = [
+            ("accuracy", self.accuracy()),
+            ("precision", self.precision()),
+            ("recall", self.recall()),
+            ("f1_score", self.f1()),
+            ("yes_ratio", self.yes_ratio()),
+        ];
+        let counts = counts.map(|(name, count)| (name, count as f64));
+        counts.into_iter().chain(shares).map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     /// All answers.
     pub fn samples(&self) -> usize {
         self.true_positive + self.false_positive + self.true_negative + self.false_negative
@@ -63,6 +92,54 @@ impl Detection {
     /// The share of yes.
     pub fn yes_ratio(&self) -> f64 {
         share(self.true_positive + self.false_positive, self.samples())
+    }
+}
+
+/// A line of POPE's labels.
+#[derive(Deserialize)]
+struct Label {
+    label: String,
+}
+
+/// The scores of each category that has labels; these belong to its answers by their order.
+pub(super) fn score(scored: &Scored<'_>) -> Result<Report, LlavaError> {
+    const LABELS: [&str; 2] = ["coco_pope_", ".json"];
+    let questions = scored.questions_by_id();
+    let category = |answer: &super::Answer| {
+        questions.get(&answer.question_id.to_string()).and_then(|q| q.category.as_deref())
+    };
+    let (mut rights, mut splits) = (BTreeMap::new(), BTreeMap::new());
+    for path in scored.annotations.all(&LABELS.join("*"))? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = name.trim_start_matches(LABELS[0]).trim_end_matches(LABELS[1]).to_owned();
+        let labels: Vec<Label> = read_json_lines(&path)?;
+        let own: Vec<_> = (0..scored.answers.len())
+            .filter(|&at| category(&scored.answers[at]) == Some(name.as_str()))
+            .collect();
+        if own.is_empty() {
+            continue;
+        }
+        if own.len() != labels.len() {
+            return Err(uneven(&path, own.len(), labels.len()));
+        }
+        let rights_of: Vec<(usize, bool)> =
+            own.into_iter().zip(&labels).map(|(at, label)| (at, label.label != "no")).collect();
+        let pairs = rights_of.iter().map(|&(at, right)| (says_yes(&scored.answers[at].text), right));
+        splits.insert(name, Detection::new(pairs).named());
+        rights.extend(rights_of);
+    }
+    let item = |(at, answer): (usize, &super::Answer)| {
+        let said = says_yes(&answer.text);
+        let hit = rights.get(&at).map(|&right| f64::from(u8::from(said == right)));
+        Item::new(answer.question_id.to_string(), if said { "yes" } else { "no" }.to_owned(), hit)
+    };
+    Ok(Report { items: scored.answers.iter().enumerate().map(item).collect(), splits })
+}
+
+fn uneven(path: &Path, answers: usize, labels: usize) -> LlavaError {
+    LlavaError::Unknown {
+        path: path.to_path_buf(),
+        what: format!("as many questions as have answers: {labels} labels for {answers}"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Data sets whose answers a judge scores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::option::{Rules, infer};
 use super::{Predictions, mean};
@@ -15,7 +15,7 @@ pub struct MmVetScores {
     pub items: Vec<(String, f64)>,
     /// Rows and mean score in percent by capability, and `Overall`.
     pub capabilities: BTreeMap<String, (usize, f64)>,
-    /// The same by the combinations that rows have.
+    /// The same by the combinations that rows have, and `Overall`.
     pub combinations: BTreeMap<String, (usize, f64)>,
 }
 
@@ -28,23 +28,30 @@ const CAPABILITIES: [&str; 6] = ["rec", "ocr", "know", "gen", "spat", "math"];
 pub fn mm_vet(table: &Table, judge: &mut dyn Judge) -> Result<MmVetScores, TableError> {
     table.need(&["category"])?;
     let score = |reply: &str| text::to_float(reply).filter(|value| !(*value < 0.0 || *value > 1.0));
-    let (mut items, mut by_name, mut combined) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    let (mut items, mut combined) = (Vec::new(), BTreeSet::new());
+    let mut groups: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for row in table.rows()? {
         let (index, category) = (table.shown(row, "index"), table.shown(row, "category"));
         let value = Tries::WARMING.ask(judge, index, score).unwrap_or(0.0);
+        // In the original both kinds of groups are one: a row of one capability alone counts twice there, as that and as its
+        // combination, and the combination has the capability's score.
+        let combination = category.replace(',', "_");
         let named = CAPABILITIES.into_iter().filter(|name| category.contains(name));
-        // In the original a row of one capability alone counts twice there: as that, and as its combination.
-        let alone = CAPABILITIES.into_iter().filter(|name| category == *name);
-        for name in named.chain(alone).chain(["Overall"]) {
-            by_name.entry(name.to_owned()).or_insert_with(Vec::new).push(value);
+        for name in named.chain(["Overall", &combination]) {
+            groups.entry(name.to_owned()).or_default().push(value);
         }
-        combined.entry(category.to_owned()).or_insert_with(Vec::new).push(value);
+        combined.insert(combination);
         items.push((index.to_owned(), value));
     }
-    let means = |scores: BTreeMap<String, Vec<f64>>| {
-        scores.into_iter().map(|(name, values)| (name, (values.len(), 100.0 * mean(&values)))).collect()
+    let means: BTreeMap<String, (usize, f64)> =
+        groups.into_iter().map(|(name, values)| (name, (values.len(), 100.0 * mean(&values)))).collect();
+    let of = |is_wanted: &dyn Fn(&str) -> bool| {
+        let wanted = means.iter().filter(|(name, _)| name.as_str() == "Overall" || is_wanted(name));
+        wanted.map(|(name, score)| (name.clone(), *score)).collect()
     };
-    Ok(MmVetScores { items, capabilities: means(by_name), combinations: means(combined) })
+    let (capabilities, combinations) =
+        (of(&|name| CAPABILITIES.contains(&name)), of(&|name| combined.contains(name)));
+    Ok(MmVetScores { items, capabilities, combinations })
 }
 
 /// What a judge of LLaVA-Bench says about the reference's answer and the model's; -1 for both where its first line is not two numbers.

@@ -230,6 +230,17 @@ impl Table {
     }
 }
 
+/// Rows of cells as text; quotes stand around those that need them.
+pub fn separated(rows: impl IntoIterator<Item = Vec<String>>, separator: char) -> String {
+    let cell = |cell: &String| match cell.contains([separator, '"', '\n', '\r']) {
+        true => format!("\"{}\"", cell.replace('"', "\"\"")),
+        false => cell.clone(),
+    };
+    let line =
+        |cells: Vec<String>| cells.iter().map(cell).collect::<Vec<_>>().join(&separator.to_string()) + "\n";
+    rows.into_iter().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use tg_llava_core::assistant::AssistantOptions;
 use tg_llava_core::config::{folder_name, hub_name_of};
 use tg_llava_core::generate::EngineOptions;
 use tracing_subscriber::filter::LevelFilter;
@@ -15,6 +16,7 @@ use crate::checkpoint::{self, Folders};
 use crate::console::Console;
 use crate::device::ComputeArgs;
 use crate::failure::Failure;
+use crate::quantised::QuantizeArgs;
 use crate::serve::{
     self, ConnectionLimits, Cors, Hosts, Keys, LogFormat, Media, ModelLimits, PictureLimits, Settings,
 };
@@ -29,8 +31,8 @@ pub struct ServeArgs {
     /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME[@REVISION] [default: the one in weights/]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// Plain decoder, named like --model, where that holds stage-1 files alone
-    #[arg(long, value_name = "MODEL")]
+    /// The decoder, named like --model, or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "MODEL|FILE")]
     pub base: Option<PathBuf>,
     /// Conversation template, for example vicuna_v1 [default: as the checkpoint says]
     #[arg(long, value_name = "NAME", value_parser = template_name)]
@@ -38,6 +40,9 @@ pub struct ServeArgs {
     /// What the model is called by clients, beside `default` [default: the checkpoint's own name]
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
+    /// An adapter over --model under a name of its own, by which requests ask for it; may be repeated
+    #[arg(long = "adapter", value_name = "NAME=DIR", value_parser = named_folder)]
+    pub adapters: Vec<(String, PathBuf)>,
     /// Address to listen on; 0.0.0.0 for all of this machine
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", help_heading = "Access")]
     pub host: IpAddr,
@@ -110,6 +115,9 @@ pub struct ServeArgs {
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Formats of the decoder's matrices.
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
 }
 
 const HELP: &str = "\
@@ -157,7 +165,10 @@ fn settings(args: &ServeArgs, folders: Folders) -> Result<Settings, Failure> {
     Ok(Settings {
         address: SocketAddr::new(args.host, args.port),
         name: args.served_model_name.clone().or_else(of_folder).unwrap_or_else(|| "default".into()),
-        assistant: args.guide.assistant_options(base.as_deref(), args.template.as_deref()),
+        assistant: AssistantOptions {
+            quantization: Some(args.quantize.quantization()),
+            ..args.guide.assistant_options(base.as_deref(), args.template.as_deref())
+        },
         compute: args.compute.clone(),
         keys: Keys::new(keys(args)?),
         cors: Cors { origins: args.cors_origins.clone() },
@@ -168,8 +179,18 @@ fn settings(args: &ServeArgs, folders: Folders) -> Result<Settings, Failure> {
         max_body_bytes: args.max_body_bytes as usize,
         request_timeout: seconds(args.request_timeout),
         grace: seconds(args.grace),
+        adapters: args.adapters.clone(),
         folder,
     })
+}
+
+/// `NAME=DIR`.
+fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, folder) = text.split_once('=').unwrap_or_default();
+    match name.is_empty() || folder.is_empty() || name == "default" {
+        true => Err("write it as NAME=DIR, with a name other than default".into()),
+        false => Ok((name.to_owned(), folder.into())),
+    }
 }
 
 /// Keys from the command line, the environment and a file.

@@ -1,15 +1,17 @@
-//! A plain decoder with recorded scores (`golden.safetensors`) or greedy answers (`greedy.json`).
+//! A plain decoder with recorded scores (`golden.safetensors`) or greedy answers (`greedy.json`). Its weights may be quantised, and
+//! in a GGUF file.
 
 use std::path::Path;
 
 use anyhow::Context;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device, Tensor};
 use serde::Deserialize;
 use tg_llava_core::generate::{GenerateOptions, Request};
+use tg_llava_core::llm::Llm;
 use tg_llava_core::model::{GuideTexts, ModelBatch, TgLlava};
 use tg_llava_core::multimodal::SpliceRow;
 use tg_llava_core::tokenizer::TextTokenizer;
-use tg_llava_core::weights::{LoadOptions, load_model};
+use tg_llava_core::weights::{LoadOptions, Quantization, TensorSource, load_model, open_sources};
 
 use super::ParityOptions;
 use super::golden::{Array, Golden, Group, to_host};
@@ -18,6 +20,12 @@ use super::report::Row;
 
 /// As for model cases.
 const FORWARD: f64 = 1e-4;
+
+/// The weights, where they are in a GGUF file.
+const GGUF: &str = "decoder.gguf";
+
+/// What begins the names of recorded weights, as quantised ones must come out.
+const DEQUANTISED: &str = "dequantised.";
 
 #[derive(Deserialize)]
 struct Greedy {
@@ -43,13 +51,26 @@ pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyho
     let load = LoadOptions {
         dtype: options.dtype,
         largest_buffer: options.largest_buffer,
-        ..LoadOptions::default()
+        base: Some(dir.join(GGUF)).filter(|file| file.is_file()),
+        quantization: None,
     };
     let model = load_model(dir, device, &load, &mut |_| {})?.model;
     let mut rows = Vec::new();
     let golden = dir.join("golden.safetensors");
     if golden.is_file() {
-        rows.extend(recorded(&model, &Golden::read(&golden)?, options)?);
+        let golden = Golden::read(&golden)?;
+        let source = open_sources(dir, model.config(), load.base.as_deref())?;
+        rows.extend(dequantised(&source, &golden)?.row());
+        let on_cpu = *device == Device::flex() && options.dtype == DType::F32;
+        let quantised = match golden.int("forced_ids") {
+            Some(_) if on_cpu => {
+                let load = LoadOptions { quantization: Some(Quantization::default()), ..load };
+                Some(load_model(dir, device, &load, &mut |_| {})?.model)
+            }
+            _ => None,
+        };
+        rows.extend(decode(quantised.as_ref(), &golden)?.row());
+        rows.extend(recorded(&model, &golden, options)?);
     }
     let greedy = dir.join("greedy.json");
     if greedy.is_file() {
@@ -70,6 +91,47 @@ pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyho
         rows.extend([ids, answers].into_iter().filter_map(Group::row));
     }
     Ok(rows)
+}
+
+/// Recorded weights come out to the bit.
+fn dequantised(source: &TensorSource, golden: &Golden) -> anyhow::Result<Group> {
+    let mut group = Group::new("dequantised", 0.0);
+    for name in golden.names().filter(|name| name.starts_with(DEQUANTISED)) {
+        let key = &name[DEQUANTISED.len()..];
+        let stored = source.get(key).with_context(|| format!("{key} is not in the weights"))?;
+        let mut values = Vec::with_capacity(stored.num_elements());
+        stored.read_values(|piece| values.extend_from_slice(piece))?;
+        let ours = Array { shape: stored.shape.clone(), values };
+        group.floats(name, &ours, golden.float(name).with_context(|| format!("{name} is no float"))?);
+    }
+    Ok(group)
+}
+
+/// Behind the prompt, then behind each forced id: products of one row with the stored blocks, whose activations are integers. They are
+/// computed on the CPU alone; elsewhere there is no `model`.
+fn decode(model: Option<&TgLlava>, golden: &Golden) -> anyhow::Result<Group> {
+    let mut group = Group::new("scores token by token", FORWARD);
+    let (forced, expected) = (golden.int("forced_ids"), golden.float("decode_logits"));
+    let (Some(model), Some(forced)) = (model, forced) else { return Ok(group) };
+    let expected = expected.context("decode_logits")?;
+    let prompt = &golden.int("input_ids").context("input_ids")?.values;
+    let values = token_by_token(&model.llm, model.llm.embed(prompt).unsqueeze(), &forced.values)?;
+    group.floats("decode_logits", &Array { shape: expected.shape.clone(), values }, expected);
+    Ok(group)
+}
+
+/// Scores behind `prompt`, `[1, len, hidden]`, then behind each of `forced`, one token at a time with a cache.
+pub(super) fn token_by_token(llm: &Llm, prompt: Tensor<3>, forced: &[i64]) -> anyhow::Result<Vec<f32>> {
+    let mut cache = llm.new_cache();
+    let slot = cache.take(prompt.dims()[1], forced.len());
+    let mut scores = Vec::new();
+    for inputs in std::iter::once(prompt).chain(forced.iter().map(|&id| llm.embed(&[id]).unsqueeze())) {
+        let len = inputs.dims()[1];
+        let states = llm.forward(inputs, cache.texts(&[(slot, len)]));
+        let last = states.narrow(1, len - 1, 1).squeeze_dim::<2>(0);
+        scores.extend(to_host(llm.logits(last))?.values);
+    }
+    Ok(scores)
 }
 
 fn recorded(model: &TgLlava, golden: &Golden, options: &ParityOptions) -> anyhow::Result<Vec<Row>> {

@@ -62,12 +62,14 @@ impl ParityOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Model,
+    Adapters,
     Decoder,
     Towers,
     Conversations,
     Preprocess,
     Dataset,
     Benchmark,
+    Quantised,
 }
 
 fn kind_of(dir: &Path) -> Option<Kind> {
@@ -80,12 +82,16 @@ fn kind_of(dir: &Path) -> Option<Kind> {
         } else {
             Some(Kind::Model)
         }
+    } else if model::holds_adapters(dir) {
+        Some(Kind::Adapters)
     } else if has("prompts.json") || has("preprocess.json") {
         Some(Kind::Conversations)
     } else if has("images") && has("golden.safetensors") {
         Some(Kind::Preprocess)
     } else if has("data.json") && has("golden.safetensors") {
         Some(Kind::Dataset)
+    } else if model::quantised::is_quantised(dir) {
+        Some(Kind::Quantised)
     } else if benchmark::is_benchmark(dir) {
         Some(Kind::Benchmark)
     } else {
@@ -104,7 +110,7 @@ pub fn run(dirs: &[PathBuf], device: &Device, options: &ParityOptions) -> anyhow
         find(dir, &mut found).with_context(|| format!("{}", dir.display()))?;
         if found.is_empty() {
             bail!(
-                "{}: holds nothing golden; expected golden.safetensors beside model.safetensors, images/ or data.json, or prompts.json, or meta.json beside predictions.jsonl",
+                "{}: holds nothing golden; expected golden.safetensors beside model.safetensors, images/ or data.json, or prompts.json, or meta.json beside predictions.jsonl or beside folders with train.json",
                 dir.display()
             );
         }
@@ -120,8 +126,10 @@ pub fn run(dirs: &[PathBuf], device: &Device, options: &ParityOptions) -> anyhow
 fn compare(dir: &Path, kind: Kind, device: &Device, options: &ParityOptions) -> anyhow::Result<Vec<Row>> {
     match kind {
         Kind::Model => model::run(dir, device, options),
+        Kind::Adapters => model::run_adapters(dir, device, options),
         Kind::Decoder if options.wants("forward") => decoder::run(dir, device, options),
         Kind::Towers if options.wants("forward") => towers::run(dir, device, options),
+        Kind::Quantised if options.wants("forward") => model::quantised::run(dir, device, options),
         // These hold no tensors of the model and do not depend on the device.
         Kind::Conversations if options.only.is_empty() => conversations::run(dir),
         Kind::Preprocess if options.only.is_empty() => preprocess::run(dir),

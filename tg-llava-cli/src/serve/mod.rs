@@ -62,6 +62,8 @@ pub struct Settings {
     pub compute: ComputeArgs,
     /// What the model is called.
     pub name: String,
+    /// Adapters over it, by their names.
+    pub adapters: Vec<(String, PathBuf)>,
     /// Who may ask.
     pub keys: Keys,
     /// Which other sites' pages may ask.
@@ -108,7 +110,8 @@ struct App {
 
 /// The loaded checkpoint.
 struct Ready {
-    intake: Arc<Intake>,
+    /// The checkpoint's, then those of the adapters.
+    intakes: Vec<Arc<Intake>>,
     model: Sender<Command>,
     fingerprint: String,
 }
@@ -187,14 +190,21 @@ fn spawn_model(app: Arc<App>, console: Console) -> Result<oneshot::Receiver<Fail
 fn load_and_compute(app: &App, console: &Console) -> Result<(), Failure> {
     let settings = &app.settings;
     let opened = device::open(&settings.compute, DefaultDtype::Fast, console)?;
-    let assistant = load::assistant(&settings.folder, &opened, &settings.assistant, console)?;
+    let mut assistants = vec![load::assistant(&settings.folder, &opened, &settings.assistant, console)?];
+    for (name, folder) in &settings.adapters {
+        let adapter =
+            load::adapter(folder, (&assistants[0], &settings.folder), &opened, &settings.assistant)?;
+        tracing::info!(name, folder = %folder.display(), "adapter");
+        assistants.push(adapter);
+    }
     let fingerprint =
         format!("tg-llava-{}-{}-{}", env!("CARGO_PKG_VERSION"), opened.spec, opened.dtype.name());
     let (model, commands) = channel();
     tracing::info!(model = settings.name, fingerprint, "ready");
-    let intake = Arc::new(Intake::new(&assistant, settings.pictures.clone()));
-    let _ = app.ready.set(Arc::new(Ready { intake, model, fingerprint }));
-    model::serve(&assistant, settings.model, &commands, &app.metrics);
+    let intake = |assistant| Arc::new(Intake::new(assistant, settings.pictures.clone()));
+    let intakes = assistants.iter().map(intake).collect();
+    let _ = app.ready.set(Arc::new(Ready { intakes, model, fingerprint }));
+    model::serve(&assistants, settings.model, &commands, &app.metrics);
     Ok(())
 }
 

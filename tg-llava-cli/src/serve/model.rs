@@ -6,9 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 
 use tg_llava_core::assistant::Assistant;
-use tg_llava_core::generate::{
-    Engine, EngineOptions, Event, FinishReason, Logprobs, PictureCounts, RequestId,
-};
+use tg_llava_core::generate::{Engine, EngineOptions, Event, FinishReason, Logprobs, RequestId};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::intake::Work;
@@ -26,6 +24,8 @@ pub enum Command {
 pub struct Ask {
     /// Its number, never used twice.
     pub number: u64,
+    /// The number of the model that is asked.
+    pub of: usize,
     /// What is asked.
     pub work: Work,
     /// Where the answers go: not more than their tokens, so that it is bounded by them.
@@ -75,6 +75,20 @@ pub struct ModelLimits {
     pub engine: EngineOptions,
 }
 
+impl ModelLimits {
+    /// What each of several models has of these.
+    fn shared_by(self, models: usize) -> Self {
+        let share = |bytes: u64| bytes / models.max(1) as u64;
+        let engine = EngineOptions {
+            cache_bytes: self.engine.cache_bytes.map(share),
+            vision_bytes: share(self.engine.vision_bytes),
+            guided_bytes: share(self.engine.guided_bytes),
+            ..self.engine
+        };
+        Self { engine, ..self }
+    }
+}
+
 /// A request in the engine.
 struct Running {
     number: u64,
@@ -92,23 +106,58 @@ struct Desk<'m> {
     waiting: VecDeque<Ask>,
 }
 
-/// Answers until nobody can ask any more.
-pub fn serve(assistant: &Assistant, limits: ModelLimits, commands: &Receiver<Command>, metrics: &Metrics) {
-    let (running, waiting) = (BTreeMap::new(), VecDeque::new());
-    let engine = new_engine(assistant, limits);
-    let mut desk = Desk { assistant, limits, metrics, engine, running, waiting };
+/// Answers until nobody can ask any more. Models take turns, a step each.
+pub fn serve(assistants: &[Assistant], limits: ModelLimits, commands: &Receiver<Command>, metrics: &Metrics) {
+    let limits = limits.shared_by(assistants.len());
+    let desk = |assistant| Desk {
+        assistant,
+        limits,
+        metrics,
+        engine: new_engine(assistant, limits),
+        running: BTreeMap::new(),
+        waiting: VecDeque::new(),
+    };
+    let mut desks: Vec<Desk<'_>> = assistants.iter().map(desk).collect();
     loop {
-        if desk.engine.is_empty() && desk.waiting.is_empty() {
-            desk.tell();
+        if desks.iter().all(Desk::is_idle) {
+            tell(&desks, metrics);
             let Ok(command) = commands.recv() else { return };
-            desk.hear(command);
+            hear(&mut desks, command);
         }
-        commands.try_iter().for_each(|command| desk.hear(command));
-        // What the device does may panic; whoever is in the engine then is told, and the others go on.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| desk.work())) {
-            desk.fail_all(&message_of(&*panic));
+        commands.try_iter().for_each(|command| hear(&mut desks, command));
+        for index in 0..desks.len() {
+            if desks[index].is_idle() {
+                continue;
+            }
+            // What the device does may panic; whoever is in the engine then is told, and the others go on.
+            let worked = catch_unwind(AssertUnwindSafe(|| {
+                desks[index].admit_waiting();
+                tell(&desks, metrics);
+                desks[index].step();
+            }));
+            if let Err(panic) = worked {
+                desks[index].fail_all(&message_of(&*panic));
+            }
         }
     }
+}
+
+fn hear(desks: &mut [Desk<'_>], command: Command) {
+    match command {
+        Command::Ask(ask) => desks[ask.of].waiting.push_back(*ask),
+        Command::Cancel(number) => desks.iter_mut().for_each(|desk| desk.cancel(number)),
+    }
+}
+
+/// What all models together are at.
+fn tell(desks: &[Desk<'_>], metrics: &Metrics) {
+    let sum = |of: &dyn Fn(&Desk<'_>) -> u64| desks.iter().map(of).sum();
+    metrics.running.set(sum(&|desk| desk.running.len() as u64));
+    metrics.waiting.set(sum(&|desk| desk.waiting.len() as u64));
+    metrics.vision_hits.set(sum(&|desk| desk.engine.picture_counts().vision.hits));
+    metrics.vision_misses.set(sum(&|desk| desk.engine.picture_counts().vision.misses));
+    metrics.guided_hits.set(sum(&|desk| desk.engine.picture_counts().guided.hits));
+    metrics.guided_misses.set(sum(&|desk| desk.engine.picture_counts().guided.misses));
 }
 
 fn new_engine(assistant: &Assistant, limits: ModelLimits) -> Engine<'_> {
@@ -116,23 +165,22 @@ fn new_engine(assistant: &Assistant, limits: ModelLimits) -> Engine<'_> {
 }
 
 impl<'m> Desk<'m> {
-    fn hear(&mut self, command: Command) {
-        match command {
-            Command::Ask(ask) => self.waiting.push_back(*ask),
-            Command::Cancel(number) => {
-                self.waiting.retain(|ask| ask.number != number);
-                let request = self.running.iter().find(|(_, running)| running.number == number);
-                if let Some(request) = request.map(|(request, _)| *request) {
-                    self.running.remove(&request);
-                    self.engine.cancel(request);
-                }
-            }
+    fn is_idle(&self) -> bool {
+        self.engine.is_empty() && self.waiting.is_empty()
+    }
+
+    fn cancel(&mut self, number: u64) {
+        self.waiting.retain(|ask| ask.number != number);
+        let request = self.running.iter().find(|(_, running)| running.number == number);
+        if let Some(request) = request.map(|(request, _)| *request) {
+            self.running.remove(&request);
+            self.engine.cancel(request);
         }
     }
 
-    /// Brings everybody one step on. At most one request's pictures are looked at before, so that nobody's next token waits
-    /// for all of them.
-    fn work(&mut self) {
+    /// Takes in who waits, as far as there is room. At most one request's pictures are looked at before the next step, so that nobody's
+    /// next token waits for all of them.
+    fn admit_waiting(&mut self) {
         while let Some(ask) = self.next_in_line() {
             let looks = !ask.work.pictures.is_empty();
             self.admit(ask);
@@ -140,7 +188,10 @@ impl<'m> Desk<'m> {
                 break;
             }
         }
-        self.tell();
+    }
+
+    /// Brings everybody one step on.
+    fn step(&mut self) {
         for event in self.engine.step() {
             self.pass_on(event);
         }
@@ -155,7 +206,7 @@ impl<'m> Desk<'m> {
     }
 
     fn admit(&mut self, ask: Ask) {
-        let Ask { number, work: Work { mut request, pictures, prompt_tokens }, events } = ask;
+        let Ask { number, of: _, work: Work { mut request, pictures, prompt_tokens }, events } = ask;
         let answers = request.options.num_answers;
         // Picture by picture, so that each gives what it gives alone.
         let admitted =
@@ -202,16 +253,6 @@ impl<'m> Desk<'m> {
             let _ = running.events.send(Err(Trouble::Broken(reason.to_owned())));
         }
         self.engine = new_engine(self.assistant, self.limits);
-    }
-
-    fn tell(&self) {
-        self.metrics.running.set(self.running.len() as u64);
-        self.metrics.waiting.set(self.waiting.len() as u64);
-        let PictureCounts { vision, guided } = self.engine.picture_counts();
-        self.metrics.vision_hits.set(vision.hits);
-        self.metrics.vision_misses.set(vision.misses);
-        self.metrics.guided_hits.set(guided.hits);
-        self.metrics.guided_misses.set(guided.misses);
     }
 }
 

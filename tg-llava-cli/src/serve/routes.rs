@@ -71,7 +71,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 
 async fn models(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     app.ready()?;
-    Ok(as_json(json!({ "object": "list", "data": [description(&app)] }).to_string()))
+    Ok(as_json(json!({ "object": "list", "data": names(&app).map(|name| description(&app, name)).collect::<Vec<_>>() }).to_string()))
 }
 
 async fn model(
@@ -80,12 +80,18 @@ async fn model(
 ) -> Result<Response, ApiError> {
     app.ready()?;
     let no_name = |_| ApiError::new(StatusCode::NOT_FOUND, "model_not_found", "this is no name of a model");
-    check_model(&app, Some(&id.map_err(no_name)?.0))?;
-    Ok(as_json(description(&app).to_string()))
+    let model = find_model(&app, Some(&id.map_err(no_name)?.0))?;
+    Ok(as_json(description(&app, model.1).to_string()))
 }
 
-fn description(app: &App) -> Value {
-    json!({ "id": app.settings.name, "object": "model", "created": app.created, "owned_by": "tg-llava" })
+/// The checkpoint, then the adapters.
+fn names(app: &App) -> impl Iterator<Item = &str> {
+    let adapters = app.settings.adapters.iter().map(|(name, _)| name.as_str());
+    std::iter::once(app.settings.name.as_str()).chain(adapters)
+}
+
+fn description(app: &App, name: &str) -> Value {
+    json!({ "id": name, "object": "model", "created": app.created, "owned_by": "tg-llava" })
 }
 
 async fn not_found(request: Request) -> ApiError {
@@ -117,12 +123,12 @@ async fn chat(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Re
         prepare(&app, &ready, body, &ticket).await
     };
     let prepared = timeout_at(deadline.into(), prepared).await;
-    let (request, work) = prepared.map_err(|_| ApiError::timeout())??;
+    let (request, work, (of, name)) = prepared.map_err(|_| ApiError::timeout())??;
 
     let form = Form {
         id: super::random_id("chatcmpl-"),
         created: super::unix_time(),
-        model: app.settings.name.clone(),
+        model: name,
         fingerprint: ready.fingerprint.clone(),
         choices: request.n,
         logprobs: request.top_logprobs.is_some(),
@@ -142,9 +148,9 @@ async fn chat(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Re
         metrics: app.metrics.clone(),
         span: tracing::Span::current(),
     };
-    let ask = Command::Ask(Box::new(Ask { number, work, events: sender }));
+    let ask = Command::Ask(Box::new(Ask { number, of, work, events: sender }));
     ready.model.send(ask).map_err(|_| ApiError::internal("the model's thread has ended"))?;
-    let answering = Answering::new(pending, ready.intake.clone(), form, prompt_tokens);
+    let answering = Answering::new(pending, ready.intakes[of].clone(), form, prompt_tokens);
     Ok(if request.stream { answering.streamed().await } else { answering.whole().await })
 }
 
@@ -155,14 +161,14 @@ async fn prepare(
     ready: &Arc<Ready>,
     body: Bytes,
     ticket: &Arc<OwnedSemaphorePermit>,
-) -> Result<(ChatRequest, Work), ApiError> {
+) -> Result<(ChatRequest, Work, (usize, String)), ApiError> {
     let (of_app, of_ready, held) = (app.clone(), ready.clone(), ticket.clone());
-    let (request, fetched) = blocking(move || {
+    let (request, fetched, model) = blocking(move || {
         let _held = held;
         let request = ChatRequest::read(&body, rand::random)?;
-        check_model(&of_app, request.model.as_deref())?;
-        let fetched = of_ready.intake.fetch(&request)?;
-        Ok((request, fetched))
+        let (of, name) = find_model(&of_app, request.model.as_deref())?;
+        let fetched = of_ready.intakes[of].fetch(&request)?;
+        Ok((request, fetched, (of, name.to_owned())))
     })
     .await?;
     // Decoded pictures are large: few at a time.
@@ -170,8 +176,8 @@ async fn prepare(
     let (ready, held) = (ready.clone(), ticket.clone());
     blocking(move || {
         let _held = (decoder, held);
-        let work = ready.intake.prepare(&request, fetched)?;
-        Ok((request, work))
+        let work = ready.intakes[model.0].prepare(&request, fetched)?;
+        Ok((request, work, model))
     })
     .await
 }
@@ -187,19 +193,16 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn check_model(app: &App, name: Option<&str>) -> Result<(), ApiError> {
-    let served = &app.settings.name;
-    match name {
-        Some(name) if name != served && name != "default" => Err(ApiError {
-            status: StatusCode::NOT_FOUND,
-            ..ApiError::field(
-                "model",
-                "model_not_found",
-                format!("there is no model {name:?} here; there is {served:?}"),
-            )
-        }),
-        _ => Ok(()),
-    }
+/// The model that a request asks for: its number and its name.
+fn find_model<'a>(app: &'a App, asked: Option<&str>) -> Result<(usize, &'a str), ApiError> {
+    let asked = asked.filter(|name| *name != "default");
+    let mut served = names(app).enumerate();
+    let found = served.find(|(_, name)| asked.is_none_or(|asked| asked == *name));
+    found.ok_or_else(|| {
+        let there = names(app).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+        let message = format!("there is no model {:?} here; there is {there}", asked.unwrap_or_default());
+        ApiError { status: StatusCode::NOT_FOUND, ..ApiError::field("model", "model_not_found", message) }
+    })
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {

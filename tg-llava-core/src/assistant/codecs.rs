@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::{ModelConfig, MultimodalConfig, TowerFamily, locate_tower, unknown_tower};
 use crate::error::{Error, Result};
@@ -17,8 +17,8 @@ pub struct Codecs {
 }
 
 impl Codecs {
-    /// Those of the checkpoint in `dir` and of the towers that `config` names; the decoder's tokenizer may be in
-    /// `base` instead.
+    /// Those of the checkpoint in `dir` and of the towers that `config` names; all of them may be with the
+    /// decoder in `base` instead.
     ///
     /// # Errors
     /// Where a file is missing or damaged, or does not fit the towers.
@@ -28,9 +28,9 @@ impl Codecs {
             tokenizer: tokenizer(dir, base)?,
             guide_tokenizer: mm
                 .filter(|mm| mm.text.is_some())
-                .map(|mm| guide_tokenizer(dir, mm))
+                .map(|mm| guide_tokenizer(dir, base, mm))
                 .transpose()?,
-            processor: mm.map(|mm| processor(dir, mm)).transpose()?,
+            processor: mm.map(|mm| processor(dir, base, mm)).transpose()?,
         })
     }
 }
@@ -43,18 +43,22 @@ fn tokenizer(dir: &Path, base: Option<&Path>) -> Result<TextTokenizer> {
     }
 }
 
-fn guide_tokenizer(dir: &Path, mm: &MultimodalConfig) -> Result<GuideTokenizer> {
+fn guide_tokenizer(dir: &Path, base: Option<&Path>, mm: &MultimodalConfig) -> Result<GuideTokenizer> {
     let positions = mm.text.as_ref().map(|text| text.max_position_embeddings);
     let name = &mm.towers.text;
-    let folder = locate_tower(dir, name).unwrap_or_else(|| dir.join(name));
+    let folder = located(dir, base, name).unwrap_or_else(|| dir.join(name));
     if !folder.is_dir() {
         return Err(unknown_tower(dir, "mm_text_tower", name));
     }
     Ok(GuideTokenizer::from_dir(folder, positions)?)
 }
 
-fn processor(dir: &Path, mm: &MultimodalConfig) -> Result<ImageProcessor> {
-    let folder = locate_tower(dir, &mm.towers.vision);
+fn located(dir: &Path, base: Option<&Path>, tower: &str) -> Option<PathBuf> {
+    locate_tower(dir, tower).or_else(|| locate_tower(base?, tower))
+}
+
+fn processor(dir: &Path, base: Option<&Path>, mm: &MultimodalConfig) -> Result<ImageProcessor> {
+    let folder = located(dir, base, &mm.towers.vision);
     let file = folder.map(|folder| folder.join("preprocessor_config.json")).filter(|file| file.is_file());
     let processor = match (file, mm.vision.family) {
         (Some(file), _) => ImageProcessor::from_file(file)?,

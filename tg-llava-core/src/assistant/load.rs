@@ -3,21 +3,21 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 
 use super::Codecs;
-use crate::config::{GenerationDefaults, GuidePadding, folder_name};
+use crate::config::{GenerationDefaults, GuidePadding, ModelConfig, folder_name, read_model_config_over};
 use crate::conversation::{GuideTurn, Template};
 use crate::error::Result;
 use crate::generate::{GenerateOptions, Sampling};
 use crate::model::TgLlava;
 use crate::preprocess::{DetailSource, ImageProcessor};
 use crate::tokenizer::{GuideTokenizer, TextTokenizer};
-use crate::weights::{LoadOptions, LoadReport, Loaded, TensorSource, find_base, load_model};
+use crate::weights::{Adapter, LoadOptions, LoadReport, Loaded, Quantization, base_of, load_model};
 
 /// How an [`Assistant`] is put together; `None` keeps what the checkpoint says.
 #[derive(Debug, Clone)]
 pub struct AssistantOptions {
     /// Dtype of the weights in memory.
     pub dtype: DType,
-    /// Folder of the plain decoder, where the checkpoint holds stage-1 files alone.
+    /// The plain decoder (see [`LoadOptions::base`]).
     pub base: Option<PathBuf>,
     /// Name of the conversation template.
     pub template: Option<String>,
@@ -29,6 +29,8 @@ pub struct AssistantOptions {
     pub detail_source: Option<DetailSource>,
     /// The device's largest buffer in bytes, where it has a narrow limit (see [`LoadOptions::largest_buffer`]).
     pub largest_buffer: Option<u64>,
+    /// Formats of the decoder's matrices (see [`LoadOptions::quantization`]).
+    pub quantization: Option<Quantization>,
 }
 
 impl Default for AssistantOptions {
@@ -42,7 +44,44 @@ impl Default for AssistantOptions {
             guide_padding: None,
             detail_source: None,
             largest_buffer: None,
+            quantization: None,
         }
+    }
+}
+
+/// What a conversation needs besides the model.
+pub(super) struct SmallFiles {
+    pub config: ModelConfig,
+    codecs: Codecs,
+    template: Template,
+    defaults: GenerationDefaults,
+}
+
+impl SmallFiles {
+    /// Those of a folder, which may lie over the decoder in `base`.
+    pub fn read(dir: &Path, base: Option<&Path>, options: &AssistantOptions) -> Result<Self> {
+        let config = read_model_config_over(dir, base)?;
+        let codecs = Codecs::load(dir, base, &config)?;
+        let declared = options.template.as_deref().or(config.conversation.as_deref());
+        // An adapter may be called anything.
+        let named = base.filter(|_| Adapter::is_in(dir)).unwrap_or(dir);
+        let template = Template::for_model(declared, &folder_name(named), &codecs.tokenizer)?.clone();
+        let defaults = GenerationDefaults::read_over(dir, base)?;
+        Ok(Self { config, codecs, template, defaults })
+    }
+
+    /// With the model.
+    pub fn complete(self, loaded: Loaded, options: &AssistantOptions) -> Result<Assistant> {
+        let Self { codecs: Codecs { tokenizer, guide_tokenizer, processor }, template, defaults, .. } = self;
+        let Loaded { mut model, report } = loaded;
+        model.configure(|config| {
+            if let Some(mm) = &mut config.multimodal {
+                mm.guide_turn = options.guide_turn.unwrap_or(mm.guide_turn);
+                mm.guide_padding = options.guide_padding.unwrap_or(mm.guide_padding);
+                mm.detail_source = options.detail_source.unwrap_or(mm.detail_source);
+            }
+        })?;
+        Ok(Assistant { model, tokenizer, guide_tokenizer, processor, template, defaults, report })
     }
 }
 
@@ -77,27 +116,17 @@ impl Assistant {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
         // The small files first: what is wrong with them shows before gigabytes are read.
-        let config = crate::config::read_model_config(dir)?;
-        let base = match (&options.base, TensorSource::folder_has_weights(dir)) {
-            (Some(base), _) => Some(base.clone()),
-            (None, true) => None,
-            (None, false) => Some(find_base(dir)?),
-        };
-        let Codecs { tokenizer, guide_tokenizer, processor } = Codecs::load(dir, base.as_deref(), &config)?;
-        let declared = options.template.as_deref().or(config.conversation.as_deref());
-        let template = Template::for_model(declared, &folder_name(dir), &tokenizer)?.clone();
-        let defaults = GenerationDefaults::read(dir)?;
+        let base = base_of(dir, options.base.as_deref())?;
+        let small = SmallFiles::read(dir, base.as_deref(), options)?;
 
-        let load = LoadOptions { base, dtype: options.dtype, largest_buffer: options.largest_buffer };
-        let Loaded { mut model, report } = load_model(dir, device, &load, progress)?;
-        model.configure(|config| {
-            if let Some(mm) = &mut config.multimodal {
-                mm.guide_turn = options.guide_turn.unwrap_or(mm.guide_turn);
-                mm.guide_padding = options.guide_padding.unwrap_or(mm.guide_padding);
-                mm.detail_source = options.detail_source.unwrap_or(mm.detail_source);
-            }
-        })?;
-        Ok(Self { model, tokenizer, guide_tokenizer, processor, template, defaults, report })
+        let load = LoadOptions {
+            base,
+            dtype: options.dtype,
+            largest_buffer: options.largest_buffer,
+            quantization: options.quantization,
+        };
+        let loaded = load_model(dir, device, &load, progress)?;
+        small.complete(loaded, options)
     }
 
     /// The checkpoint's own generation settings: greedy unless it asks for sampling, and everything that

@@ -1,5 +1,6 @@
 //! A checkpoint folder as something one can talk to: tokenizers, picture processing, template and model.
 
+mod adapter;
 mod chat;
 mod codecs;
 mod load;

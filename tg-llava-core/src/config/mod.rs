@@ -5,18 +5,20 @@ mod bridge;
 mod hf;
 mod hub_cache;
 mod llm;
+mod lora;
 mod model;
 mod preset;
 mod tower;
 
 pub use bridge::{DetailPerceiverConfig, FeatureGuideConfig, ProjectorConfig};
 pub use hf::{
-    GenerationDefaults, locate_tower, model_config_json, read_model_config, read_tower_configs,
-    write_model_config,
+    GenerationDefaults, locate_tower, model_config_json, read_model_config, read_model_config_over,
+    read_tower_configs, write_model_config,
 };
 pub(crate) use hf::{read_json, unknown_tower};
 pub use hub_cache::{HubCache, MAIN_REVISION, folder_name, hub_name_of, hugging_face_home, is_hub_name};
 pub use llm::{LlmConfig, LlmFamily};
+pub use lora::{ADAPTER_CONFIG, BLOCK_LINEARS, LoraConfig, LoraScaling, LoraSize, Patterns, TargetModules};
 pub use model::{GuidePadding, ModelConfig, MultimodalConfig, PaddingSide, SelectFeature, TowerLocation};
 pub use preset::{LLM_PRESETS, TOWER_PRESETS, llm_preset, multimodal, tiny, tower_preset};
 pub use tower::{EosRule, TextTowerConfig, TowerFamily, VisionTowerConfig};

@@ -1,5 +1,7 @@
 use super::GenerateOptions;
 use super::sampler::penalised;
+use super::text_stream::TextStream;
+use crate::error::Result;
 
 /// How a beam search goes on while better answers may come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,17 +34,20 @@ impl BeamOptions {
 }
 
 /// An answer, or the beginning of one.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Beam {
+#[derive(Debug, Clone)]
+pub(super) struct Beam<'t> {
     /// Tokens, the ending one included.
     pub tokens: Vec<i64>,
     /// Sum of their log-probabilities; of a complete answer, with the length penalty.
     pub score: f64,
+    /// The text so far, where stop strings are looked for.
+    text: Option<TextStream<'t>>,
 }
 
-/// A beam search under way, as `GenerationMixin._beam_search` of transformers has it for one prompt.
+/// A beam search under way, as `GenerationMixin._beam_search` of transformers has it for one prompt. There a stop string ends an
+/// answer just as a token does that ends it: its score is that of the tokens up to the one that completes the string.
 #[derive(Debug)]
-pub(super) struct BeamSearch {
+pub(super) struct BeamSearch<'t> {
     options: BeamOptions,
     /// Tokens that end an answer.
     eos_token_ids: Vec<i64>,
@@ -50,22 +55,22 @@ pub(super) struct BeamSearch {
     /// Longest answer, in tokens.
     budget: usize,
     /// Best first; at the start the prompt's end alone.
-    running: Vec<Beam>,
+    running: Vec<Beam<'t>>,
     /// Complete answers, best first, at most one a beam.
-    complete: Vec<Beam>,
+    complete: Vec<Beam<'t>>,
     /// Whether running beams may still beat complete answers.
     can_improve: bool,
 }
 
-impl BeamSearch {
-    /// A search as `options` have it, for answers of at most `budget` tokens.
-    pub fn new(options: &GenerateOptions, budget: usize) -> Self {
+impl<'t> BeamSearch<'t> {
+    /// A search as `options` have it, for answers of at most `budget` tokens; `text` looks for stop strings.
+    pub fn new(options: &GenerateOptions, budget: usize, text: Option<TextStream<'t>>) -> Self {
         Self {
             options: options.beams.unwrap_or(BeamOptions::new(1)),
             eos_token_ids: options.eos_token_ids.clone(),
             repetition_penalty: options.repetition_penalty,
             budget,
-            running: vec![Beam { tokens: Vec::new(), score: 0.0 }],
+            running: vec![Beam { tokens: Vec::new(), score: 0.0, text }],
             complete: Vec::new(),
             can_improve: true,
         }
@@ -82,18 +87,22 @@ impl BeamSearch {
     }
 
     /// Takes the complete answers, best first.
-    pub fn take_complete(&mut self) -> Vec<Beam> {
+    pub fn take_complete(&mut self) -> Vec<Beam<'t>> {
         std::mem::take(&mut self.complete)
     }
 
     /// Goes a token on, by the scores of the whole vocabulary behind each running beam: for each beam that runs then, which one it
     /// continues. `None` at the end.
-    pub fn advance(&mut self, scores: &[Vec<f32>]) -> Option<Vec<usize>> {
+    ///
+    /// # Errors
+    /// Where tokens are no text.
+    pub fn advance(&mut self, scores: &[Vec<f32>]) -> Result<Option<Vec<usize>>> {
         let BeamOptions { num_beams, early_stopping, .. } = self.options;
-        let candidates = self.candidates(scores);
-        let ends = |beam: &Beam| {
+        let candidates = self.candidates(scores)?;
+        let ends = |beam: &Beam<'_>| {
             beam.tokens.len() >= self.budget
                 || beam.tokens.last().is_some_and(|t| self.eos_token_ids.contains(t))
+                || beam.text.as_ref().is_some_and(TextStream::stopped)
         };
         let at_once = early_stopping == EarlyStopping::AtOnce;
         let (mut parents, mut running, mut new) = (Vec::new(), Vec::new(), Vec::new());
@@ -114,7 +123,7 @@ impl BeamSearch {
         self.complete.sort_by(|a, b| b.score.total_cmp(&a.score));
         self.complete.truncate(num_beams);
         self.running = running;
-        let best = self.running.first()?;
+        let Some(best) = self.running.first() else { return Ok(None) };
         let full = self.complete.len() == num_beams;
         let worst = self.complete.last().filter(|_| full).map_or(f64::NEG_INFINITY, |beam| beam.score);
         let len = match early_stopping {
@@ -122,11 +131,11 @@ impl BeamSearch {
             _ => best.tokens.len(),
         };
         self.can_improve &= self.penalised_by_length(best.score, len) > worst;
-        (self.can_improve && !(full && at_once)).then_some(parents)
+        Ok((self.can_improve && !(full && at_once)).then_some(parents))
     }
 
     /// The most probable continuations, best first, with the beams that they continue: so many that enough of them do not end.
-    fn candidates(&self, scores: &[Vec<f32>]) -> Vec<(usize, Beam)> {
+    fn candidates(&self, scores: &[Vec<f32>]) -> Result<Vec<(usize, Beam<'t>)>> {
         let mut all: Vec<(f64, usize, i64)> = Vec::new();
         for (parent, (beam, scores)) in self.running.iter().zip(scores).enumerate() {
             let logprobs = log_softmax(scores);
@@ -148,8 +157,12 @@ impl BeamSearch {
         }
         all.sort_unstable_by(likelier);
         let beam = |(score, parent, token): (f64, usize, i64)| {
-            let tokens = self.running[parent].tokens.iter().copied().chain([token]).collect();
-            (parent, Beam { tokens, score })
+            let Beam { tokens, text, .. } = &self.running[parent];
+            let mut text = text.clone();
+            if let Some(text) = text.as_mut().filter(|_| !self.eos_token_ids.contains(&token)) {
+                text.push(token)?;
+            }
+            Ok((parent, Beam { tokens: tokens.iter().copied().chain([token]).collect(), score, text }))
         };
         all.into_iter().map(beam).collect()
     }

@@ -8,6 +8,7 @@ use super::job::{Job, Stage};
 use super::pictures::{GuidedCache, embed};
 use super::prefill::Pieces;
 use super::row::{Row, check};
+use super::text_stream::TextStream;
 use super::{CacheCounts, Event, Request, RequestId};
 use crate::error::{Error, Result};
 use crate::model::{EncodedImage, TgLlava};
@@ -239,9 +240,13 @@ impl<'m> Engine<'m> {
         if let Err(error) = scores.iter().try_for_each(|scores| check(scores, search.len() + 1)) {
             return job.fail(error, events);
         }
-        if let Some(parents) = search.advance(scores) {
-            *slots = self.cache.follow(slots, &parents);
-            return;
+        match search.advance(scores) {
+            Ok(Some(parents)) => {
+                *slots = self.cache.follow(slots, &parents);
+                return;
+            }
+            Ok(None) => {}
+            Err(error) => return job.fail(error, events),
         }
         slots.iter().for_each(|&slot| self.cache.free(slot));
         let answers = search.take_complete();
@@ -340,7 +345,11 @@ impl<'m> Engine<'m> {
         let Stage::Reading { slot, .. } = job.stage else { return };
         job.stage = match job.options.beams {
             Some(_) => {
-                Stage::Searching { search: BeamSearch::new(&job.options, job.budget), slots: vec![slot] }
+                let stops = &job.options.stop_strings;
+                let tokenizer = self.tokenizer.filter(|_| !stops.is_empty());
+                let text = tokenizer.map(|tokenizer| TextStream::new(tokenizer, stops));
+                let search = BeamSearch::new(&job.options, job.budget, text);
+                Stage::Searching { search, slots: vec![slot] }
             }
             None => {
                 let slot_of = |answer| if answer == 0 { slot } else { self.cache.fork(slot) };

@@ -40,7 +40,7 @@ pub(super) enum Stage<'m> {
     /// A search for answers as wholes.
     Searching {
         /// The search.
-        search: BeamSearch,
+        search: BeamSearch<'m>,
         /// Places of its running beams in the cache.
         slots: Vec<usize>,
     },

@@ -2,7 +2,7 @@ use crate::error::Result;
 use crate::tokenizer::TextTokenizer;
 
 /// Ids to text while they arrive: never a part of a character, never text that a later id changes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Detokenizer<'a> {
     tokenizer: &'a TextTokenizer,
     ids: Vec<u32>,

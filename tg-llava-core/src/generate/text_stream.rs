@@ -3,7 +3,7 @@ use crate::error::Result;
 use crate::tokenizer::TextTokenizer;
 
 /// An answer's text while its tokens arrive: whole characters, nothing of a stop string, no white space in front.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct TextStream<'t> {
     detokenizer: Detokenizer<'t>,
     stop: StopFilter,

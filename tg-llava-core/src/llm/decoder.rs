@@ -1,29 +1,29 @@
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, RmsNorm, RmsNormConfig};
+use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::{DType, Device, Tensor};
 
 use super::DecoderLayer;
 use crate::config::LlmConfig;
 use crate::nn::{
-    CachedTexts, KvCache, RotaryConfig, RotaryTables, RowsAlike, causal_bias, combine_bias, key_padding_bias,
-    linear, rms_norm,
+    BlockLinear, CachedTexts, KvCache, RotaryConfig, RotaryTables, RowsAlike, TokenTable, causal_bias,
+    combine_bias, key_padding_bias, rms_norm,
 };
 
 /// A causal language model of the Llama or Qwen2 family.
 #[derive(Module, Debug)]
 pub struct Llm {
     /// One vector a token; of the first piece of the vocabulary where it is in pieces.
-    pub embed_tokens: Embedding,
+    pub embed_tokens: TokenTable,
     /// The other pieces (see [`LlmConfig::vocab_pieces`]).
-    pub embed_tokens_more: Vec<Embedding>,
+    pub embed_tokens_more: Vec<TokenTable>,
     /// Blocks.
     pub layers: Vec<DecoderLayer>,
     /// Norm behind the last block.
     pub norm: RmsNorm,
     /// Output head; absent where it is the embedding matrix.
-    pub lm_head: Option<Linear>,
+    pub lm_head: Option<BlockLinear>,
     /// The other pieces of the head.
-    pub lm_head_more: Vec<Linear>,
+    pub lm_head_more: Vec<BlockLinear>,
     #[module(skip)]
     rotary: RotaryConfig,
     num_kv_heads: usize,
@@ -50,11 +50,9 @@ pub struct DecoderContext {
 impl LlmConfig {
     /// A randomly initialised decoder.
     pub fn init(&self, device: &Device) -> Llm {
-        let normal = Initializer::Normal { mean: 0.0, std: self.initializer_range };
-        let embedding = |size: usize| {
-            EmbeddingConfig::new(size, self.hidden_size).with_initializer(normal.clone()).init(device)
-        };
-        let head = |size: usize| linear(self.hidden_size, size, false, self.initializer_range, device);
+        let std = self.initializer_range;
+        let embedding = |size: usize| TokenTable::init(size, self.hidden_size, std, device);
+        let head = |size: usize| BlockLinear::init(self.hidden_size, size, false, std, device);
         let sizes = self.piece_sizes();
         let (&first, more) = sizes.split_first().unwrap_or((&0, &[]));
         Llm {
@@ -87,10 +85,8 @@ impl Llm {
 
     /// The texts of [`Llm::forward`] whose states are to the bit those of each text alone.
     pub fn rows_alike(&self) -> RowsAlike {
-        let Some(DecoderLayer { self_attn, mlp, .. }) = self.layers.first() else { return RowsAlike::ANY };
-        let attention = [&self_attn.q_proj, &self_attn.k_proj, &self_attn.v_proj, &self_attn.o_proj];
-        let all = attention.into_iter().chain([&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj]);
-        all.fold(RowsAlike::ANY, |alike, layer| alike.and(layer.rows_alike()))
+        let linears = self.layers.first().into_iter().flat_map(DecoderLayer::linears);
+        linears.fold(RowsAlike::ANY, |alike, (_, layer)| alike.and(layer.rows_alike()))
     }
 
     /// Prepares rotary tables and masks for whole texts.
@@ -136,11 +132,11 @@ impl Llm {
 
     /// The device of the weights.
     pub fn device(&self) -> Device {
-        self.embed_tokens.weight.device()
+        self.norm.gamma.device()
     }
 
-    /// The dtype of the weights.
+    /// The dtype of the weights, and of what is computed.
     pub fn dtype(&self) -> DType {
-        self.embed_tokens.weight.dtype()
+        self.norm.gamma.dtype()
     }
 }

@@ -44,7 +44,7 @@ pub fn splice(plan: &SplicePlan, llm: &Llm, image_features: Option<Tensor<3>>) -
         let hidden = features.dims()[2];
         table.push(features.reshape([num_images * image_tokens, hidden]));
     }
-    let hidden = llm.embed_tokens.weight.dims()[1];
+    let [_, hidden] = llm.embed_tokens.shape();
     table.push(Tensor::zeros([1, hidden], (&device, llm.dtype())));
     let count = indices.len();
     let indices = Tensor::from_data(TensorData::new(indices, [count]), &device);

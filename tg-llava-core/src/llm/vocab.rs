@@ -1,18 +1,20 @@
 //! The vocabulary's tables, whole or in pieces.
 
-use burn::nn::{Embedding, Linear};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::module::Param;
+use burn::tensor::{Int, Tensor, TensorData};
 
 use super::Llm;
-use crate::nn::{apply_linear, apply_tied};
+use crate::nn::{BlockLinear, TokenTable};
 
 /// Embedding and head of a decoder. Each is whole, or in pieces that follow each other along the vocabulary (see
 /// [`LlmConfig::vocab_pieces`](crate::config::LlmConfig::vocab_pieces)); nobody else needs to know which.
 pub(super) struct VocabTable<'a> {
     /// All of one size but the last.
-    embedding: Vec<&'a Embedding>,
+    embedding: Vec<&'a TokenTable>,
     /// As many, or none where the head is the embedding.
-    head: Vec<&'a Linear>,
+    head: Vec<&'a BlockLinear>,
+    /// Another parameter of the decoder, for what does not know its device and dtype.
+    like: &'a Param<Tensor<1>>,
 }
 
 impl Llm {
@@ -21,6 +23,7 @@ impl Llm {
         VocabTable {
             embedding: std::iter::once(&self.embed_tokens).chain(&self.embed_tokens_more).collect(),
             head: self.lm_head.iter().chain(&self.lm_head_more).collect(),
+            like: &self.norm.gamma,
         }
     }
 }
@@ -29,13 +32,13 @@ impl VocabTable<'_> {
     /// Vectors of token ids, `[ids.len(), hidden]`.
     pub fn embed(&self, ids: &[i64]) -> Tensor<2> {
         let [table] = self.embedding[..] else { return self.embed_in_pieces(ids) };
-        pick(table, ids.to_vec())
+        table.pick(ids.to_vec(), self.like)
     }
 
     /// Every piece gives the vectors of its own tokens, which are then put in order.
     fn embed_in_pieces(&self, ids: &[i64]) -> Tensor<2> {
         let first = self.embedding[0];
-        let size = first.weight.dims()[0] as i64;
+        let size = first.shape()[0] as i64;
         let mut order = vec![0; ids.len()];
         let (mut found, mut count) = (Vec::new(), 0);
         for (piece, table) in (0..).zip(&self.embedding) {
@@ -46,12 +49,16 @@ impl VocabTable<'_> {
             }
             count += rows.len() as i64;
             if !rows.is_empty() {
-                found.push(pick(table, rows));
+                found.push(table.pick(rows, self.like));
             }
         }
         match found.is_empty() {
-            true => pick(first, Vec::new()),
-            false => Tensor::cat(found, 0).select(0, indices(order, &first.weight.device())),
+            true => first.pick(Vec::new(), self.like),
+            false => {
+                let order =
+                    Tensor::<1, Int>::from_data(TensorData::new(order, [ids.len()]), &self.like.device());
+                Tensor::cat(found, 0).select(0, order)
+            }
         }
     }
 
@@ -61,25 +68,12 @@ impl VocabTable<'_> {
     /// - hidden_states: `[rows, hidden]`, output: `[rows, vocab_size]`
     pub fn logits(&self, hidden_states: Tensor<2>) -> Tensor<2> {
         let mut pieces: Vec<Tensor<2>> = match self.head.is_empty() {
-            false => self.head.iter().map(|head| apply_linear(head, hidden_states.clone())).collect(),
-            true => {
-                let tables = self.embedding.iter().map(|table| table.weight.val());
-                tables.map(|table| apply_tied(table, hidden_states.clone())).collect()
-            }
+            false => self.head.iter().map(|head| head.forward(hidden_states.clone())).collect(),
+            true => self.embedding.iter().map(|table| table.scores(hidden_states.clone())).collect(),
         };
         match pieces.len() {
             1 => pieces.remove(0),
             _ => Tensor::cat(pieces, 1),
         }
     }
-}
-
-fn pick(table: &Embedding, rows: Vec<i64>) -> Tensor<2> {
-    let rows = indices(rows, &table.weight.device());
-    table.weight.val().select(0, rows)
-}
-
-fn indices(rows: Vec<i64>, device: &Device) -> Tensor<1, Int> {
-    let count = rows.len();
-    Tensor::from_data(TensorData::new(rows, [count]), device)
 }

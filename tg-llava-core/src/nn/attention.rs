@@ -29,6 +29,13 @@ pub fn attention(
     let [batch, num_heads, query_len, head_dim] = query.dims();
     let [_, num_kv_heads, key_len, _] = key.dims();
     assert_shape!(value, [batch, num_kv_heads, key_len, head_dim]);
+    assert_shape!(key, [batch, _, _, head_dim]);
+    assert_eq!(num_heads % num_kv_heads, 0, "query heads must be a multiple of key heads");
+    if dropout.is_none()
+        && let Some(attended) = super::kernels::attention(&query, &key, &value, bias)
+    {
+        return attended;
+    }
     let weights = attention_weights(query, key, bias);
     let weights = match dropout {
         Some(dropout) => dropout.forward(weights),

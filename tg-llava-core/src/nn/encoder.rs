@@ -2,7 +2,9 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
 
-use super::{Activation, Mlp, MlpConfig, attention, layer_norm, linear, merge_heads, split_heads};
+use super::{
+    Activation, Mlp, MlpConfig, apply_linear, attention, layer_norm, linear, merge_heads, split_heads,
+};
 
 /// Sizes of a pre-norm encoder block, as CLIP and SigLIP have it in both towers.
 #[derive(Debug, Clone, Copy)]
@@ -84,9 +86,9 @@ impl EncoderAttention {
     /// - x: `[batch, len, hidden]`, output the same
     /// - bias: `[batch or 1, 1, len or 1, len]`
     pub fn forward(&self, x: Tensor<3>, bias: Option<&Tensor<4>>) -> Tensor<3> {
-        let heads = |proj: &Linear| split_heads(proj.forward(x.clone()), self.num_heads);
+        let heads = |proj: &Linear| split_heads(apply_linear(proj, x.clone()), self.num_heads);
         let (query, key, value) = (heads(&self.q_proj), heads(&self.k_proj), heads(&self.v_proj));
-        self.out_proj.forward(merge_heads(attention(query, key, value, bias, None)))
+        apply_linear(&self.out_proj, merge_heads(attention(query, key, value, bias, None)))
     }
 }
 

@@ -2,6 +2,7 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Device, Tensor};
 
+use super::kernels::attend_newest;
 use super::{attention, causal_bias};
 
 /// The decoder's memory of the tokens it has read: a slot a text, with a length and a capacity of its own.
@@ -198,27 +199,57 @@ impl LayerTexts<'_, '_> {
     /// - key, value: `[1, num_kv_heads, num_new, head_dim]`
     pub(crate) fn attend(self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
         if let [text] = self.texts {
-            return text.attend(self.layer, [query, key, value]);
+            return text.attend(self.layer, query, key, value);
+        }
+        if self.texts.iter().all(|text| text.new.len() == 1) {
+            let place = |tensor: &Tensor<4>, place| tensor.clone().narrow(2, place, 1);
+            let texts = self.texts.iter_mut().enumerate();
+            let kept: Vec<_> =
+                texts.map(|(i, text)| text.keep(self.layer, place(&key, i), place(&value, i))).collect();
+            if let Some(attended) = attend_newest(&query, &kept) {
+                return attended;
+            }
+            let rows = kept.into_iter().enumerate();
+            return Tensor::cat(rows.map(|(i, kept)| attend_all(place(&query, i), kept, None)).collect(), 2);
         }
         let mut start = 0;
         let mut attended = Vec::with_capacity(self.texts.len());
         for text in self.texts {
             let len = text.new.len();
-            let of_text = |tensor: &Tensor<4>| tensor.clone().narrow(2, start, len);
-            attended.push(text.attend(self.layer, [&query, &key, &value].map(of_text)));
+            let [query, key, value] =
+                [&query, &key, &value].map(|tensor| tensor.clone().narrow(2, start, len));
+            attended.push(text.attend(self.layer, query, key, value));
             start += len;
         }
         Tensor::cat(attended, 2)
     }
 }
 
+/// A text's memory of keys and values, and how many of them attention reads.
+type Kept = (Tensor<4>, Tensor<4>, usize);
+
 impl CachedText<'_> {
-    fn attend(&mut self, layer: usize, [query, key, value]: [Tensor<4>; 3]) -> Tensor<4> {
-        let memory = &mut self.slot.layers[layer];
-        let [key, value] = [(&mut memory.key, key), (&mut memory.value, value)]
-            .map(|(memory, new)| write(memory, self.new.clone(), new).narrow(2, 0, self.context));
-        attention(query, key, value, self.bias.as_ref(), None)
+    fn attend(&mut self, layer: usize, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
+        let kept = self.keep(layer, key, value);
+        if self.new.len() > 1 {
+            return attend_all(query, kept, self.bias.as_ref());
+        }
+        attend_newest(&query, std::slice::from_ref(&kept)).unwrap_or_else(|| attend_all(query, kept, None))
     }
+
+    /// Writes the new tokens' keys and values into the memory.
+    fn keep(&mut self, layer: usize, key: Tensor<4>, value: Tensor<4>) -> Kept {
+        let memory = &mut self.slot.layers[layer];
+        let key = write(&mut memory.key, self.new.clone(), key);
+        let value = write(&mut memory.value, self.new.clone(), value);
+        // The newest token sees what stands before it, and no bias need say so.
+        let seen = if self.new.len() == 1 { self.new.end } else { self.context };
+        (key, value, seen)
+    }
+}
+
+fn attend_all(query: Tensor<4>, (key, value, len): Kept, bias: Option<&Tensor<4>>) -> Tensor<4> {
+    attention(query, key.narrow(2, 0, len), value.narrow(2, 0, len), bias, None)
 }
 
 /// Writes `new` at `places`; returns all of the memory.

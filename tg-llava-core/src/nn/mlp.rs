@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 
-use super::{Activation, BlockLinear, linear};
+use super::{Activation, BlockLinear, apply_linear, linear};
 
 /// Sizes of a two-layer perceptron.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,7 @@ impl Mlp {
     /// # Shapes
     /// - x: `[..., d_input]`, output: `[..., d_output]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.fc2.forward(self.activation.forward(self.fc1.forward(x)))
+        apply_linear(&self.fc2, self.activation.forward(apply_linear(&self.fc1, x)))
     }
 }
 

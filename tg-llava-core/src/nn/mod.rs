@@ -10,11 +10,15 @@ mod cast;
 mod encoder;
 mod kernels;
 mod kv_cache;
+mod lora;
 mod loss;
 mod mask;
+mod matrix;
 mod mlp;
 mod norm;
 mod rotary;
+mod token_table;
+mod vendor;
 
 pub use activation::Activation;
 pub use attention::{attention, attention_weights, merge_heads, split_heads};
@@ -22,14 +26,20 @@ pub use block_linear::BlockLinear;
 pub use cast::cast_to;
 pub use encoder::{EncoderAttention, EncoderLayer, EncoderLayerConfig};
 pub use kv_cache::{CachedTexts, KvCache, LayerTexts};
+pub use lora::LoraBranch;
 pub use loss::{IGNORE_INDEX, LossError, LossTargets, cross_entropy};
 pub use mask::{causal_bias, combine_bias, key_padding_bias};
+pub use matrix::Matrix;
 pub use mlp::{GatedMlp, GatedMlpConfig, Mlp, MlpConfig};
 pub use norm::{layer_norm, rms_norm};
 pub use rotary::{RopeScaling, RotaryConfig, RotaryTables, apply_rotary};
+pub use token_table::TokenTable;
+pub use vendor::{VendorProducts, use_vendor_products};
 
 use burn::nn::{Initializer, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, module};
+
+use crate::quant::ggml::GgmlType;
 
 /// A linear layer initialised like the reference's transformers: `N(0, std)` weights and zero bias.
 pub fn linear(d_input: usize, d_output: usize, bias: bool, std: f64, device: &Device) -> Linear {
@@ -73,18 +83,17 @@ pub fn rows_alike(weight: &Tensor<2>) -> RowsAlike {
 
 /// `x W + bias`.
 pub fn apply_linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
-    let bias = layer.bias.as_ref().map(|bias| bias.val());
-    if let Some(y) = kernels::matvec(&x, &layer.weight.val(), bias.as_ref()) {
-        return y;
-    }
-    layer.forward(x)
+    multiply(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()))
 }
 
-/// `x tableᵗ`, as an output head that is the embedding matrix does.
-pub fn apply_tied(table: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
-    let weight = table.transpose();
-    if let Some(y) = kernels::matvec(&x, &weight, None) {
-        return y;
-    }
-    x.matmul(weight)
+/// `x weight + bias` by whoever does it best.
+fn multiply<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    kernels::linear(&x, &weight, bias.as_ref())
+        .or_else(|| vendor::linear(&x, &weight, bias.as_ref()))
+        .unwrap_or_else(|| module::linear(x, weight, bias))
+}
+
+/// Rows of floats in a block format, in all threads where the kernels are built in.
+pub(crate) fn quantise(format: GgmlType, values: &[f32], row_len: usize) -> Vec<u8> {
+    kernels::quantise(format, values, row_len)
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::adapter::PEFT_PREFIX;
+
 /// A part of the model that learns, is saved or is absent as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,8 +78,9 @@ impl Component {
         Self::ALL.into_iter().find(|component| component.name() == first)
     }
 
-    /// The component that a key of a full checkpoint belongs to; `None` where the key is of no model.
+    /// The component that a key of a full checkpoint or an adapter belongs to; `None` where the key is of no model.
     pub fn of_key(key: &str) -> Option<Self> {
+        let key = key.strip_prefix(PEFT_PREFIX).unwrap_or(key);
         if key.starts_with("lm_head.") {
             return Some(Self::Llm);
         }
@@ -98,6 +101,7 @@ mod tests {
             ("model.mm_patch_encoder.latents", Some(Component::DetailPerceiver)),
             ("model.layers.0.mlp.up_proj.weight", Some(Component::Llm)),
             ("lm_head.weight", Some(Component::Llm)),
+            ("base_model.model.model.layers.0.mlp.up_proj.lora_A.weight", Some(Component::Llm)),
             ("optimizer.step", None),
         ] {
             assert_eq!(Component::of_key(key), component, "{key}");

@@ -1,81 +1,298 @@
 use burn::tensor::{DType, Element, TensorData};
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::{StoredDType, StoredTensor, WeightsError};
-use crate::error::Result;
+use super::{StoredDType, StoredTensor, WeightsError, bnb};
+use crate::error::{Error, Result};
+use crate::quant::ggml;
 
 /// A tensor's values in the dtype that was asked for, and whether all of them are finite.
 ///
-/// Converts while it reads, so memory holds the result and a chunk of the file.
+/// Converts while it reads, large tensors in several threads; so memory holds the result and a chunk of the file a thread.
 ///
 /// # Errors
-/// [`WeightsError::DType`] for anything but floats, [`WeightsError::Damaged`] for unreadable bytes.
+/// [`WeightsError::DType`] for what is no weight, [`WeightsError::Damaged`] for unreadable bytes, [`WeightsError::Tensor`] for parts
+/// that do not fit together.
 pub(super) fn read_as(stored: &StoredTensor, dtype: DType) -> Result<(TensorData, bool)> {
-    match stored.dtype {
-        StoredDType::F32 => convert::<4, f32>(stored, dtype, f32::from_le_bytes),
-        StoredDType::F16 => convert::<2, f16>(stored, dtype, f16::from_le_bytes),
-        StoredDType::BF16 => convert::<2, bf16>(stored, dtype, bf16::from_le_bytes),
-        StoredDType::F64 => convert::<8, f32>(stored, dtype, |raw| f64::from_le_bytes(raw) as f32),
-        StoredDType::Other => Err(WeightsError::DType {
-            path: stored.path.to_path_buf(),
-            tensor: stored.key.clone(),
-            dtype: stored.dtype_name.clone(),
-        }
-        .into()),
+    if stored.dtype.is_quantised() {
+        return match dtype {
+            DType::F16 => computed(stored, f16::from_f32),
+            DType::BF16 => computed(stored, bf16::from_f32),
+            _ => computed(stored, |value| value),
+        };
     }
-}
-
-/// A half or single float.
-trait Half: Copy {
-    fn single(self) -> f32;
-}
-
-impl Half for f32 {
-    fn single(self) -> f32 {
-        self
+    if stored.dtype == StoredDType::Other {
+        return Err(no_weight(stored));
     }
-}
-
-impl Half for f16 {
-    fn single(self) -> f32 {
-        self.to_f32()
-    }
-}
-
-impl Half for bf16 {
-    fn single(self) -> f32 {
-        self.to_f32()
-    }
-}
-
-fn convert<const N: usize, T: Half>(
-    stored: &StoredTensor,
-    dtype: DType,
-    parse: impl Fn([u8; N]) -> T,
-) -> Result<(TensorData, bool)> {
-    // f16 and bf16 are exact in f32, so going through a single value loses nothing where the dtype stays.
     match dtype {
-        DType::F16 => collect(stored, parse, f16::from_f32),
-        DType::BF16 => collect(stored, parse, bf16::from_f32),
-        _ => collect(stored, parse, |value| value),
+        DType::F16 => collect::<f16>(stored),
+        DType::BF16 => collect::<bf16>(stored),
+        _ => collect::<f32>(stored),
     }
 }
 
-fn collect<const N: usize, T: Half, U: Element>(
+/// Calls `take` with the values in f32, in order; see [`StoredTensor::read_values`].
+pub(super) fn read_values(stored: &StoredTensor, take: &mut dyn FnMut(&[f32])) -> Result<()> {
+    match stored.dtype {
+        StoredDType::F32 => parsed::<4>(stored, f32::from_le_bytes, take),
+        StoredDType::F16 => parsed::<2>(stored, |raw| f16::from_le_bytes(raw).to_f32(), take),
+        StoredDType::BF16 => parsed::<2>(stored, |raw| bf16::from_le_bytes(raw).to_f32(), take),
+        StoredDType::F64 => parsed::<8>(stored, |raw| f64::from_le_bytes(raw) as f32, take),
+        StoredDType::Ggml(format) => {
+            let row = stored.shape.last().copied().unwrap_or(1);
+            let row_bytes = format.row_bytes(row).max(1);
+            let mut values = Vec::new();
+            stored.read_chunks(|chunk| {
+                values.resize(chunk.len() / row_bytes * row, 0.0);
+                ggml::dequantise(format, chunk, row, &mut values);
+                take(&values);
+            })
+        }
+        StoredDType::FourBit(_) | StoredDType::Int8 => bnb::read_values(stored, take),
+        StoredDType::Other => Err(no_weight(stored)),
+    }
+}
+
+fn no_weight(stored: &StoredTensor) -> Error {
+    let dtype = stored.dtype_name.clone();
+    WeightsError::DType { path: stored.path.to_path_buf(), tensor: stored.key.clone(), dtype }.into()
+}
+
+fn parsed<const N: usize>(
     stored: &StoredTensor,
-    parse: impl Fn([u8; N]) -> T,
-    cast: impl Fn(f32) -> U,
-) -> Result<(TensorData, bool)> {
+    parse: impl Fn([u8; N]) -> f32,
+    take: &mut dyn FnMut(&[f32]),
+) -> Result<()> {
+    let mut values = Vec::new();
+    stored.read_chunks(|chunk| {
+        values.clear();
+        values.extend(chunk.as_chunks().0.iter().map(|raw| parse(*raw)));
+        take(&values);
+    })
+}
+
+/// Values of quantised tensors.
+fn computed<U: Element>(stored: &StoredTensor, cast: impl Fn(f32) -> U) -> Result<(TensorData, bool)> {
     let mut finite = true;
     let mut values = Vec::with_capacity(stored.num_elements());
-    stored.read_chunks(|chunk| {
-        values.extend(chunk.chunks_exact(N).map(|bytes| {
-            let mut raw = [0; N];
-            raw.copy_from_slice(bytes);
-            let value = parse(raw).single();
-            finite &= value.is_finite();
-            cast(value)
-        }));
+    read_values(stored, &mut |piece| {
+        finite &= piece.iter().all(|value| value.is_finite());
+        values.extend(piece.iter().map(|value| cast(*value)));
     })?;
     Ok((TensorData::new(values, stored.shape.clone()), finite))
+}
+
+/// Values for which a thread is worth its start.
+const PART: usize = 1 << 18;
+
+fn collect<T: Float>(stored: &StoredTensor) -> Result<(TensorData, bool)> {
+    let len = stored.num_elements();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let parts = if stored.is_cut_cheaply() { (len / PART).clamp(1, threads) } else { 1 };
+    let mut values = vec![T::default(); len];
+    let finite = match parts {
+        1 => fill(stored, &mut values)?,
+        _ => fill_parts(stored, &mut values, len.div_ceil(parts))?,
+    };
+    Ok((TensorData::new(values, stored.shape.clone()), finite))
+}
+
+/// [`fill`], a thread for each `size` of the values.
+fn fill_parts<T: Float>(stored: &StoredTensor, values: &mut [T], size: usize) -> Result<bool> {
+    let row = StoredTensor { shape: vec![values.len()], ..stored.clone() };
+    std::thread::scope(|scope| {
+        let parts = values.chunks_mut(size).enumerate().map(|(index, part)| {
+            let stored = row.rows(index * size, part.len());
+            scope.spawn(move || fill(&stored, part))
+        });
+        let parts: Vec<_> = parts.collect();
+        let all = parts.into_iter().map(|part| match part.join() {
+            Ok(finite) => finite,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        all.reduce(|a, b| Ok(a? & b?)).unwrap_or(Ok(true))
+    })
+}
+
+/// Fills `values` with those of the file; whether all are finite.
+fn fill<T: Float>(stored: &StoredTensor, values: &mut [T]) -> Result<bool> {
+    let (mut finite, mut done) = (true, 0);
+    stored.read_chunks(|chunk| {
+        let count = chunk.len() / stored.dtype.row_bytes(1);
+        let to = &mut values[done..done + count];
+        done += count;
+        finite &= match stored.dtype {
+            same if same == T::STORED => T::copy(chunk, to),
+            StoredDType::F16 => convert::<f16, T>(chunk, to),
+            StoredDType::BF16 => convert::<bf16, T>(chunk, to),
+            StoredDType::F32 => convert::<f32, T>(chunk, to),
+            _ => convert::<f64, T>(chunk, to),
+        };
+    })?;
+    Ok(finite)
+}
+
+/// Converts by way of f32, which holds every half value exactly; whether all values are finite.
+fn convert<S: Source, T: Float>(chunk: &[u8], to: &mut [T]) -> bool {
+    const BLOCK: usize = 2048;
+    let mut single = [0.0; BLOCK];
+    let mut finite = true;
+    for (chunk, to) in chunk.chunks(BLOCK * size_of::<S>()).zip(to.chunks_mut(BLOCK)) {
+        let single = &mut single[..to.len()];
+        S::widen(chunk, single);
+        finite &= single.iter().fold(true, |finite, value| finite & value.is_finite());
+        T::narrow(single, to);
+    }
+    finite
+}
+
+/// A float of a file, little-endian.
+trait Source: Sized {
+    /// Fills `to`.
+    fn widen(bytes: &[u8], to: &mut [f32]);
+}
+
+/// A float of memory.
+trait Float: Element + Default + Send {
+    /// The same in a file.
+    const STORED: StoredDType;
+
+    /// Fills `to` with what a file holds; whether all of it is finite.
+    fn copy(bytes: &[u8], to: &mut [Self]) -> bool;
+
+    /// Fills `to` with the nearest values.
+    fn narrow(from: &[f32], to: &mut [Self]);
+}
+
+/// Calls `put` with each value's bytes and its place.
+fn each<const N: usize, T>(bytes: &[u8], to: &mut [T], put: impl Fn([u8; N]) -> T) {
+    for (to, bytes) in to.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *to = put(*bytes);
+    }
+}
+
+impl Source for f64 {
+    fn widen(bytes: &[u8], to: &mut [f32]) {
+        each(bytes, to, |raw| Self::from_le_bytes(raw) as f32);
+    }
+}
+
+impl Source for f32 {
+    fn widen(bytes: &[u8], to: &mut [f32]) {
+        each(bytes, to, Self::from_le_bytes);
+    }
+}
+
+impl Source for f16 {
+    fn widen(bytes: &[u8], to: &mut [f32]) {
+        const BLOCK: usize = 256;
+        let mut block = [Self::ZERO; BLOCK];
+        for (bytes, to) in bytes.chunks(2 * BLOCK).zip(to.chunks_mut(BLOCK)) {
+            let block = &mut block[..to.len()];
+            each(bytes, block, Self::from_le_bytes);
+            block.convert_to_f32_slice(to);
+        }
+    }
+}
+
+impl Source for bf16 {
+    fn widen(bytes: &[u8], to: &mut [f32]) {
+        each(bytes, to, |raw| f32::from_bits(u32::from(u16::from_le_bytes(raw)) << 16));
+    }
+}
+
+impl Float for f32 {
+    const STORED: StoredDType = StoredDType::F32;
+
+    fn copy(bytes: &[u8], to: &mut [Self]) -> bool {
+        Self::widen(bytes, to);
+        to.iter().fold(true, |finite, value| finite & value.is_finite())
+    }
+
+    fn narrow(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
+    }
+}
+
+impl Float for f16 {
+    const STORED: StoredDType = StoredDType::F16;
+
+    fn copy(bytes: &[u8], to: &mut [Self]) -> bool {
+        each(bytes, to, Self::from_le_bytes);
+        to.iter().fold(true, |finite, value| finite & (value.to_bits() & 0x7c00 != 0x7c00))
+    }
+
+    fn narrow(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
+    }
+}
+
+impl Float for bf16 {
+    const STORED: StoredDType = StoredDType::BF16;
+
+    fn copy(bytes: &[u8], to: &mut [Self]) -> bool {
+        each(bytes, to, Self::from_le_bytes);
+        to.iter().fold(true, |finite, value| finite & (value.to_bits() & 0x7f80 != 0x7f80))
+    }
+
+    fn narrow(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::Dtype;
+
+    use super::super::file::open_file;
+    use super::super::{NewTensor, write_safetensors};
+    use super::*;
+
+    /// A file of one tensor.
+    fn stored(dtype: Dtype, shape: [usize; 2], bytes: Vec<u8>) -> (tempfile::TempDir, StoredTensor) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.safetensors");
+        let read = || Ok::<_, std::convert::Infallible>(bytes.clone());
+        write_safetensors(&path, None, [NewTensor::new("a", dtype, shape, read)]).unwrap();
+        let stored = open_file(&path).unwrap().remove("a").unwrap();
+        (folder, stored)
+    }
+
+    /// Tensors of several parts, chunks and blocks, from every type to every type.
+    #[test]
+    fn every_value_is_converted_in_its_place() {
+        let shape = [1021, 1031];
+        let exact: Vec<f32> =
+            (0..shape[0] * shape[1]).map(|i| ((i * 7919) % 255) as f32 / 64.0 - 2.0).collect();
+        let files = [
+            (Dtype::F64, exact.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect::<Vec<_>>()),
+            (Dtype::F32, exact.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            (Dtype::F16, exact.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()),
+            (Dtype::BF16, exact.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect()),
+        ];
+        for (dtype, bytes) in files {
+            let (_folder, stored) = stored(dtype, shape, bytes);
+            for to in [DType::F32, DType::F16, DType::BF16] {
+                let (data, finite) = read_as(&stored, to).unwrap();
+                assert!(finite && data.dtype() == to && *data.shape() == shape.into());
+                assert!(data.convert::<f32>().try_into_vec::<f32>().unwrap() == exact, "{dtype:?} to {to:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_infinite_value_is_noticed_wherever_it_is() {
+        for place in [0, 600_000, 999_999] {
+            for (dtype, one, infinite) in [(Dtype::F16, 0x3c00u16, 0xfc00u16), (Dtype::BF16, 0x3f80, 0x7fc0)]
+            {
+                let mut bits = vec![one; 1_000_000];
+                bits[place] = infinite;
+                let (_folder, stored) =
+                    stored(dtype, [1000, 1000], bits.iter().flat_map(|b| b.to_le_bytes()).collect());
+                for to in [DType::F32, DType::F16, DType::BF16] {
+                    assert!(!read_as(&stored, to).unwrap().1, "{place} of {dtype:?}");
+                }
+            }
+        }
+    }
 }

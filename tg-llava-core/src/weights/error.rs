@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use crate::error::shortened;
+use crate::quant::bnb::BnbError;
 
 /// Any error that can cross threads.
 pub(super) type BoxedError = Box<dyn std::error::Error + Send + Sync>;
@@ -76,7 +77,9 @@ pub enum WeightsError {
         reason: String,
     },
     /// A dtype that weights cannot have.
-    #[error("{path}: {tensor} has dtype {dtype}; weights must be f32, f16 or bf16")]
+    #[error(
+        "{path}: {tensor} has dtype {dtype}; weights must be f32, f16, bf16 or one of the quantised formats"
+    )]
     DType {
         /// The file.
         path: PathBuf,
@@ -84,6 +87,42 @@ pub enum WeightsError {
         tensor: String,
         /// The dtype in the file.
         dtype: String,
+    },
+    /// A folder quantised by a tool whose format is not read.
+    #[error(
+        "{path}: quantization_config.quant_method = {method:?}; bitsandbytes and ggml alone are read, and GGUF files"
+    )]
+    QuantMethod {
+        /// The config.json.
+        path: PathBuf,
+        /// The method.
+        method: String,
+    },
+    /// A tensor of a GGUF file in a format that is not read.
+    #[error("{path}: tensor `{tensor}` has type {found}; types that are read: {known}")]
+    GgmlType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        found: String,
+        /// Types that are read.
+        known: String,
+    },
+    /// A GGUF file of another decoder than the one that config.json describes.
+    #[error(
+        "{path}: not the decoder that config.json describes: {key} is {found} in the file, {expected} by config.json"
+    )]
+    OtherDecoder {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        key: &'static str,
+        /// In the file.
+        found: String,
+        /// In config.json.
+        expected: String,
     },
     /// Keys that do not match the model, all in one message.
     #[error("{}", mismatch(.missing, .unknown, .misshapen))]
@@ -95,14 +134,29 @@ pub enum WeightsError {
         /// Keys whose shape differs, with both shapes.
         misshapen: Vec<String>,
     },
-    /// A base model that a folder of adapters needs.
+    /// A folder of adapters without the bridges that were trained with them, over a decoder that has none either.
     #[error(
-        "{dir}: holds stage-1 files only; the decoder's folder is also needed (config.json names {name:?}): {hint}"
+        "{dir}: holds an adapter, but nothing here or in {base} holds the {bridges}: they are in non_lora_trainables.bin, which the training \
+         writes beside the adapter at its end; fetch that file too, or name a --base that has them"
     )]
+    NoBridges {
+        /// The folder.
+        dir: PathBuf,
+        /// The decoder's.
+        base: PathBuf,
+        /// The bridges.
+        bridges: String,
+    },
+    /// A base model that a folder builds on.
+    #[error("{dir}: holds {what} only; the decoder's folder is also needed ({file} names {name:?}): {hint}")]
     NeedsBase {
         /// The folder.
         dir: PathBuf,
-        /// `_name_or_path` of its config.json.
+        /// What it holds.
+        what: &'static str,
+        /// The file that names the base.
+        file: &'static str,
+        /// The base's name there.
         name: String,
         /// What to do.
         hint: String,
@@ -160,6 +214,15 @@ pub enum TensorProblem {
         /// Extents.
         shape: Vec<usize>,
     },
+    /// Its parts do not fit together.
+    #[error(transparent)]
+    Quantised(#[from] BnbError),
+    /// What its bytes are does not parse.
+    #[error("not valid JSON for this use: {0}")]
+    State(serde_json::Error),
+    /// A layout of bytes that is not read.
+    #[error("weight_format = {0}; rows one after the other (0) alone are read")]
+    WeightFormat(u8),
     /// Its values could not be fetched.
     #[error("its values could not be read: {0}")]
     Values(BoxedError),

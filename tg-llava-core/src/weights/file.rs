@@ -7,9 +7,12 @@ use std::sync::Arc;
 use pytorch_reader::PytorchReader;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::WeightsError;
+use super::gguf::Gguf;
 use super::write::MAX_HEADER;
+use super::{WeightsError, convert};
 use crate::error::{Error, Result, shortened};
+use crate::quant::bnb::FourBitKind;
+use crate::quant::ggml::GgmlType;
 
 /// Element types that checkpoints hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,24 +25,36 @@ pub enum StoredDType {
     F16,
     /// bfloat16.
     BF16,
-    /// Anything that is not a float: buffers such as `position_ids`.
+    /// Blocks of a GGUF file; each row is made of whole blocks.
+    Ggml(GgmlType),
+    /// Four bits of bitsandbytes.
+    FourBit(FourBitKind),
+    /// Eight bits of bitsandbytes, with a scale for each row.
+    Int8,
+    /// Anything that is no weight: buffers such as `position_ids`.
     Other,
 }
 
 impl StoredDType {
-    /// Bytes of one value; 0 for what is no float.
-    fn size(self) -> usize {
+    /// Bytes of a row of so many values; 0 where they are not in one place, or no floats.
+    pub(super) fn row_bytes(self, values: usize) -> usize {
         match self {
-            Self::F64 => 8,
-            Self::F32 => 4,
-            Self::F16 | Self::BF16 => 2,
-            Self::Other => 0,
+            Self::F64 => 8 * values,
+            Self::F32 => 4 * values,
+            Self::F16 | Self::BF16 => 2 * values,
+            Self::Ggml(format) => format.row_bytes(values),
+            Self::FourBit(_) | Self::Int8 | Self::Other => 0,
         }
+    }
+
+    /// Whether values have to be computed from codes and scales.
+    pub fn is_quantised(self) -> bool {
+        matches!(self, Self::Ggml(_) | Self::FourBit(_) | Self::Int8)
     }
 }
 
 /// One tensor of a file, with its bytes not yet read.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct StoredTensor {
     /// The file.
     pub path: Arc<PathBuf>,
@@ -51,11 +66,12 @@ pub struct StoredTensor {
     pub dtype_name: String,
     /// Extents, outermost first.
     pub shape: Vec<usize>,
-    bytes: Bytes,
+    pub(super) bytes: Bytes,
 }
 
-#[derive(Clone)]
-enum Bytes {
+/// Where a tensor's bytes are.
+#[derive(Debug, Clone)]
+pub(super) enum Bytes {
     /// At this offset of the file.
     Plain {
         offset: u64,
@@ -68,27 +84,44 @@ enum Bytes {
         skip: usize,
         len: usize,
     },
+    /// Rows of heads whose two halves the file interleaves.
+    Interleaved {
+        offset: u64,
+        len: usize,
+        head_bytes: usize,
+        row_bytes: usize,
+    },
+    /// Several tensors of files that are one tensor of the model, from its value number `first` on.
+    Parts {
+        parts: Arc<[StoredTensor]>,
+        first: usize,
+    },
 }
 
-/// Bytes that are read at once; a multiple of every element size.
+/// Bytes that are read at once; a multiple of every float's size.
 const CHUNK: usize = 1 << 20;
 
 impl StoredTensor {
-    /// Number of elements.
+    /// Number of values.
     pub fn num_elements(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Rows `first..first + count` along the outermost extent of floats, as a tensor of their own; no other bytes are read for it.
+    /// Rows `first..first + count` along the outermost extent of weights, as a tensor of their own; of floats and blocks, no other
+    /// bytes are read for it.
     ///
     /// # Panics
     /// Where there are not as many rows.
     pub fn rows(&self, first: usize, count: usize) -> Self {
         assert!(first + count <= self.shape[0], "rows {first}..{} of {:?}", first + count, self.shape);
-        let row = self.shape[1..].iter().product::<usize>() * self.dtype.size();
+        let values = self.shape[1..].iter().product::<usize>();
+        let row = self.dtype.row_bytes(values);
         let (skip, len) = (first * row, count * row);
         let bytes = match &self.bytes {
             Bytes::Plain { offset, .. } => Bytes::Plain { offset: offset + skip as u64, len },
+            Bytes::Parts { parts, first: before } => {
+                Bytes::Parts { parts: parts.clone(), first: before + first * values }
+            }
             _ => Bytes::Within { whole: Box::new(self.clone()), skip, len },
         };
         let mut shape = self.shape.clone();
@@ -96,7 +129,34 @@ impl StoredTensor {
         Self { shape, bytes, ..self.clone() }
     }
 
-    /// The raw little-endian bytes.
+    /// Bytes in the file, its scales and the like included.
+    pub fn byte_len(&self) -> u64 {
+        match &self.bytes {
+            Bytes::Plain { len, .. } | Bytes::Within { len, .. } | Bytes::Interleaved { len, .. } => {
+                *len as u64
+            }
+            Bytes::Pytorch(tensor) => {
+                (tensor.shape().iter().product::<usize>() * tensor.dtype().size()) as u64
+            }
+            Bytes::Parts { parts, .. } => parts.iter().map(Self::byte_len).sum(),
+        }
+    }
+
+    /// Calls `take` with the values in order, in f32 and a piece at a time. Quantised ones are computed on the way.
+    ///
+    /// # Errors
+    /// [`WeightsError::DType`] for what is no weight, [`WeightsError::Damaged`] and [`WeightsError::Tensor`] where the file cannot
+    /// give them.
+    pub fn read_values(&self, mut take: impl FnMut(&[f32])) -> Result<()> {
+        convert::read_values(self, &mut take)
+    }
+
+    /// Whether [`StoredTensor::rows`] reads no more than those rows.
+    pub(super) fn is_cut_cheaply(&self) -> bool {
+        matches!(self.bytes, Bytes::Plain { .. })
+    }
+
+    /// The raw little-endian bytes; those of all parts, one after the other, where it has several.
     ///
     /// # Errors
     /// [`WeightsError::Damaged`] where the file cannot give them.
@@ -121,12 +181,12 @@ impl StoredTensor {
     /// [`WeightsError::Damaged`] where they are not.
     pub fn verify(&self) -> Result<()> {
         match &self.bytes {
-            Bytes::Plain { .. } => Ok(()),
-            Bytes::Pytorch(_) | Bytes::Within { .. } => self.read_chunks(|_| ()),
+            Bytes::Plain { .. } | Bytes::Interleaved { .. } => Ok(()),
+            Bytes::Pytorch(_) | Bytes::Within { .. } | Bytes::Parts { .. } => self.read_chunks(|_| ()),
         }
     }
 
-    /// Calls `take` with the raw little-endian bytes in order, whole elements at a time. A safetensors file
+    /// Calls `take` with the raw little-endian bytes in order, whole values at a time, and of blocks whole rows. A safetensors file
     /// never has more than a chunk in memory.
     ///
     /// # Errors
@@ -139,17 +199,29 @@ impl StoredTensor {
         let fail = |e: std::io::Error| damaged(&self.path, format!("{}: {e}", self.key));
         match &self.bytes {
             Bytes::Plain { offset, len } => {
-                let mut file = File::open(&*self.path).map_err(fail)?;
-                file.seek(SeekFrom::Start(*offset)).map_err(fail)?;
-                let mut buffer = vec![0; CHUNK.min(*len)];
-                let mut left = *len;
-                while left > 0 {
-                    let part = &mut buffer[..CHUNK.min(left)];
-                    file.read_exact(part).map_err(fail)?;
-                    take(part);
-                    left -= part.len();
-                }
+                let chunk = match self.dtype {
+                    StoredDType::Ggml(format) => {
+                        let row = format.row_bytes(self.shape.last().copied().unwrap_or(1)).max(1);
+                        (CHUNK / row).max(1) * row
+                    }
+                    _ => CHUNK,
+                };
+                self.from_file(*offset, *len, chunk, take).map_err(fail)?;
             }
+            Bytes::Interleaved { offset, len, head_bytes, row_bytes } => {
+                let mut halves = vec![0; *head_bytes];
+                let apart = &mut |head: &[u8]| {
+                    let (first, second) = halves.split_at_mut(head_bytes / 2);
+                    let rows = first.chunks_mut(*row_bytes).zip(second.chunks_mut(*row_bytes));
+                    for ((first, second), pair) in rows.zip(head.chunks(2 * row_bytes)) {
+                        first.copy_from_slice(&pair[..*row_bytes]);
+                        second.copy_from_slice(&pair[*row_bytes..]);
+                    }
+                    take(&halves);
+                };
+                self.from_file(*offset, *len, *head_bytes, apart).map_err(fail)?;
+            }
+            Bytes::Parts { parts, .. } => parts.iter().try_for_each(|part| part.give_chunks(take))?,
             Bytes::Pytorch(tensor) => take(&tensor.read().map_err(fail)?),
             Bytes::Within { whole, skip, len } => {
                 let (mut passed, end) = (0, skip + len);
@@ -163,17 +235,39 @@ impl StoredTensor {
         }
         Ok(())
     }
+
+    /// Calls `take` with `len` bytes of the file from `offset` on, `chunk` at a time.
+    fn from_file(
+        &self,
+        offset: u64,
+        len: usize,
+        chunk: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> std::io::Result<()> {
+        let mut file = File::open(&*self.path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut buffer = vec![0; chunk.min(len)];
+        let mut left = len;
+        while left > 0 {
+            let part = &mut buffer[..chunk.min(left)];
+            file.read_exact(part)?;
+            take(part);
+            left -= part.len();
+        }
+        Ok(())
+    }
 }
 
-/// Opens a weights file: safetensors, or a PyTorch pickle (`.bin`, `.pt`, `.pth`).
+/// Opens a weights file: safetensors, GGUF, or a PyTorch pickle (`.bin`, `.pt`, `.pth`).
 pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
     match path.extension().and_then(|e| e.to_str()) {
         Some("safetensors") => open_safetensors(path),
+        Some("gguf") => Ok(Gguf::open(path)?.into_tensors()),
         _ => open_pytorch(path),
     }
 }
 
-fn damaged(path: &Path, reason: String) -> Error {
+pub(super) fn damaged(path: &Path, reason: String) -> Error {
     WeightsError::Damaged { path: path.to_path_buf(), reason: shortened(&reason) }.into()
 }
 

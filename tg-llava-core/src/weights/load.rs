@@ -1,15 +1,17 @@
 use std::collections::BTreeSet;
 
 use burn::module::Param;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Shape, Tensor};
 
 use super::convert::read_as;
 use super::names::vocabulary_piece;
 use super::{
-    ParameterMapper, ParameterPath, TensorSource, WeightsError, is_unused_key, map_parameters, reference_key,
+    ParameterMapper, ParameterPath, QuantisedTensor, StoredTensor, TensorSource, WeightsError, is_unused_key,
+    map_parameters, reference_key,
 };
 use crate::error::{Error, Result};
 use crate::model::TgLlava;
+use crate::nn::cast_to;
 
 /// What loading found besides the weights.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,9 +24,24 @@ pub struct LoadReport {
     pub not_finite: Vec<String>,
     /// Keys that were missing and left at their initial values, where that was asked for.
     pub initialised: Vec<String>,
+    /// Matrices that are held quantised.
+    pub quantised: Vec<QuantisedTensor>,
 }
 
-/// Fills `model` from `source`, every tensor converted to `dtype`, one at a time.
+impl LoadReport {
+    /// Both.
+    pub fn and(mut self, other: Self) -> Self {
+        self.loaded += other.loaded;
+        self.unused.extend(other.unused);
+        self.not_finite.extend(other.not_finite);
+        self.initialised.extend(other.initialised);
+        self.quantised.extend(other.quantised);
+        self
+    }
+}
+
+/// Fills `model` from `source`, every tensor converted to `dtype`, one at a time. An adapter of the source is added to the matrices
+/// that it lies over, in f32, before they are converted.
 ///
 /// Keys for which `may_be_missing` is true keep their initial values; every other key must be there with
 /// the right shape, and nothing else may be there but [`is_unused_key`]s.
@@ -51,13 +68,14 @@ pub fn apply(
         may_be_missing,
         progress,
         used: BTreeSet::new(),
+        used_matrices: BTreeSet::new(),
         missing: Vec::new(),
         misshapen: Vec::new(),
         error: None,
         report: LoadReport::default(),
     };
     let model = map_parameters(model, &mut filler);
-    let Filler { used, missing, misshapen, error, mut report, .. } = filler;
+    let Filler { used, used_matrices, missing, misshapen, error, mut report, .. } = filler;
     if let Some(error) = error {
         return Err(error);
     }
@@ -69,6 +87,10 @@ pub fn apply(
         } else {
             unknown.push(format!("{key} (in {})", tensor.path.display()));
         }
+    }
+    // Those of layers that are missing or misshapen are not looked at.
+    if missing.is_empty() && misshapen.is_empty() {
+        unknown.extend(source.adapter().into_iter().flat_map(|adapter| adapter.unused(&used_matrices)));
     }
     if missing.is_empty() && unknown.is_empty() && misshapen.is_empty() {
         return Ok((model, report));
@@ -85,6 +107,8 @@ struct Filler<'a> {
     may_be_missing: &'a dyn Fn(&str) -> bool,
     progress: &'a mut dyn FnMut(usize),
     used: BTreeSet<String>,
+    /// Of the adapter.
+    used_matrices: BTreeSet<String>,
     missing: Vec<String>,
     misshapen: Vec<String>,
     error: Option<Error>,
@@ -133,14 +157,13 @@ impl Filler<'_> {
             stored.rows(first, self.piece_sizes[piece])
         });
         let stored = cut.as_ref().unwrap_or(stored);
-        match read_as(stored, self.dtype) {
-            Ok((data, finite)) => {
+        match self.read::<D>(&key, stored, &param.lazy_device()) {
+            Ok((tensor, finite)) => {
                 if !finite {
                     self.report.not_finite.push(key);
                 }
                 self.report.loaded += usize::from(piece.is_none_or(|piece| piece == 0));
                 (self.progress)(stored.num_elements());
-                let tensor = Tensor::<D>::from_data(data, (&param.lazy_device(), self.dtype));
                 Some(if transposed { tensor.transpose() } else { tensor })
             }
             Err(error) => {
@@ -148,6 +171,30 @@ impl Filler<'_> {
                 None
             }
         }
+    }
+}
+
+impl Filler<'_> {
+    /// The values of `stored` with what an adapter adds, and whether they are finite.
+    fn read<const D: usize>(
+        &mut self,
+        key: &str,
+        stored: &StoredTensor,
+        device: &Device,
+    ) -> Result<(Tensor<D>, bool)> {
+        let branch = match self.source.adapter() {
+            Some(adapter) => {
+                let wrong = (&mut self.missing, &mut self.misshapen);
+                adapter.branch(key, &stored.shape, wrong, &mut self.used_matrices)?
+            }
+            None => None,
+        };
+        if let Some(branch) = branch {
+            let (merged, finite) = branch.merged(stored, device)?;
+            return Ok((cast_to(merged, self.dtype).reshape(Shape::from(stored.shape.clone())), finite));
+        }
+        let (data, finite) = read_as(stored, self.dtype)?;
+        Ok((Tensor::from_data(data, (device, self.dtype)), finite))
     }
 }
 

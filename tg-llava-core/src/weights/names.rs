@@ -1,6 +1,8 @@
 //! Our module paths and the reference's keys; which component has which beginning stands in [`Component`].
 
 use super::Component;
+use super::adapter::PEFT_PREFIX;
+use crate::config::BLOCK_LINEARS;
 
 /// Rewrites of a module path inside towers and decoder, tried in order; the first rule whose left side is a prefix
 /// applies. Bridges change their component's name alone.
@@ -31,7 +33,11 @@ const QFORMER: [(&str, &str); 10] = [
     (".ffn.down.", ".output_query.dense."),
 ];
 
-/// The reference's key of the parameter at `path` in our module tree (`model.*` and `lm_head.*`).
+/// What a branch's two matrices are called in our module tree and in PEFT's files.
+const LORA: [(&str, &str); 2] = [(".lora.a", ".lora_A.weight"), (".lora.b", ".lora_B.weight")];
+
+/// The reference's key of the parameter at `path` in our module tree (`model.*` and `lm_head.*`; those of an adapter as PEFT has
+/// them).
 ///
 /// `plain_linear_projector` tells `linear` (its keys have no index) from `mlp1x_gelu`.
 pub fn reference_key(path: &str, plain_linear_projector: bool) -> String {
@@ -40,6 +46,11 @@ pub fn reference_key(path: &str, plain_linear_projector: bool) -> String {
         Some((head, "beta")) => format!("{head}.bias"),
         _ => path.to_owned(),
     };
+    for (ours, theirs) in LORA {
+        if let Some(module) = path.strip_suffix(ours) {
+            return format!("{PEFT_PREFIX}{}{theirs}", reference_key(module, plain_linear_projector));
+        }
+    }
     if let Some(rest) = path.strip_prefix("projector.layers.") {
         let (index, leaf) = rest.split_once('.').unwrap_or((rest, ""));
         let prefix = Component::Projector.key_prefix();
@@ -78,6 +89,27 @@ pub fn reference_key(path: &str, plain_linear_projector: bool) -> String {
         _ => {}
     }
     key
+}
+
+/// Whether the parameter at `path` of the module tree belongs to an adapter.
+pub fn is_adapter_path(path: &str) -> bool {
+    LORA.iter().any(|(ours, _)| path.ends_with(ours))
+}
+
+/// The linear layer of a decoder block whose matrix a full checkpoint has under `key`.
+pub(super) fn block_linear(key: &str) -> Option<&str> {
+    let module = key.strip_suffix(".weight").filter(|module| module.starts_with("model.layers."))?;
+    BLOCK_LINEARS.contains(&module.rsplit('.').next()?).then_some(module)
+}
+
+/// Whether a full checkpoint has the matrix of a linear layer of a decoder block under `key`.
+pub fn is_block_matrix(key: &str) -> bool {
+    block_linear(key).is_some()
+}
+
+/// Whether a key is one of an adapter's file.
+pub fn is_adapter_key(key: &str) -> bool {
+    key.starts_with(PEFT_PREFIX) && LORA.iter().any(|(_, theirs)| key.ends_with(theirs))
 }
 
 /// The whole and the number of the piece, for a piece of the vocabulary's tables: checkpoints know the wholes alone.
@@ -140,6 +172,7 @@ mod tests {
         for (path, key) in [
             ("llm.layers.3.self_attn.q_proj.weight", "model.layers.3.self_attn.q_proj.weight"),
             ("llm.layers.3.input_layernorm.gamma", "model.layers.3.input_layernorm.weight"),
+            ("llm.layers.3.mlp.up_proj.lora.b", "base_model.model.model.layers.3.mlp.up_proj.lora_B.weight"),
             ("llm.lm_head.weight", "lm_head.weight"),
             ("llm.lm_head_more.1.weight", "lm_head.weight"),
             ("llm.embed_tokens_more.0.weight", "model.embed_tokens.weight"),

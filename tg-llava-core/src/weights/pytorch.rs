@@ -35,7 +35,7 @@ fn write(path: &Path, tensors: &BTreeMap<String, PendingTensor>) -> std::io::Res
     entry("data.pkl", &pickle(tensors))?;
     entry("byteorder", b"little")?;
     for (index, tensor) in tensors.values().enumerate() {
-        entry(&format!("data/{index}"), &tensor.bytes())?;
+        entry(&format!("data/{index}"), &tensor.bytes().map_err(std::io::Error::other)?)?;
     }
     entry("version", b"3\n")?;
     zip.finish()?.into_inner().map_err(|error| error.into_error())?.sync_all()

@@ -1,5 +1,4 @@
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::path::{Component, Path, PathBuf};
 
 use burn::module::Param;
@@ -35,21 +34,30 @@ impl Default for SaveOptions {
 pub struct PendingTensor {
     shape: Vec<usize>,
     dtype: DType,
-    read: Box<dyn Fn() -> TensorData + Send + Sync>,
+    read: Box<dyn Fn() -> Result<TensorData> + Send + Sync>,
 }
 
 impl PendingTensor {
+    /// A tensor of `shape` that `read` gives in `dtype`.
+    pub(super) fn new(
+        shape: Vec<usize>,
+        dtype: DType,
+        read: impl Fn() -> Result<TensorData> + Send + Sync + 'static,
+    ) -> Self {
+        Self { shape, dtype, read: Box::new(read) }
+    }
+
     /// Extents as they will stand in the file.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The values in f32, read from the device.
+    /// The values in f32.
     ///
     /// # Errors
-    /// [`Error::Request`] where they are no floats.
+    /// [`Error::Request`] where they are no floats; where a file cannot give them.
     pub fn values(&self) -> Result<Vec<f32>> {
-        let data = (self.read)().convert::<f32>();
+        let data = (self.read)()?.convert::<f32>();
         data.try_to_vec::<f32>().map_err(|e| Error::Request(format!("a tensor could not be read: {e:?}")))
     }
 
@@ -58,9 +66,12 @@ impl PendingTensor {
         self.dtype
     }
 
-    /// The values as little-endian bytes, read from the device.
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        (self.read)().into_bytes().to_vec()
+    /// The values as little-endian bytes.
+    ///
+    /// # Errors
+    /// Where a file cannot give them.
+    pub(super) fn bytes(&self) -> Result<Vec<u8>> {
+        Ok((self.read)()?.into_bytes().to_vec())
     }
 
     /// Both as one tensor, `rows` behind the rows of this one.
@@ -69,13 +80,14 @@ impl PendingTensor {
         shape[0] += rows.shape[0];
         let (dtype, whole) = (self.dtype, shape.clone());
         let read = move || {
-            let bytes = [self.bytes(), rows.bytes()].concat();
-            TensorData::from_bytes_vec(bytes, whole.clone(), dtype)
+            let bytes = [self.bytes()?, rows.bytes()?].concat();
+            Ok(TensorData::from_bytes_vec(bytes, whole.clone(), dtype))
         };
-        Self { shape, dtype, read: Box::new(read) }
+        Self::new(shape, dtype, read)
     }
 
-    fn byte_len(&self) -> usize {
+    /// Bytes in the file.
+    pub(super) fn byte_len(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
     }
 }
@@ -101,14 +113,26 @@ pub fn reference_tensors(model: &TgLlava) -> BTreeMap<String, PendingTensor> {
 ///
 /// # Errors
 /// Where a file cannot be written or the template cannot be read; what was there is then as it was, unless files
-/// could not be moved to their places.
+/// could not be moved to their places. A decoder that is held quantised is not saved.
 pub fn save_model(model: &TgLlava, dir: &Path, options: &SaveOptions) -> Result<()> {
+    if let Some((site, _)) = model.llm.matrices().find(|(_, matrix)| matrix.quantised().is_some()) {
+        let reason = format!("{} is held quantised, and a model is saved as floats", site.key());
+        return Err(super::WeightsError::Write { path: dir.to_path_buf(), reason }.into());
+    }
     let save = Save::begin(dir, options)?;
     write_model_config(model.config(), save.base.clone(), save.path())?;
+    write_shards(reference_tensors(model), save.path(), options.max_shard_bytes)?;
+    save.commit()
+}
 
-    let tensors = reference_tensors(model);
+/// Writes the tensors of a whole model into `dir`, as one file or as shards with their index.
+pub(super) fn write_shards(
+    tensors: BTreeMap<String, PendingTensor>,
+    dir: &Path,
+    max_bytes: u64,
+) -> Result<()> {
     let total: u64 = tensors.values().map(|t| t.byte_len() as u64).sum();
-    let shards = split(tensors, options.max_shard_bytes);
+    let shards = split(tensors, max_bytes);
     let count = shards.len();
     let mut weight_map = BTreeMap::new();
     for (index, shard) in shards.into_iter().enumerate() {
@@ -117,15 +141,15 @@ pub fn save_model(model: &TgLlava, dir: &Path, options: &SaveOptions) -> Result<
             _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
         };
         weight_map.extend(shard.keys().map(|key| (key.clone(), name.clone())));
-        write_file(&save.path().join(name), shard)?;
+        write_file(&dir.join(name), shard)?;
     }
     if count > 1 {
         let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": weight_map});
-        let path = save.path().join(INDEXES[0]);
+        let path = dir.join(INDEXES[0]);
         let text = serde_json::to_string_pretty(&index).map_err(|e| Error::json(&path, e))?;
         std::fs::write(&path, text).map_err(|e| Error::io(&path, e))?;
     }
-    save.commit()
+    Ok(())
 }
 
 /// A save that has begun: the template's small files are there, and its config.json is known.
@@ -142,7 +166,12 @@ impl Save {
         let staging = Staging::begin(dir)?;
         let mut save = Self { staging, base: None, replaces_small_files: false };
         if let Some(template) = &options.template {
-            save.base = Some(crate::config::read_json(&template.join("config.json"))?);
+            let mut base: serde_json::Value = crate::config::read_json(&template.join("config.json"))?;
+            if let Some(config) = base.as_object_mut() {
+                // The template's weights may be quantised; ours are floats.
+                config.remove("quantization_config");
+            }
+            save.base = Some(base);
             // A folder that is its own template keeps its files.
             save.replaces_small_files = template.canonicalize().ok() != dir.canonicalize().ok();
             if save.replaces_small_files {
@@ -179,16 +208,7 @@ const CARRIED: [&str; 10] = [
 
 /// Copies tokenizer files, and the towers' folders without their weights (those are in the checkpoint).
 fn carry_over(from: &Path, to: &Path) -> Result<()> {
-    let copy = |from: &Path, to: &Path| -> Result<()> {
-        for name in CARRIED.iter().chain(&["config.json"]) {
-            let file = from.join(name);
-            if file.is_file() {
-                std::fs::copy(&file, to.join(name)).map_err(|e| Error::io(&file, e))?;
-            }
-        }
-        Ok(())
-    };
-    copy(from, to)?;
+    copy_small_files(from, to)?;
     let config: serde_json::Value = crate::config::read_json(&from.join("config.json"))?;
     for key in ["mm_vision_tower", "mm_text_tower"] {
         let name = config.get(key).and_then(serde_json::Value::as_str);
@@ -199,8 +219,19 @@ fn carry_over(from: &Path, to: &Path) -> Result<()> {
         let Some(place) = place else { continue };
         let (source, target) = (from.join(name), to.join(place));
         if source.join("config.json").is_file() {
-            std::fs::create_dir_all(&target).map_err(|e| Error::io(&target, e))?;
-            copy(&source, &target)?;
+            copy_small_files(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies config.json and the files that a save carries over into `to`, which is created where it is missing.
+pub(super) fn copy_small_files(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).map_err(|e| Error::io(to, e))?;
+    for name in CARRIED.iter().chain(&["config.json"]) {
+        let file = from.join(name);
+        if file.is_file() {
+            std::fs::copy(&file, to.join(name)).map_err(|e| Error::io(&file, e))?;
         }
     }
     Ok(())
@@ -228,9 +259,11 @@ pub(super) fn write_file(path: &Path, tensors: BTreeMap<String, PendingTensor>) 
             DType::F16 => safetensors::Dtype::F16,
             DType::BF16 => safetensors::Dtype::BF16,
             DType::I64 => safetensors::Dtype::I64,
+            DType::U8 => safetensors::Dtype::U8,
+            DType::I8 => safetensors::Dtype::I8,
             _ => safetensors::Dtype::F32,
         };
-        NewTensor::new(key, dtype, tensor.shape.clone(), move || Ok::<_, Infallible>(tensor.bytes()))
+        NewTensor::new(key, dtype, tensor.shape.clone(), move || tensor.bytes())
     });
     write_safetensors(path, Some(about), tensors)
 }
@@ -241,13 +274,15 @@ fn pending(placeholder: Placeholder, dtype: DType) -> PendingTensor {
     let extents = shape.clone();
     let fill = if value == PlaceholderValue::Ones { 1.0 } else { 0.0 };
     let dtype = if value == PlaceholderValue::Range { DType::I64 } else { dtype };
-    let read = move || match dtype {
-        DType::I64 => TensorData::new((0..count as i64).collect::<Vec<_>>(), extents.clone()),
-        DType::F16 => TensorData::new(vec![f16::from_f32(fill); count], extents.clone()),
-        DType::BF16 => TensorData::new(vec![bf16::from_f32(fill); count], extents.clone()),
-        _ => TensorData::new(vec![fill; count], extents.clone()),
+    let read = move || {
+        Ok(match dtype {
+            DType::I64 => TensorData::new((0..count as i64).collect::<Vec<_>>(), extents.clone()),
+            DType::F16 => TensorData::new(vec![f16::from_f32(fill); count], extents.clone()),
+            DType::BF16 => TensorData::new(vec![bf16::from_f32(fill); count], extents.clone()),
+            _ => TensorData::new(vec![fill; count], extents.clone()),
+        })
     };
-    PendingTensor { shape, dtype, read: Box::new(read) }
+    PendingTensor::new(shape, dtype, read)
 }
 
 struct Collector {
@@ -271,10 +306,10 @@ impl ParameterVisitor for Collector {
         let read = move || {
             let tensor = param.val();
             let tensor = if transposed { tensor.transpose() } else { tensor };
-            tensor.into_data()
+            Ok(tensor.into_data())
         };
         let key = reference_key(&path.dotted(), self.plain_linear);
-        let tensor = PendingTensor { shape, dtype, read: Box::new(read) };
+        let tensor = PendingTensor::new(shape, dtype, read);
         // Pieces of the vocabulary come one after the other, under one key.
         let tensor = match self.tensors.remove(&key) {
             Some(before) => before.followed_by(tensor),

@@ -1,17 +1,19 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
 
+use super::bnb::{check_method, join_parts};
 use super::file::open_file;
-use super::{StoredTensor, WeightsError};
+use super::{Adapter, Gguf, StoredTensor, WeightsError};
 use crate::config::read_json;
 use crate::error::{Error, Result};
 
 /// The tensors of one or several files under the keys of a full checkpoint, with no bytes read yet.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct TensorSource {
     tensors: BTreeMap<String, StoredTensor>,
+    adapter: Option<Box<Adapter>>,
 }
 
 #[derive(Deserialize)]
@@ -24,6 +26,12 @@ pub(super) const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 /// Names of the files that say which shards hold them, in the same order.
 pub(super) const INDEXES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
 
+impl From<Gguf> for TensorSource {
+    fn from(file: Gguf) -> Self {
+        Self { tensors: file.into_tensors(), adapter: None }
+    }
+}
+
 impl TensorSource {
     /// The weights of a folder: one file, or the shards that an index names.
     ///
@@ -34,6 +42,7 @@ impl TensorSource {
             let missing = std::io::Error::new(std::io::ErrorKind::NotFound, "no such folder");
             return Err(Error::io(dir, missing));
         }
+        check_method(dir)?;
         // As in transformers, PyTorch files count where there is no safetensors file.
         for (single, index) in SINGLE.iter().zip(INDEXES) {
             let (file, index_file) = (dir.join(single), dir.join(index));
@@ -56,7 +65,13 @@ impl TensorSource {
     /// # Errors
     /// Where the file is not there or damaged.
     pub fn from_file(path: &Path) -> Result<Self> {
-        Ok(Self { tensors: open_file(path)? })
+        Self::joined(open_file(path)?)
+    }
+
+    /// Tensors of files, those that are parts of another one joined.
+    fn joined(mut tensors: BTreeMap<String, StoredTensor>) -> Result<Self> {
+        join_parts(&mut tensors)?;
+        Ok(Self { tensors, adapter: None })
     }
 
     /// The shards that the index at `path` names; `beside` is a file in the folder that holds a whole model.
@@ -101,7 +116,8 @@ impl TensorSource {
             // Tensors that the index forgot are still checked against the model.
             source.tensors.append(&mut opened);
         }
-        Ok(source)
+        // The parts of a tensor may be in several shards.
+        Self::joined(source.tensors)
     }
 
     /// The first key under which the sources hold different tensors, with both.
@@ -123,8 +139,9 @@ impl TensorSource {
     }
 
     /// Adds `other`'s tensors under renamed keys; keys that are already there win, and `None` leaves a
-    /// tensor out.
+    /// tensor out. So does an adapter that is there.
     pub fn merge(&mut self, other: Self, rename: impl Fn(&str) -> Option<String>) {
+        self.adapter = self.adapter.take().or(other.adapter);
         for (key, tensor) in other.tensors {
             if let Some(key) = rename(&key) {
                 self.tensors.entry(key).or_insert(tensor);
@@ -132,9 +149,32 @@ impl TensorSource {
         }
     }
 
+    /// The adapter whose branches are added to the decoder's matrices as they are loaded.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_deref()
+    }
+
+    /// These tensors without an adapter over them.
+    pub fn without_adapter(self) -> Self {
+        Self { adapter: None, ..self }
+    }
+
+    /// These tensors with `adapter` over them.
+    pub fn with_adapter(self, adapter: Adapter) -> Self {
+        Self { adapter: Some(Box::new(adapter)), ..self }
+    }
+
     /// The tensor under `key`.
     pub fn get(&self, key: &str) -> Option<&StoredTensor> {
         self.tensors.get(key)
+    }
+
+    /// Takes the tensor under `key` away, and those of the adapter under `matrices`.
+    pub(super) fn remove(&mut self, key: &str, matrices: &BTreeSet<String>) {
+        self.tensors.remove(key);
+        if let Some(adapter) = &mut self.adapter {
+            adapter.forget(matrices);
+        }
     }
 
     /// All tensors by key.

@@ -154,7 +154,10 @@ mod tests {
             hint("train.everything_at_once"),
             "[train] has: vision_tower, text_tower, feature_guide, detail_perceiver, projector, llm"
         );
-        assert_eq!(hint("zzzzzz"), "known: stage, seed, output_dir, model, data, train, optim, run");
-        assert_eq!(hint("nowhere.zzzzzz"), "known: stage, seed, output_dir, model, data, train, optim, run");
+        assert_eq!(hint("zzzzzz"), "known: stage, seed, output_dir, model, data, train, lora, optim, run");
+        assert_eq!(
+            hint("nowhere.zzzzzz"),
+            "known: stage, seed, output_dir, model, data, train, lora, optim, run"
+        );
     }
 }

@@ -10,6 +10,7 @@ mod data;
 mod error;
 mod keys;
 mod llava_flags;
+mod lora;
 mod model;
 mod names;
 mod optim;
@@ -30,6 +31,7 @@ pub use data::{DataOptions, ValidationOptions};
 pub use error::ConfigError;
 pub use keys::known_keys;
 pub use llava_flags::from_llava_args;
+pub use lora::{BaseFormat, LoraOptions};
 pub use model::{BridgeFiles, Bridges, Init, ModelOptions};
 pub use optim::{LossScale, OnNan, OptimOptions};
 pub use run::{RunDType, RunOptions};
@@ -71,6 +73,9 @@ pub struct TrainConfig {
     /// them), in stage 2 the decoder too.
     #[serde(default)]
     pub train: PerComponent<bool>,
+    /// Adapters that learn in the place of the decoder. Default: none.
+    #[serde(default)]
+    pub lora: Option<LoraOptions>,
     /// How the weights are updated.
     #[serde(default)]
     pub optim: OptimOptions,
@@ -103,6 +108,11 @@ impl TrainConfig {
             return Err(ConfigError::Missing { key: "stage", what });
         }
         Self::over_defaults(table).map_err(|error| ConfigError::Table { message: error.to_string() })
+    }
+
+    /// Whether the decoder's own weights learn, and not an adapter over them.
+    pub fn decoder_learns_whole(&self) -> bool {
+        self.train.llm && self.lora.is_none()
     }
 
     /// This run as TOML, from which [`TrainConfig::from_toml`] reads it again.

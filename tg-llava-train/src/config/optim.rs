@@ -18,7 +18,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimOptions {
-    /// Peak learning rate (`learning_rate`). Default: 1e-3 in stage 1, 2e-5 in 2.
+    /// Peak learning rate (`learning_rate`). Default: 1e-3 in stage 1, 2e-5 in 2, 2e-4 with
+    /// `[lora]`.
     pub lr: f64,
     /// Weight decay, relative to the learning rate. Default 0.
     pub weight_decay: f64,

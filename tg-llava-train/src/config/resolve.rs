@@ -11,6 +11,9 @@ use super::{
 };
 use crate::{data::SampleOrder, schedule::Warmup};
 
+/// Of adapters, in the published runs.
+const ADAPTER_LR: f64 = 2e-4;
+
 impl TrainConfig {
     /// A run with the defaults of `stage`, those of the published runs.
     pub fn new(stage: Stage) -> Self {
@@ -32,6 +35,7 @@ impl TrainConfig {
                 projector: true,
                 llm: stage == Stage::Finetune,
             },
+            lora: None,
             optim: OptimOptions { lr, warmup_ratio: Some(0.03), ..OptimOptions::default() },
             run: RunOptions::default(),
         }
@@ -48,6 +52,9 @@ impl TrainConfig {
         defaults.train.feature_guide = has("feature_guide");
         defaults.train.detail_perceiver = has("detail_perceiver");
         defaults.model.text_tower = said("model", "vision_tower").and_then(Value::as_str).map(str::to_owned);
+        if given.contains_key("lora") {
+            defaults.optim.lr = ADAPTER_LR;
+        }
         if said("optim", "warmup_steps").is_some() {
             defaults.optim.warmup_ratio = None;
         }

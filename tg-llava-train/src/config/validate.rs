@@ -5,8 +5,8 @@ use std::path::Path;
 use tg_llava_core::{config::ProjectorConfig, conversation::Template};
 
 use super::{
-    Bridges, Component, ConfigError, DataOptions, LossScale, ModelOptions, OptimOptions, RunOptions, Steps,
-    TrainConfig,
+    BaseFormat, Bridges, Component, ConfigError, DataOptions, Init, LossScale, ModelOptions, OptimOptions,
+    RunOptions, Steps, TrainConfig,
 };
 
 type Checked = Result<(), ConfigError>;
@@ -32,7 +32,27 @@ impl TrainConfig {
         self.data.validate()?;
         self.optim.validate()?;
         self.run.validate()?;
+        self.validate_lora()?;
         self.validate_components()
+    }
+
+    fn validate_lora(&self) -> Checked {
+        let Some(lora) = &self.lora else { return Ok(()) };
+        let checked = lora.adapter(None).validate();
+        ensure(checked.is_ok(), "lora", || {
+            checked.map_or_else(|error| error.to_string(), |()| String::new())
+        })?;
+        positive(lora.b_lr_ratio, "lora.b_lr_ratio")?;
+        ensure(self.train.llm, "lora", || {
+            "set, but the decoder that adapters lie over does not train; set train.llm = true".into()
+        })?;
+        let kept = lora.base == BaseFormat::Nf4 && !self.run.gradient_checkpointing;
+        ensure(!kept, "lora.base", || {
+            "nf4, but the backward pass would keep the floats of all matrices; set run.gradient_checkpointing = true".into()
+        })?;
+        ensure(self.model.init == Init::Checkpoint, "lora", || {
+            "set, but adapters over random weights are of no use; set model.init = \"checkpoint\"".into()
+        })
     }
 
     fn validate_components(&self) -> Checked {

@@ -25,6 +25,8 @@ pub struct TrainerOptions {
     pub lr: f64,
     /// Peak learning rates of single components.
     pub lr_of: BTreeMap<Component, f64>,
+    /// Learning rate of an adapter's second matrices over that of its first ones (LoRA+).
+    pub b_lr_ratio: f64,
     /// Weight decay of the parameters that decay.
     pub weight_decay: f64,
     /// Which those are.
@@ -52,6 +54,7 @@ impl TrainerOptions {
             adamw: AdamWConfig::default(),
             lr,
             lr_of: BTreeMap::new(),
+            b_lr_ratio: 1.0,
             weight_decay: 0.0,
             decay_rule: DecayRule::Reference,
             max_grad_norm: 1.0,

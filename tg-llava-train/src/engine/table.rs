@@ -42,7 +42,8 @@ pub struct ParameterTable {
 impl ParameterTable {
     /// Lists the parameters of `model`; nothing is allocated for it.
     pub fn new(model: &TgLlava, parts: TrainedParts, rule: DecayRule) -> Self {
-        let mut lister = Lister { model, parts, rule, by_path: BTreeMap::new() };
+        let with_adapter = model.llm.has_adapter();
+        let mut lister = Lister { model, parts, with_adapter, rule, by_path: BTreeMap::new() };
         visit_parameters(model, &mut lister);
         Self { by_path: lister.by_path }
     }
@@ -79,6 +80,7 @@ impl ParameterTable {
 struct Lister<'a> {
     model: &'a TgLlava,
     parts: TrainedParts,
+    with_adapter: bool,
     rule: DecayRule,
     by_path: BTreeMap<String, ParameterInfo>,
 }
@@ -94,7 +96,7 @@ impl ParameterVisitor for Lister<'_> {
             key,
             component,
             shape: param.lazy_shape().to_vec(),
-            trains: *self.parts.get(component),
+            trains: self.parts.learns(&path, self.with_adapter),
         };
         self.by_path.insert(path, info);
     }

@@ -70,6 +70,7 @@ pub struct Tape<'m> {
     model: &'m TgLlava,
     device: Device,
     parts: TrainedParts,
+    with_adapter: bool,
     activations: Activations,
     seed: u64,
     segments: Vec<Segment<'m>>,
@@ -81,7 +82,9 @@ impl<'m> Tape<'m> {
     /// An empty tape over `model`, whose device must record gradients and of which `parts` learn; `seed` decides all dropout on it.
     pub fn new(model: &'m TgLlava, parts: TrainedParts, activations: Activations, seed: u64) -> Self {
         let device = model.llm.device();
-        Self { model, device, parts, activations, seed, segments: Vec::new(), steps: 0, gradients: 0 }
+        let with_adapter = model.llm.has_adapter();
+        let segments = Vec::new();
+        Self { model, device, parts, with_adapter, activations, seed, segments, steps: 0, gradients: 0 }
     }
 
     /// The value of `var`, without any graph.
@@ -170,7 +173,8 @@ impl<'m> Pass<'m> for Tape<'m> {
         Progress::of_process().tick();
         let seed = mix(self.seed, self.steps);
         self.steps += 1;
-        let needs_gradient = self.parts.learn_at(at) || inputs.iter().any(|input| input.gradient.is_some());
+        let learns = self.parts.learn_at(at, self.with_adapter);
+        let needs_gradient = learns || inputs.iter().any(|input| input.gradient.is_some());
         let tensors: Vec<_> = inputs.iter().map(|input| self.lifted(input)).collect();
         self.device.seed(seed);
         let outputs = step(&tensors).into_iter().map(|tensor| {

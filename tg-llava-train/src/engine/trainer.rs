@@ -328,8 +328,9 @@ fn settings(options: &TrainerOptions, table: &ParameterTable, step: usize, path:
     let info = table.get(path);
     let own = info.and_then(|info| options.lr_of.get(&info.component));
     let decays = info.is_some_and(|info| info.decays);
+    let ratio = if path.ends_with(".lora.b") { options.b_lr_ratio } else { 1.0 };
     ParameterSettings {
-        lr: options.schedule.lr(step, own.copied().unwrap_or(options.lr)),
+        lr: options.schedule.lr(step, own.copied().unwrap_or(options.lr) * ratio),
         weight_decay: if decays { options.weight_decay } else { 0.0 },
     }
 }

@@ -30,14 +30,13 @@ pub(crate) struct Units {
 impl Units {
     /// The units of a model of which `table` tells; its weights are in `dtype`.
     pub fn new(table: &ParameterTable, dtype: DType) -> Self {
-        let block = |key: &str| key.strip_prefix("model.layers.")?.split_once('.')?.0.parse::<usize>().ok();
+        let block = |path: &str| path.strip_prefix("llm.layers.")?.split_once('.')?.0.parse::<usize>().ok();
         let learn: Vec<_> = table.iter().filter(|(_, info)| info.trains).collect();
         let decoder = |component| component == Component::Llm;
-        let blocks = table.iter().filter(|(_, info)| decoder(info.component));
-        let blocks = blocks.filter_map(|(_, info)| block(&info.key)).max().map_or(0, |last| last + 1);
+        let blocks = table.iter().filter_map(|(path, _)| block(path)).max().map_or(0, |last| last + 1);
         let mut units: BTreeMap<usize, Vec<Member>> = BTreeMap::new();
         for (path, info) in learn {
-            let (unit, travels) = match (decoder(info.component), block(&info.key)) {
+            let (unit, travels) = match (decoder(info.component), block(path)) {
                 (true, Some(block)) => (blocks - block, dtype),
                 (true, None) if info.key.contains("embed_tokens") => (blocks + 1, DType::F32),
                 (true, None) => (0, DType::F32),

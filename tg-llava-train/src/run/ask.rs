@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tg_llava_core::Error;
 use tg_llava_core::assistant::PromptWriter;
 use tg_llava_core::conversation::{Speaker, Turn, guide_text};
-use tg_llava_core::generate::{Engine, EngineOptions, GenerateOptions, RequestId};
+use tg_llava_core::generate::{BeamOptions, Engine, EngineOptions, GenerateOptions, RequestId};
 use tg_llava_core::model::{EncodedImage, TgLlava};
 
 use super::Prediction;
@@ -24,8 +24,13 @@ pub(super) struct Asking<'m> {
 }
 
 impl<'m> Asking<'m> {
-    /// Nothing asked yet.
-    pub fn new(model: &'m TgLlava, encoder: &'m SampleEncoder, max_new_tokens: usize) -> Self {
+    /// Nothing asked yet; answers will have at most so many tokens, and may be searched for by beams.
+    pub fn new(
+        model: &'m TgLlava,
+        encoder: &'m SampleEncoder,
+        max_new_tokens: usize,
+        beams: Option<BeamOptions>,
+    ) -> Self {
         let (template, tokenizer) = (&encoder.options.template, &encoder.tokenizer);
         // Nobody waits for a single token.
         let options =
@@ -35,7 +40,7 @@ impl<'m> Asking<'m> {
             encoder,
             engine: Engine::with_options(model, Some(tokenizer), options),
             pictures: BTreeMap::new(),
-            options: GenerateOptions { max_new_tokens, ..stops },
+            options: GenerateOptions { max_new_tokens, beams, ..stops },
         }
     }
 

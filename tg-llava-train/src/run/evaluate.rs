@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tg_llava_core::generate::{Event, RequestId};
+use tg_llava_core::generate::{BeamOptions, Event, RequestId};
 use tg_llava_core::model::TgLlava;
 
 use super::RunError;
@@ -20,6 +20,8 @@ pub struct EvaluateOptions {
     pub loss: bool,
     /// Longest generated answer in tokens; `None` where no answers are generated.
     pub max_new_tokens: Option<usize>,
+    /// How the most probable answers are searched for; `None` takes the most probable next token.
+    pub beams: Option<BeamOptions>,
 }
 
 /// What came of it.
@@ -117,7 +119,8 @@ pub fn evaluate(
     options: &EvaluateOptions,
     watch: &mut dyn FnMut(Progress<'_>) -> bool,
 ) -> Result<Evaluation, RunError> {
-    let asking = options.max_new_tokens.map(|budget| Asking::new(model, loader.encoder(), budget));
+    let asking =
+        options.max_new_tokens.map(|budget| Asking::new(model, loader.encoder(), budget, options.beams));
     let result = Evaluation::default();
     let mut check = Check { model, loader, asking, result, watch, told: 0, goes_on: true };
     for batch in indices.chunks(options.batch_size.max(1)) {

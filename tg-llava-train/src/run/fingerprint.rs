@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tg_llava_core::config::{locate_tower, model_config_json};
 
 use crate::checkpoint::{CheckpointError, Fingerprint, hash_bytes, hash_file};
-use crate::config::{Component, OptimOptions, TrainConfig};
+use crate::config::{Component, LoraOptions, OptimOptions, TrainConfig};
 use crate::start::{ModelSetup, TrainingData};
 
 /// Files that decide the ids of a text or the pixels of a picture.
@@ -59,6 +59,7 @@ pub fn fingerprint(
         ("max steps", run.max_steps.map_or("none".to_owned(), |steps| steps.to_string())),
         ("dtype", format!("{:?}", run.dtype)),
         ("optimizer", optimizer(&config.optim)),
+        (ADAPTER, adapter(config.lora.as_ref())),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
@@ -81,9 +82,17 @@ fn fill(samples: usize) -> String {
     format!("epochs to multiples of {samples}")
 }
 
+/// What learns in the place of the decoder.
+const ADAPTER: &str = "adapter";
+
+fn adapter(options: Option<&LoraOptions>) -> String {
+    let text = options.map(|options| toml::to_string(options).unwrap_or_default());
+    text.map_or_else(|| "none".into(), |text| text.trim().lines().collect::<Vec<_>>().join(", "))
+}
+
 /// What holds of checkpoints that do not tell it, since nothing else was possible then.
 pub fn assumed() -> Fingerprint {
-    [(FILL.to_owned(), fill(1))].into()
+    [(FILL.to_owned(), fill(1)), (ADAPTER.to_owned(), adapter(None))].into()
 }
 
 /// The optimizer's options in their order.

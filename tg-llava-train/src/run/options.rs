@@ -27,6 +27,7 @@ pub fn trainer_options(config: &TrainConfig, total_steps: usize, dtype: DType) -
         adamw: AdamWConfig { beta1: optim.beta1, beta2: optim.beta2, epsilon: optim.epsilon },
         lr: optim.lr,
         lr_of: Component::ALL.into_iter().filter_map(own).collect(),
+        b_lr_ratio: config.lora.as_ref().map_or(1.0, |lora| lora.b_lr_ratio),
         weight_decay: optim.weight_decay,
         decay_rule: optim.decay_rule,
         max_grad_norm: optim.max_grad_norm,

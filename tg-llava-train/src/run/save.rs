@@ -3,23 +3,32 @@
 use std::path::Path;
 
 use tg_llava_core::Result;
+use tg_llava_core::config::LoraConfig;
 use tg_llava_core::model::TgLlava;
-use tg_llava_core::weights::{SaveOptions, save_bridges, save_model};
+use tg_llava_core::weights::{Component, SaveOptions, save_adapter, save_bridges, save_model};
 
 use crate::engine::TrainedParts;
 
 /// The form in which a trained model is saved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SavedForm {
     /// The bridges alone, beside the decoder that they were trained with.
     Bridges,
     /// Everything, the frozen towers too.
     Whole,
+    /// The adapter over a decoder, with the bridges and every other component that was trained.
+    Adapter(LoraConfig, Vec<Component>),
 }
 
 impl SavedForm {
-    /// The smallest form that holds all that was trained.
-    pub fn of(parts: TrainedParts, from_scratch: bool) -> Self {
+    /// The smallest form that holds all that was trained, `lora` among it.
+    pub fn of(parts: TrainedParts, lora: Option<LoraConfig>, from_scratch: bool) -> Self {
+        if let Some(lora) = lora {
+            let trained = |component: &Component| *parts.get(*component) && *component != Component::Llm;
+            let whole = Component::ALL.into_iter();
+            let whole = whole.filter(|component| component.bridge_stem().is_some() || trained(component));
+            return Self::Adapter(lora, whole.collect());
+        }
         if parts.bridges_only() && !from_scratch { Self::Bridges } else { Self::Whole }
     }
 }
@@ -37,6 +46,7 @@ pub fn save_trained(
 ) -> Result<()> {
     let options = SaveOptions { max_shard_bytes, template: Some(start.to_path_buf()) };
     match form {
+        SavedForm::Adapter(lora, whole) => save_adapter(model, &lora, &whole, dir, &options),
         SavedForm::Whole => save_model(model, dir, &options),
         SavedForm::Bridges => {
             let start = start.canonicalize().unwrap_or_else(|_| start.to_path_buf());

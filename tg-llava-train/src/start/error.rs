@@ -43,6 +43,15 @@ pub enum StartError {
         /// The presets that are known.
         presets: String,
     },
+    /// An adapter would be trained over another one.
+    #[error(
+        "model.path = {path:?} holds an adapter itself, over which no other one can be loaded later; merge it into its base with `merge` and \
+         start from the result, or remove [lora]"
+    )]
+    AdapterOverAdapter {
+        /// The folder of the start.
+        path: PathBuf,
+    },
     /// The run would write over what it starts from.
     #[error(
         "output_dir = {output_dir:?} would write into {key} = {path:?}, which the run starts from; choose a folder of \

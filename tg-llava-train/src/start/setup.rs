@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use tg_llava_core::config::{
-    HubCache, LLM_PRESETS, MAIN_REVISION, ModelConfig, MultimodalConfig, PaddingSide, ProjectorConfig,
-    TOWER_PRESETS, TextTowerConfig, VisionTowerConfig, folder_name, llm_preset, multimodal,
-    read_model_config, read_tower_configs, tower_preset,
+    HubCache, LLM_PRESETS, LoraConfig, MAIN_REVISION, ModelConfig, MultimodalConfig, PaddingSide,
+    ProjectorConfig, TOWER_PRESETS, TextTowerConfig, VisionTowerConfig, folder_name, llm_preset, multimodal,
+    read_model_config_over, read_tower_configs, tower_preset,
 };
 use tg_llava_core::conversation::Template;
+use tg_llava_core::weights::{Adapter, base_of};
 
 pub use tg_llava_core::assistant::Codecs;
 
@@ -30,14 +31,21 @@ pub struct ModelSetup {
 }
 
 impl ModelSetup {
+    /// The adapter that `config` trains, over the decoder of this start.
+    pub fn adapter(&self, config: &TrainConfig) -> Option<LoraConfig> {
+        let base = self.base.as_ref().unwrap_or(&self.start);
+        let base = base.canonicalize().unwrap_or_else(|_| base.clone());
+        Some(config.lora.as_ref()?.adapter(Some(base.to_string_lossy().into_owned())))
+    }
+
     /// Reads the small files of the start.
     ///
     /// # Errors
     /// Where a file is missing or damaged, or the parts do not fit together.
     pub fn new(config: &TrainConfig) -> Result<Self, StartError> {
         let start = config.model.path.clone();
-        let mut model = complete(config, read_model_config(&start)?)?;
-        let base = base_of(&start);
+        let base = base_of(&start, None).ok().flatten();
+        let mut model = complete(config, read_model_config_over(&start, base.as_deref())?)?;
         let codecs = Codecs::load(&start, base.as_deref(), &model)?;
         let template = match &config.model.template {
             Some(name) => Template::by_name(name)?.clone(),
@@ -48,6 +56,9 @@ impl ModelSetup {
         };
         if config.stage == Stage::Finetune {
             model.conversation = Some(template.name.to_owned());
+        }
+        if config.lora.is_some() && Adapter::is_in(&start) {
+            return Err(StartError::AdapterOverAdapter { path: start });
         }
         let setup = Self { model, codecs, template, start, base };
         places::check(config, &setup)?;
@@ -81,13 +92,6 @@ fn complete(config: &TrainConfig, mut model: ModelConfig) -> Result<ModelConfig,
     apply_options(config, &mut model)?;
     model.validate()?;
     Ok(model)
-}
-
-fn base_of(start: &Path) -> Option<PathBuf> {
-    match tg_llava_core::weights::TensorSource::folder_has_weights(start) {
-        true => None,
-        false => tg_llava_core::weights::find_base(start).ok(),
-    }
 }
 
 /// Towers and bridges over a plain decoder.

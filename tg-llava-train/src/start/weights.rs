@@ -9,12 +9,12 @@ use tg_llava_core::config::ModelConfig;
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::cast_to;
 use tg_llava_core::weights::{
-    LoadReport, ParameterMapper, ParameterPath, TensorSource, apply, map_parameters, open_bridges,
-    open_sources,
+    Adapter, LoadReport, ParameterMapper, ParameterPath, TensorSource, apply, fill_nf4, is_adapter_key,
+    map_parameters, open_bridges, open_sources,
 };
 
 use super::{ModelSetup, StartError};
-use crate::config::{Bridges, Component, Init, TrainConfig};
+use crate::config::{BaseFormat, Bridges, Component, Init, TrainConfig};
 
 /// A model ready to learn.
 #[derive(Debug)]
@@ -39,12 +39,18 @@ pub fn load_weights(
 ) -> Result<Started, StartError> {
     // Fresh weights follow the seed; a CPU backend has one generator a process.
     device.seed(config.seed);
-    let model = setup.model.init(device)?;
+    let mut model = setup.model.init(device)?;
+    if let Some(lora) = setup.adapter(config) {
+        model.llm.add_adapter(&lora)?;
+    }
     let whole = |dir: &Path| TensorSource::folder_has_weights(dir);
     let source = match (checkpoint, config.model.init) {
         (Some(dir), _) if whole(dir) => open_sources(dir, &setup.model, None)?,
         (Some(dir), _) => {
-            let mut source = open_bridges(&[dir.to_path_buf()])?;
+            let mut source = match config.lora {
+                Some(_) => adapter_sources(dir)?,
+                None => open_bridges(&[dir.to_path_buf()])?,
+            };
             source.merge(start_sources(config, setup)?, |key| Some(key.to_owned()));
             source
         }
@@ -57,13 +63,27 @@ pub fn load_weights(
     }
     // A bridge is fresh as a whole or not at all.
     let present: BTreeSet<Component> = source.iter().filter_map(|(key, _)| bridge_of(key)).collect();
-    let may_be_missing =
-        |key: &str| checkpoint.is_none() && bridge_of(key).is_some_and(|bridge| !present.contains(&bridge));
+    let fresh =
+        |key: &str| bridge_of(key).is_some_and(|bridge| !present.contains(&bridge)) || is_adapter_key(key);
+    let may_be_missing = |key: &str| checkpoint.is_none() && fresh(key);
     let without = |key: &str| left_out(key, &setup.model);
     let mut kept = TensorSource::default();
     kept.merge(source.clone(), |key| (!without(key)).then(|| key.to_owned()));
+    let quantised = match &config.lora {
+        Some(lora) if lora.base == BaseFormat::Nf4 => fill_nf4(&mut model.llm, &mut kept, progress)?,
+        _ => LoadReport::default(),
+    };
     let (model, report) = apply(model, &kept, dtype, &may_be_missing, progress)?;
-    Ok(Started { model: map_parameters(model, &mut TrainableWeights { dtype, std: None }), report })
+    let model = map_parameters(model, &mut TrainableWeights { dtype, std: None });
+    Ok(Started { model, report: quantised.and(report) })
+}
+
+/// What a checkpoint of a run with an adapter holds.
+fn adapter_sources(dir: &Path) -> Result<TensorSource, StartError> {
+    let adapter = Adapter::open(dir)?;
+    let mut source = adapter.matrices().clone();
+    source.merge(adapter.whole().clone(), |key| Some(key.to_owned()));
+    Ok(source)
 }
 
 /// Everything that the start holds, with bridges that were named apart before all others.

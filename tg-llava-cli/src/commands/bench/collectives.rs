@@ -73,7 +73,7 @@ fn flat(reserved: &[u64]) -> Result<Option<[u64; 2]>, Failure> {
 fn join(opened: &Opened, placement: Option<&Placement>) -> Result<Box<dyn Collective>, Failure> {
     #[cfg(any(feature = "cuda", feature = "cuda-plain"))]
     if opened.spec.backend == device::Backend::Cuda {
-        use tg_llava_nccl::{Nccl, Rendezvous};
+        use tg_llava_cuda::nccl::{Nccl, Rendezvous};
         let world = placement.map_or(World::SINGLE, |placement| placement.world);
         let nccl = Nccl::join(&opened.device, world, &Rendezvous::Loopback);
         return nccl.map(|nccl| Box::new(nccl) as _).map_err(|error| Failure::Run(error.into()));

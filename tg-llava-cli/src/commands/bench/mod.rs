@@ -13,12 +13,15 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use tg_llava_core::config::{LLM_PRESETS, TOWER_PRESETS};
+use tg_llava_core::quant::Scheme;
+use tg_llava_core::weights::Quantization;
 
 use crate::args::{OutputArgs, at_least_one};
 use crate::console::{Console, print_json};
 use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::quantised::{self, QuantizeArgs};
 use machine::Machine;
 
 /// Arguments of `bench`.
@@ -44,6 +47,9 @@ pub struct BenchArgs {
     /// Tokens that are generated, for decode
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub new: usize,
+    /// Answers that grow together, for batch
+    #[arg(long, value_delimiter = ',', value_name = "N", default_value = "8", value_parser = at_least_one)]
+    pub rows: Vec<usize>,
     /// Rows of a training micro-step
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one)]
     pub batch: usize,
@@ -62,6 +68,9 @@ pub struct BenchArgs {
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Formats of the decoder's matrices, for prefill and decode.
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -81,18 +90,21 @@ pub enum Phase {
     Prefill,
     /// The decoder, token by token
     Decode,
+    /// The same for several answers at a time, beside as many one after the other
+    Batch,
     /// A training micro-step of the decoder, forwards and backwards
     Train,
 }
 
 impl Phase {
-    const ALL: [Self; 4] = [Self::Encode, Self::Prefill, Self::Decode, Self::Train];
+    const ALL: [Self; 5] = [Self::Encode, Self::Prefill, Self::Decode, Self::Batch, Self::Train];
 
     fn name(self) -> &'static str {
         match self {
             Self::Encode => "encode",
             Self::Prefill => "prefill",
             Self::Decode => "decode",
+            Self::Batch => "batch",
             Self::Train => "train",
         }
     }
@@ -101,6 +113,7 @@ impl Phase {
 /// What every phase needs.
 struct Bench<'a> {
     args: &'a BenchArgs,
+    quantization: Option<Quantization>,
     opened: &'a Opened,
     machine: Machine,
     console: &'a Console,
@@ -117,10 +130,11 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
         return found.map_or(Ok(()), |found| print_json(&found, true));
     }
     let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
+    let quantization = quantised::on_device(Some(args.quantize.quantization()), &opened)?;
     let spinner = Progress::spinner(&console, "measuring the machine");
     let machine = Machine::measure(&opened)?;
     drop(spinner);
-    let bench = Bench { args, opened: &opened, machine, console: &console };
+    let bench = Bench { args, quantization, opened: &opened, machine, console: &console };
     let mut phases = Map::new();
     for phase in Phase::ALL {
         if !args.phase.is_empty() && !args.phase.contains(&phase) {
@@ -131,6 +145,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
             Phase::Encode => encode::measure(&bench)?,
             Phase::Prefill => decoder::prefill(&bench)?,
             Phase::Decode => decoder::decode(&bench)?,
+            Phase::Batch => decoder::batch(&bench)?,
             Phase::Train => train::measure(&bench)?,
         };
         drop(spinner);
@@ -146,6 +161,7 @@ fn report(bench: &Bench, phases: Map<String, Value>) -> Value {
         "towers": bench.args.towers,
         "device": bench.opened.spec.to_string(),
         "dtype": bench.opened.dtype.name(),
+        "quantize": bench.quantization.and_then(|quantization| quantization.scheme).map(Scheme::name),
         "threads": machine::threads(),
         "machine": bench.machine.report(),
         "phases": phases,

@@ -4,10 +4,11 @@ use burn::module::Param;
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use tg_llava_core::config::{ModelConfig, PaddingSide, llm_preset, multimodal, tower_preset};
 use tg_llava_core::model::TgLlava;
-use tg_llava_core::weights::{ParameterMapper, ParameterPath, map_parameters};
+use tg_llava_core::weights::{ParameterMapper, ParameterPath, map_parameters, quantise_decoder};
 
 use super::{Bench, BenchArgs};
 use crate::failure::Failure;
+use crate::quantised;
 
 /// Which part of the model a phase computes with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,17 @@ impl Bench<'_> {
             config.llm.fit_vocabulary(largest, self.opened.dtype.size());
         }
         let model = config.init(&self.opened.device).map_err(|error| Failure::Input(error.into()))?;
-        Ok(map_parameters(model, &mut Draw { part, device: &self.opened.device, dtype: self.opened.dtype }))
+        let mut draw = Draw { part, device: &self.opened.device, dtype: self.opened.dtype };
+        let mut model = map_parameters(model, &mut draw);
+        if let (Part::Decoder, Some(quantization)) = (part, self.quantization)
+            && let Some(scheme) = quantization.scheme
+        {
+            quantised::tell(
+                &quantise_decoder(&mut model.llm, scheme, quantization.activations),
+                self.console,
+            );
+        }
+        Ok(model)
     }
 }
 

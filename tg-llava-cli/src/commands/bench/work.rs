@@ -3,6 +3,8 @@
 use std::ops::Add;
 
 use tg_llava_core::config::{LlmConfig, VisionTowerConfig};
+use tg_llava_core::llm::Llm;
+use tg_llava_core::quant::MatrixSite;
 
 /// What has to be computed and moved.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,6 +48,16 @@ impl Work {
         let flops = layers * (2.0 * new * block + 4.0 * seen * query) + 2.0 * scored * head;
         let cache = layers * 2.0 * key * (past + new);
         Self { flops, bytes: (layers * block + head + cache) * width as f64 }
+    }
+
+    /// [`Work::decoder`] where matrices of `llm` are quantised instead of numbers of `width` bytes.
+    pub(super) fn quantised(self, llm: &Llm, width: usize) -> Self {
+        let read = llm.matrices().filter(|(site, _)| *site != MatrixSite::Embedding || llm.lm_head.is_none());
+        let saved = read.filter_map(|(_, matrix)| matrix.quantised()).map(|matrix| {
+            let values = matrix.shape().iter().product::<usize>();
+            (values * width) as f64 - matrix.num_bytes() as f64
+        });
+        Self { bytes: self.bytes - saved.sum::<f64>(), ..self }
     }
 
     /// Forwards and backwards of what takes `self` forwards. Block recompute runs forwards twice; frozen weights

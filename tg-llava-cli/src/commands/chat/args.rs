@@ -7,6 +7,7 @@ use tg_llava_core::conversation::Template;
 use crate::args::{GenerationArgs, GuideArgs, OutputArgs, PictureArgs};
 use crate::device::ComputeArgs;
 use crate::picture::PictureSource;
+use crate::quantised::QuantizeArgs;
 
 /// Arguments of `chat`.
 #[derive(Debug, Args)]
@@ -20,8 +21,8 @@ pub struct ChatArgs {
     /// Picture to show, a file or an http(s) address; may be repeated
     #[arg(long = "image", value_name = "PATH|URL", value_parser = OsStringValueParser::new().try_map(PictureSource::parse))]
     pub images: Vec<PictureSource>,
-    /// Plain decoder, named like --model, where that holds stage-1 files alone
-    #[arg(long, value_name = "MODEL")]
+    /// The decoder, named like --model, or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "MODEL|FILE")]
     pub base: Option<PathBuf>,
     /// Conversation template, for example vicuna_v1 [default: as the checkpoint says]
     #[arg(long, value_name = "NAME", value_parser = template_name)]
@@ -38,6 +39,9 @@ pub struct ChatArgs {
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Formats of the decoder's matrices.
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,

@@ -40,7 +40,8 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
     }
     let opened = device::open(&args.compute, DefaultDtype::Fast, &console)?;
     let interrupt = Interrupt::install();
-    let options = args.guide.assistant_options(folders.base.as_deref(), args.template.as_deref());
+    let mut options = args.guide.assistant_options(folders.base.as_deref(), args.template.as_deref());
+    options.quantization = Some(args.quantize.quantization());
     let assistant = load::assistant(&folders.model, &opened, &options, &console)?;
     let options = generate_options(&assistant, &args.generation);
     let mut session = ChatSession::new(assistant, options, decode, console);

@@ -10,6 +10,8 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
+use tg_llava_core::generate::BeamOptions;
+use tg_llava_core::weights::QuantisedTensor;
 use tg_llava_train::data::{EncodeOptions, LlavaDataset, Loader, OnBadSample, SampleEncoder};
 use tg_llava_train::run::{self, EvaluateOptions, Evaluation, Prediction, evaluate};
 
@@ -20,7 +22,9 @@ use crate::checkpoint::{self, Folders};
 use crate::console::{Console, print, print_json};
 use crate::device::{self, ComputeArgs, DefaultDtype, Opened};
 use crate::failure::Failure;
+use crate::load;
 use crate::progress::Progress;
+use crate::quantised::{self, QuantizeArgs};
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
@@ -28,8 +32,8 @@ pub struct EvalArgs {
     /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME[@REVISION] [default: the one in weights/]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// Plain decoder, named like --model, where that holds stage-1 files alone
-    #[arg(long, value_name = "MODEL")]
+    /// The decoder, named like --model, or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "MODEL|FILE")]
     pub base: Option<PathBuf>,
     /// LLaVA file (JSON or JSONL), whose last answer of each sample is asked for; or a benchmark's questions
     #[arg(long, value_name = "FILE")]
@@ -46,6 +50,9 @@ pub struct EvalArgs {
     /// Longest answer, in tokens [default: 64; for a benchmark as its harness has it]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_new_tokens: Option<usize>,
+    /// Search for the most probable answer as a whole, following N at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    pub num_beams: usize,
     /// Look at the first N samples alone
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
@@ -61,9 +68,19 @@ pub struct EvalArgs {
     /// Device and number format.
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Formats of the decoder's matrices.
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+impl EvalArgs {
+    /// The search that is asked for.
+    fn beams(&self) -> Option<BeamOptions> {
+        (self.num_beams > 1).then(|| BeamOptions::new(self.num_beams))
+    }
 }
 
 /// Longest answer to a question of a LLaVA file, in tokens.
@@ -90,6 +107,7 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
         batch_size: args.batch_size,
         loss: true,
         max_new_tokens: Some(args.max_new_tokens.unwrap_or(SHORT_ANSWER)),
+        beams: args.beams(),
     };
     let total = indices.len() as u64;
     let bar = Progress::bar(&console, "answering", || Some(total));
@@ -114,7 +132,8 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let rejected = loader.dataset().rejected().iter().map(ToString::to_string);
     let failures: Vec<String> =
         rejected.chain(result.failures.iter().map(|failure| failure.message.clone())).collect();
-    report(&result, &failures, start.elapsed().as_secs_f64(), &console)?;
+    let weights = &assistant.report.quantised;
+    report(&result, &failures, weights, start.elapsed().as_secs_f64(), &console)?;
     match failures.is_empty() {
         true => Ok(()),
         false => Err(Failure::Check),
@@ -125,13 +144,11 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
 fn load(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(Assistant, Opened), Failure> {
     let opened = device::open(&args.compute, DefaultDtype::Fast, console)?;
     let options = AssistantOptions {
-        dtype: opened.dtype,
         base: folders.base.clone(),
-        largest_buffer: opened.largest_buffer(),
+        quantization: Some(args.quantize.quantization()),
         ..AssistantOptions::default()
     };
-    let _bar = Progress::spinner(console, "loading");
-    Ok((Assistant::load(&folders.model, &opened.device, &options, &mut |_| {})?, opened))
+    Ok((load::assistant(&folders.model, &opened, &options, console)?, opened))
 }
 
 /// How samples and pictures are read for the model.
@@ -164,7 +181,13 @@ fn loader(args: &EvalArgs, assistant: &Assistant) -> Result<Loader, Failure> {
 /// How many failures are printed before the rest is counted.
 const SHOWN: usize = 20;
 
-fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Console) -> Result<(), Failure> {
+fn report(
+    result: &Evaluation,
+    failures: &[String],
+    weights: &[QuantisedTensor],
+    seconds: f64,
+    console: &Console,
+) -> Result<(), Failure> {
     for failure in failures.iter().take(SHOWN) {
         console.error(failure);
     }
@@ -183,7 +206,7 @@ fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Cons
             .iter()
             .map(|(answer, (right, all))| (*answer, json!({ "correct": right, "samples": all })))
             .collect();
-        let value = json!({
+        let mut value = json!({
             "samples": result.samples,
             "correct": correct,
             "exact_match": result.exact_match(),
@@ -192,6 +215,9 @@ fn report(result: &Evaluation, failures: &[String], seconds: f64, console: &Cons
             "by_answer": answers,
             "failures": failures,
         });
+        if !weights.is_empty() {
+            value["quantised"] = quantised::to_json(weights);
+        }
         return print_json(&value, true);
     }
     let mut text = String::new();

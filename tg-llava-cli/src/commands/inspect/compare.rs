@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tg_llava_core::weights::{Component, StoredDType, TensorSource, is_unused_key};
+use tg_llava_core::weights::{Component, StoredDType, TensorSource, is_adapter_key, is_unused_key};
 
 use super::contents::{Contents, FileEntry, KeyInFile, Misshapen, TensorEntry};
 
@@ -18,7 +18,8 @@ pub struct Expected {
 /// Notes every tensor of `source` in `contents`, and what is wrong with them.
 pub fn compare(dir: &Path, source: &TensorSource, expected: &Expected, contents: &mut Contents) {
     let mut files: BTreeMap<PathBuf, FileEntry> = BTreeMap::new();
-    for (key, tensor) in source.iter() {
+    let matrices = source.adapter().into_iter().flat_map(|adapter| adapter.matrices().iter());
+    for (key, tensor) in source.iter().chain(matrices) {
         let file = relative(dir, &tensor.path);
         files
             .entry(tensor.path.to_path_buf())
@@ -30,7 +31,8 @@ pub fn compare(dir: &Path, source: &TensorSource, expected: &Expected, contents:
             .tensors += 1;
         let wanted = expected.shapes.as_ref().map(|shapes| shapes.get(key));
         let used = match wanted {
-            Some(wanted) => wanted.is_some(),
+            // Those of an adapter are compared with the decoder's.
+            Some(wanted) => wanted.is_some() || is_adapter_key(key),
             None => !is_unused_key(key),
         };
         if used {

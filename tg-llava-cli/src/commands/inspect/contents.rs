@@ -18,8 +18,14 @@ pub enum Kind {
     Stage1,
     /// What stage 1 trains; the decoder was not found.
     Stage1WithoutBase,
+    /// An adapter over a decoder in another folder, with the bridges.
+    Adapter,
+    /// The same; the decoder was not found.
+    AdapterWithoutBase,
     /// A CLIP or SigLIP folder.
     Tower,
+    /// A GGUF file.
+    Gguf,
 }
 
 /// Everything that was found.
@@ -66,6 +72,8 @@ pub struct Size {
     pub bytes: u64,
     /// Tensors by element type.
     pub dtypes: BTreeMap<String, usize>,
+    /// Whether some are in fewer bits than a float.
+    pub quantised: bool,
 }
 
 /// One weights file.
@@ -115,6 +123,11 @@ pub struct TensorEntry {
 }
 
 impl Kind {
+    /// Whether a decoder is missing that is elsewhere.
+    pub fn lacks_base(self) -> bool {
+        matches!(self, Self::Stage1WithoutBase | Self::AdapterWithoutBase)
+    }
+
     /// What it is called.
     pub fn title(self) -> &'static str {
         match self {
@@ -122,7 +135,10 @@ impl Kind {
             Self::PlainDecoder => "plain decoder, which sees no pictures",
             Self::Stage1 => "stage-1 files over a decoder",
             Self::Stage1WithoutBase => "stage-1 files; the decoder is elsewhere (name it with --base)",
+            Self::Adapter => "adapter over a decoder",
+            Self::AdapterWithoutBase => "adapter; the decoder is elsewhere (name it with --base)",
             Self::Tower => "CLIP or SigLIP tower",
+            Self::Gguf => "decoder in a GGUF file, which --base takes",
         }
     }
 }
@@ -132,8 +148,14 @@ impl Size {
     pub fn add(&mut self, tensor: &StoredTensor) {
         self.tensors += 1;
         self.parameters += tensor.num_elements() as u64;
-        self.bytes += tensor.num_elements() as u64 * element_bytes(&tensor.dtype_name);
+        self.bytes += tensor.byte_len();
+        self.quantised |= tensor.dtype.is_quantised();
         *self.dtypes.entry(tensor.dtype_name.to_lowercase()).or_default() += 1;
+    }
+
+    /// Bits of a value, scales and the like included.
+    pub fn bits(&self) -> f64 {
+        self.bytes as f64 * 8.0 / self.parameters.max(1) as f64
     }
 
     /// Counts another part's tensors.
@@ -141,6 +163,7 @@ impl Size {
         self.tensors += other.tensors;
         self.parameters += other.parameters;
         self.bytes += other.bytes;
+        self.quantised |= other.quantised;
         for (dtype, count) in &other.dtypes {
             *self.dtypes.entry(dtype.clone()).or_default() += count;
         }
@@ -150,22 +173,4 @@ impl Size {
 /// Titles become keys.
 fn as_object<S: Serializer>(lines: &[(&'static str, String)], to: S) -> Result<S::Ok, S::Error> {
     to.collect_map(lines.iter().map(|(title, text)| (title.replace(' ', "_"), text)))
-}
-
-/// Bytes of one element: dtypes end in their number of bits.
-fn element_bytes(dtype: &str) -> u64 {
-    let digits = dtype.trim_start_matches(|c: char| !c.is_ascii_digit());
-    digits.parse().map_or(1, |bits: u64| bits.div_ceil(8))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn element_sizes() {
-        for (dtype, bytes) in [("F32", 4), ("BF16", 2), ("I64", 8), ("U8", 1), ("BOOL", 1)] {
-            assert_eq!(element_bytes(dtype), bytes, "{dtype}");
-        }
-    }
 }

@@ -1,6 +1,9 @@
 //! A configuration in words.
 
-use tg_llava_core::config::{LlmFamily, ModelConfig, TowerFamily};
+use tg_llava_core::config::{LlmFamily, LoraScaling, ModelConfig, TargetModules, TowerFamily};
+use tg_llava_core::weights::Adapter;
+
+use crate::progress::short_count;
 
 /// The parts of a model, a line each.
 pub fn model(config: &ModelConfig) -> Vec<(&'static str, String)> {
@@ -60,6 +63,23 @@ pub fn model(config: &ModelConfig) -> Vec<(&'static str, String)> {
     out.push(("projector", mm.projector.hf_name()));
     out.push(("picture", format!("{} tokens of the decoder", mm.num_image_tokens())));
     out
+}
+
+/// An adapter in a line.
+pub fn adapter(adapter: &Adapter) -> String {
+    let config = &adapter.config;
+    let values: usize = adapter.matrices().iter().map(|(_, tensor)| tensor.num_elements()).sum();
+    let over = match &config.target_modules {
+        TargetModules::Names(names) => names.join(", "),
+        TargetModules::Pattern(pattern) => pattern.clone(),
+    };
+    let scaling = if config.scaling == LoraScaling::RootOfRank { ", rsLoRA" } else { "" };
+    format!(
+        "rank {}, alpha {}{scaling}, {} values, over {over}",
+        config.rank,
+        config.alpha,
+        short_count(values as u64)
+    )
 }
 
 fn tower_family(family: TowerFamily) -> &'static str {

@@ -7,12 +7,13 @@ use serde_json::Value;
 use tg_llava_core::Error;
 use tg_llava_core::assistant::Codecs;
 use tg_llava_core::config::{
-    GenerationDefaults, ModelConfig, folder_name, locate_tower, read_model_config, read_tower_configs,
+    GenerationDefaults, ModelConfig, PaddingSide, folder_name, locate_tower, read_model_config_over,
+    read_tower_configs,
 };
 use tg_llava_core::conversation::Template;
 use tg_llava_core::weights::{
-    Component, TensorSource, WeightsError, folder_has_bridges, is_unused_key, open_bridges, open_sources,
-    reference_tensors,
+    Adapter, Component, Gguf, TensorSource, WeightsError, base_of, folder_has_bridges, is_unused_key,
+    open_bridges, open_sources, reference_tensors,
 };
 
 use super::compare::{Expected, compare};
@@ -21,13 +22,14 @@ use super::describe;
 use crate::device;
 use crate::failure::Failure;
 
-/// Looks into `dir`; `base` is the decoder's folder, where `dir` holds stage-1 files alone.
+/// Looks into `dir`, which may be a GGUF file; `base` is a decoder, where `dir` holds none or another shall take its place.
 ///
 /// # Errors
 /// Where config.json or a weights file cannot be read.
 pub fn inspect(dir: &Path, base: Option<&Path>) -> Result<Contents, Failure> {
     let mut contents = match tower_family(dir) {
         Some(family) => tower(dir, &family)?,
+        None if dir.is_file() => gguf(dir)?,
         None => model(dir, base)?,
     };
     contents.complete = contents.problems.is_empty()
@@ -80,13 +82,36 @@ fn tower(dir: &Path, family: &str) -> Result<Contents, Failure> {
     Ok(contents)
 }
 
+/// A GGUF file is compared with what its own metadata describes.
+fn gguf(file: &Path) -> Result<Contents, Failure> {
+    let gguf = Gguf::open(file)?;
+    let llm = gguf.config().clone();
+    let (max_length, tied) = (llm.max_position_embeddings, llm.tie_word_embeddings);
+    let padding_side = PaddingSide::Right;
+    let config = ModelConfig { llm, multimodal: None, conversation: None, max_length, padding_side };
+    let mut contents = empty(file, Kind::Gguf);
+    contents.description.extend(gguf.name().map(|name| ("name", name.to_owned())));
+    contents.description.extend(describe::model(&config));
+    let expected = Expected { shapes: Some(expected_shapes(&config, Kind::Gguf)?), tied };
+    compare(file.parent().unwrap_or(file), &gguf.into(), &expected, &mut contents);
+    Ok(contents)
+}
+
 fn model(dir: &Path, base: Option<&Path>) -> Result<Contents, Failure> {
-    let config = read_model_config(dir)?;
+    // Whatever hinders this is told when the files are opened.
+    let found = base_of(dir, base).ok().flatten();
+    let base = base.or(found.as_deref());
+    let config = read_model_config_over(dir, base)?;
     let has_stage1 = folder_has_bridges(dir) && !TensorSource::folder_has_weights(dir);
     let (kind, source) = match open_sources(dir, &config, base) {
+        Ok(source) if source.adapter().is_some() => (Kind::Adapter, source),
         Ok(source) if has_stage1 => (Kind::Stage1, source),
         Ok(source) if config.multimodal.is_none() => (Kind::PlainDecoder, source),
         Ok(source) => (Kind::Full, source),
+        Err(Error::Weights(WeightsError::NeedsBase { .. })) if Adapter::is_in(dir) => {
+            let adapter = Adapter::open(dir)?;
+            (Kind::AdapterWithoutBase, adapter.whole().clone().with_adapter(adapter))
+        }
         Err(Error::Weights(WeightsError::NeedsBase { .. })) => {
             (Kind::Stage1WithoutBase, open_bridges(&[dir.to_path_buf()])?)
         }
@@ -97,9 +122,16 @@ fn model(dir: &Path, base: Option<&Path>) -> Result<Contents, Failure> {
     let expected = Expected { shapes: Some(expected_shapes(&config, kind)?), tied };
     compare(dir, &source, &expected, &mut contents);
     contents.description = describe::model(&config);
-    if kind != Kind::Stage1WithoutBase {
-        let decoder = source.get("model.embed_tokens.weight").and_then(|tensor| tensor.path.parent());
-        small_files(dir, decoder.or(base), &config, &mut contents);
+    if let Some(adapter) = source.adapter() {
+        contents.description.push(("adapter", describe::adapter(adapter)));
+        if let (Kind::Adapter, Some(shapes)) = (kind, &expected.shapes) {
+            contents.problems.extend(adapter.problems(shapes)?);
+        }
+    }
+    if !kind.lacks_base() {
+        // A GGUF file brings no tokenizer.
+        let base = base.filter(|base| base.is_dir());
+        small_files(dir, base, &config, &mut contents);
     }
     Ok(contents)
 }
@@ -108,7 +140,7 @@ fn model(dir: &Path, base: Option<&Path>) -> Result<Contents, Failure> {
 fn expected_shapes(config: &ModelConfig, kind: Kind) -> Result<BTreeMap<String, Vec<usize>>, Failure> {
     let model = config.init(&device::any()?)?;
     let wanted = |key: &str| {
-        let elsewhere = kind == Kind::Stage1WithoutBase
+        let elsewhere = kind.lacks_base()
             && Component::of_key(key).is_none_or(|part| !Component::BRIDGES.contains(&part));
         !elsewhere && !is_unused_key(key)
     };
@@ -146,7 +178,8 @@ fn small_files(dir: &Path, base: Option<&Path>, config: &ModelConfig, contents: 
                 "guide texts end in id {end}, which is outside the text tower's vocabulary of {rows}"
             ));
         }
-        let place = locate_tower(dir, &mm.towers.text).unwrap_or_else(|| dir.join(&mm.towers.text));
+        let place = locate_tower(dir, &mm.towers.text).or_else(|| locate_tower(base?, &mm.towers.text));
+        let place = place.unwrap_or_else(|| dir.join(&mm.towers.text));
         let place = place.strip_prefix(dir).unwrap_or(&place);
         contents.description.push(("guide tokenizer", format!("in {}", place.display())));
     }

@@ -12,18 +12,18 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::args::OutputArgs;
-use crate::checkpoint;
+use crate::checkpoint::{self, Folders};
 use crate::console::{Console, print, print_json};
 use crate::failure::Failure;
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME[@REVISION]
-    #[arg(value_name = "MODEL")]
+    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME[@REVISION]; or a GGUF file
+    #[arg(value_name = "MODEL|FILE")]
     pub model: PathBuf,
-    /// Plain decoder, named like MODEL, where that holds stage-1 files alone
-    #[arg(long, value_name = "MODEL")]
+    /// The decoder, named like MODEL, or a GGUF file: where MODEL holds none (stage-1 files, an adapter), or in the place of its own
+    #[arg(long, value_name = "MODEL|FILE")]
     pub base: Option<PathBuf>,
     /// Output format; `-v` lists every tensor.
     #[command(flatten)]
@@ -36,7 +36,10 @@ pub struct InspectArgs {
 /// [`Failure::Check`] where the folder is not complete, [`Failure::Input`] where it cannot be read.
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let console = Console::new(&args.output);
-    let folders = checkpoint::find(Some(&args.model), args.base.as_deref(), &console)?;
+    let folders = match checkpoint::is_gguf(&args.model) {
+        true => Folders { model: args.model.clone(), base: None },
+        false => checkpoint::find(Some(&args.model), args.base.as_deref(), &console)?,
+    };
     let mut contents = folder::inspect(&folders.model, folders.base.as_deref())?;
     if console.json {
         if !console.verbose {

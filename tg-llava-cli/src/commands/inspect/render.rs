@@ -30,8 +30,9 @@ fn sizes(contents: &Contents) -> String {
         format!("\n  {:16}  {:>7}  {:>10}  {:>12}  dtype\n", "part", "tensors", "parameters", "bytes");
     let mut row = |name: &str, size: &Size| {
         let dtypes: Vec<_> = size.dtypes.keys().map(String::as_str).collect();
+        let bits = if size.quantised { format!(" ({:.2} bits a value)", size.bits()) } else { String::new() };
         out += &format!(
-            "  {name:16}  {:>7}  {:>10}  {:>12}  {}\n",
+            "  {name:16}  {:>7}  {:>10}  {:>12}  {}{bits}\n",
             size.tensors,
             short_count(size.parameters),
             short_bytes(size.bytes),
@@ -44,6 +45,10 @@ fn sizes(contents: &Contents) -> String {
         total.merge(size);
     }
     row("all", &total);
+    if total.quantised {
+        let [half, single] = [2, 4].map(|bytes| short_bytes(bytes * total.parameters));
+        out += &format!("  in memory: {half} in f16 or bf16, {single} in f32\n");
+    }
     out
 }
 
@@ -112,7 +117,10 @@ fn verdict(contents: &Contents, verbose: bool) -> String {
     }
     out += match (contents.complete, contents.kind) {
         (true, Kind::Tower) => "  readable; its keys are checked as part of the checkpoint that names it\n",
-        (true, Kind::Stage1WithoutBase) => "  complete, but for the decoder and the towers\n",
+        (true, Kind::Stage1WithoutBase | Kind::AdapterWithoutBase) => {
+            "  complete, but for the decoder and the towers\n"
+        }
+        (true, Kind::Gguf) => "  complete: all that its metadata asks for is there\n",
         (true, _) => "  complete: all that config.json asks for is there\n",
         (false, _) => "  NOT complete\n",
     };

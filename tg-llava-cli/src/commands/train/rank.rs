@@ -126,7 +126,7 @@ impl Rank<'_> {
 
     #[cfg(any(feature = "cuda", feature = "cuda-plain"))]
     fn join_gpus(&self, opened: &Opened, config: &TrainConfig) -> Result<Box<dyn Collective>, Failure> {
-        use tg_llava_nccl::{Nccl, Rendezvous};
+        use tg_llava_cuda::nccl::{Nccl, Rendezvous};
         let world = self.placement.world;
         let rendezvous = match std::env::var_os("NCCL_COMM_ID") {
             Some(_) => Rendezvous::Loopback,

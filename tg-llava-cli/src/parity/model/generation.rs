@@ -127,7 +127,8 @@ fn without_cache(model: &TgLlava, batch: &ModelBatch, count: usize) -> anyhow::R
     Ok(answer)
 }
 
-fn batch(case: &Case<'_>, inputs: &str, golden: &Golden) -> anyhow::Result<ModelBatch> {
+/// The batch of one that `inputs` records.
+pub(super) fn batch(case: &Case<'_>, inputs: &str, golden: &Golden) -> anyhow::Result<ModelBatch> {
     let key = format!("{inputs}.input_ids");
     let input_ids = golden.int(&key).context(key)?.values.clone();
     let shown = input_ids.contains(&IMAGE_TOKEN_INDEX);

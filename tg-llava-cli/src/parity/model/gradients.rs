@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use tg_llava_core::config::{GuidePadding, read_model_config};
 use tg_llava_core::model::{ModelBatch, TgLlava};
 use tg_llava_core::weights::{
-    ParameterPath, ParameterVisitor, apply, open_sources, reference_key, visit_parameters,
+    ParameterPath, ParameterVisitor, TensorSource, apply, open_sources, reference_key, visit_parameters,
 };
 use tg_llava_train::data::Micro;
 use tg_llava_train::engine::{Activations, TrainedParts, Trainer, TrainerOptions};
@@ -113,19 +113,27 @@ pub(super) fn recorded_batch(
     Ok(batch)
 }
 
-/// The case's model without dropout, the stage's frozen parts frozen.
-pub(super) fn trainable(
+/// The case's model without dropout, and the weights that it shall have.
+pub(super) fn without_dropout(
     case: &Case<'_>,
-    stage: Stage,
     device: &burn::tensor::Device,
-) -> anyhow::Result<TgLlava> {
+) -> anyhow::Result<(TgLlava, TensorSource)> {
     let mut config = read_model_config(case.dir)?;
     let source = open_sources(case.dir, &config, None)?;
     set_padding(&mut config, GuidePadding::Visible);
     if let Some(guide) = config.multimodal.as_mut().and_then(|mm| mm.guide.as_mut()) {
         guide.dropout = 0.0;
     }
-    let model = config.init(device)?;
+    Ok((config.init(device)?, source))
+}
+
+/// The case's model without dropout, the stage's frozen parts frozen.
+pub(super) fn trainable(
+    case: &Case<'_>,
+    stage: Stage,
+    device: &burn::tensor::Device,
+) -> anyhow::Result<TgLlava> {
+    let (model, source) = without_dropout(case, device)?;
     let (mut model, _) = apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?;
     model.vision_tower = model.vision_tower.map(Module::no_grad);
     model.text_tower = model.text_tower.map(Module::no_grad);

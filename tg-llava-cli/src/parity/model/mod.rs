@@ -1,9 +1,11 @@
 //! A model case: a checkpoint with recorded passes, gradients, generations and training runs.
 
+mod adapters;
 mod forward;
 mod generation;
 mod gradients;
 mod inputs;
+pub(super) mod quantised;
 mod rows;
 mod trace;
 mod training;
@@ -23,6 +25,7 @@ use super::ParityOptions;
 use super::golden::{Golden, to_host};
 use super::report::Row;
 
+pub(super) use adapters::{holds as holds_adapters, run as run_adapters};
 pub(super) use generation::generate;
 
 /// What `meta.json` says of a case.
@@ -73,11 +76,7 @@ pub(super) struct Case<'a> {
 
 /// Compares all that a model folder holds.
 pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyhow::Result<Vec<Row>> {
-    let meta_path = dir.join("meta.json");
-    let text = std::fs::read_to_string(&meta_path).with_context(|| format!("{}", meta_path.display()))?;
-    let meta = serde_json::from_str(&text).with_context(|| format!("{}", meta_path.display()))?;
-    let golden = Golden::read(&dir.join("golden.safetensors"))?;
-    let case = Case { dir, device, options, meta, golden };
+    let case = Case::open(dir, device, options)?;
     let mut rows = Vec::new();
     if options.wants("weights") {
         rows.extend(weights::run(&case)?);
@@ -103,11 +102,24 @@ pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyho
     Ok(rows)
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    /// Reads what every comparison needs.
+    fn open(dir: &'a Path, device: &'a Device, options: &'a ParityOptions) -> anyhow::Result<Self> {
+        let meta_path = dir.join("meta.json");
+        let text = std::fs::read_to_string(&meta_path).with_context(|| format!("{}", meta_path.display()))?;
+        let meta = serde_json::from_str(&text).with_context(|| format!("{}", meta_path.display()))?;
+        let golden = Golden::read(&dir.join("golden.safetensors"))?;
+        Ok(Self { dir, device, options, meta, golden })
+    }
+
     /// The checkpoint as the reference runs it: padding visible.
     fn load(&self, device: &Device) -> anyhow::Result<TgLlava> {
         let options = LoadOptions { dtype: self.options.dtype, ..LoadOptions::default() };
-        let mut model = load_model(self.dir, device, &options, &mut |_| {})?.model;
+        self.load_as(device, &options)
+    }
+
+    fn load_as(&self, device: &Device, options: &LoadOptions) -> anyhow::Result<TgLlava> {
+        let mut model = load_model(self.dir, device, options, &mut |_| {})?.model;
         model.configure(|config| set_padding(config, GuidePadding::Visible))?;
         Ok(model)
     }

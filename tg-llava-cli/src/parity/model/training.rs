@@ -1,7 +1,7 @@
 //! Recorded training runs: losses, learning rates, gradient norms, and the parameters at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use tg_llava_train::optim::{AdamWConfig, DecayRule, decays};
 use tg_llava_train::parallel::{Collective, Local, Single};
 use tg_llava_train::schedule::{LrSchedule, ScheduleKind, Warmup};
 
+use super::adapters;
 use super::gradients::{Stage, recorded_batch, trainable};
 use super::{Case, to_host};
 use crate::parity::golden::{Array, Golden, Group};
@@ -26,18 +27,21 @@ const NORM: f64 = 1e-3;
 const LEARNING_RATE: f64 = 1e-12;
 
 #[derive(Deserialize)]
-struct Recorded {
+pub(super) struct Recorded {
     /// As the file's.
     #[serde(skip)]
     name: String,
+    /// The folder of the run, where it trained an adapter.
+    #[serde(skip)]
+    pub adapter: Option<PathBuf>,
     batches: Vec<String>,
     config: RunConfig,
     steps: Vec<Step>,
-    loss_after_training: BTreeMap<String, f64>,
+    pub loss_after_training: BTreeMap<String, f64>,
     #[serde(default)]
     param_groups: Option<Vec<ParamGroup>>,
     #[serde(default)]
-    noise_grad_params: BTreeSet<String>,
+    pub noise_grad_params: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -60,12 +64,16 @@ struct Step {
     loss: f64,
     micro_losses: Vec<f64>,
     lr: f64,
+    /// Of each group.
+    #[serde(default)]
+    lrs: Vec<f64>,
     grad_norm: f64,
 }
 
 #[derive(Deserialize)]
 struct ParamGroup {
     weight_decay: f64,
+    lr: Option<f64>,
     params: Vec<String>,
 }
 
@@ -79,23 +87,29 @@ pub(super) fn run(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
         let name = file.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
         let json = file.extension().is_some_and(|e| e == "json");
         if let Some(run) = name.strip_prefix("train_").filter(|_| json) {
-            rows.extend(repeat(case, run, &file).with_context(|| format!("{}", file.display()))?);
+            let recorded = read(&file, run, None).with_context(|| format!("{}", file.display()))?;
+            rows.extend(repeat(case, &recorded).with_context(|| format!("{}", file.display()))?);
         }
     }
     Ok(rows)
 }
 
-/// One run, with all activations kept and with recompute: both must give the recorded numbers.
-fn repeat(case: &Case<'_>, name: &str, file: &Path) -> anyhow::Result<Vec<Row>> {
+/// A record; `adapter` is its folder, where the run trained one.
+pub(super) fn read(file: &Path, name: &str, adapter: Option<PathBuf>) -> anyhow::Result<Recorded> {
     let recorded: Recorded = serde_json::from_str(&std::fs::read_to_string(file)?)?;
-    let recorded = Recorded { name: name.to_owned(), ..recorded };
+    Ok(Recorded { name: name.to_owned(), adapter, ..recorded })
+}
+
+/// One run, with all activations kept and with recompute: both must give the recorded numbers.
+pub(super) fn repeat(case: &Case<'_>, recorded: &Recorded) -> anyhow::Result<Vec<Row>> {
+    let name = &recorded.name;
     let mut rows = Vec::new();
     for (mode, activations) in [("", Activations::Keep), (" (recompute)", Activations::Recompute)] {
         rows.extend(match case.options.ranks {
-            1 => train(case, &format!("{name}{mode}"), &recorded, activations, Box::new(Single))?,
+            1 => train(case, &format!("{name}{mode}"), recorded, activations, Box::new(Single))?,
             ranks => {
                 let mode = format!("{name}, {ranks} ranks{mode}");
-                on_ranks(ranks, |local| train(case, &mode, &recorded, activations, local))?
+                on_ranks(ranks, |local| train(case, &mode, recorded, activations, local))?
             }
         });
     }
@@ -122,8 +136,10 @@ fn train(
 ) -> anyhow::Result<Vec<Row>> {
     let device = case.device.clone().autodiff();
     let stage = if recorded.config.stage == 1 { Stage::Pretrain } else { Stage::Finetune };
-    let model = trainable(case, stage, &device)?;
-    let family = model.config().llm.family;
+    let model = match &recorded.adapter {
+        Some(folder) => adapters::trainable(case, folder, &device)?,
+        None => trainable(case, stage, &device)?,
+    };
     let mut trainer = Trainer::with_ranks(model, options(&recorded.config, activations), collective);
     let batches: Vec<Micro<ModelBatch>> = recorded
         .batches
@@ -144,21 +160,52 @@ fn train(
         losses.scalar(&format!("step {index}, mean"), outcome.loss, step.loss);
         norms.scalar(&format!("step {index}"), outcome.grad_norm / step.grad_norm, 1.0);
         rates.scalar(&format!("step {index}"), outcome.lr, step.lr);
+        let peaks = recorded.param_groups.iter().flatten().filter_map(|group| group.lr);
+        for (&expected, peak) in step.lrs.iter().zip(peaks) {
+            rates.scalar(
+                &format!("step {index}, of {peak}"),
+                trainer.options().schedule.lr(index, peak),
+                expected,
+            );
+        }
     }
     for (scenario, expected) in &recorded.loss_after_training {
         let loss = to_host(trainer.model().loss(&recorded_batch(case, scenario, &device)?)?)?;
         losses.scalar(&format!("{scenario} after training"), f64::from(loss.values[0]), *expected);
     }
-    let mut groups = group("who decays", 0.0);
-    for group in recorded.param_groups.iter().flatten() {
+    let groups = compare_groups(recorded, &trainer, group("who learns how", 0.0));
+    let mut finals = group("final parameters", case.tolerance(PARAMETER));
+    match &recorded.adapter {
+        Some(folder) => adapters::parameters(folder, recorded, trainer.model(), &mut finals)?,
+        None => parameters(case, &recorded.name, trainer.model(), &recorded.noise_grad_params, &mut finals)?,
+    }
+    Ok([losses, norms, rates, groups, finals].into_iter().filter_map(Group::row).collect())
+}
+
+/// Who decays, at which rate, and with an adapter that nobody else learns.
+fn compare_groups(recorded: &Recorded, trainer: &Trainer, mut groups: Group) -> Group {
+    let family = trainer.model().config().llm.family;
+    let options = trainer.options();
+    let mut learn = BTreeSet::new();
+    for (index, group) in recorded.param_groups.iter().flatten().enumerate() {
+        // Groups come in pairs, of which the first one decays.
+        let decay =
+            if recorded.config.weight_decay > 0.0 { group.weight_decay > 0.0 } else { index % 2 == 0 };
         // Parameters that take no part in the model are in the reference's groups as well.
         for key in group.params.iter().filter(|key| !tg_llava_core::weights::is_unused_key(key)) {
-            groups.equal(key, &decays(key, DecayRule::Reference, family), &(group.weight_decay > 0.0));
+            groups.equal(key, &decays(key, DecayRule::Reference, family), &decay);
+            let own = Component::of_key(key).and_then(|component| options.lr_of.get(&component));
+            if let Some(lr) = group.lr {
+                groups.equal(key, own.unwrap_or(&options.lr), &lr);
+            }
+            learn.insert(key.clone());
         }
     }
-    let mut finals = group("final parameters", case.tolerance(PARAMETER));
-    parameters(case, &recorded.name, trainer.model(), &recorded.noise_grad_params, &mut finals)?;
-    Ok([losses, norms, rates, groups, finals].into_iter().filter_map(Group::row).collect())
+    if recorded.adapter.is_some() {
+        let ours = trainer.table().iter().filter(|(_, info)| info.trains).map(|(_, info)| info.key.clone());
+        groups.equal("what learns", &ours.collect(), &learn);
+    }
+    groups
 }
 
 /// The recorded run's settings, as the reference's trainer has them.

@@ -7,6 +7,9 @@ use super::llm::token_ids;
 use super::{in_file, read_json};
 use crate::error::{Error, Result};
 
+/// The file of a checkpoint's own wishes for generation.
+const GENERATION_CONFIG: &str = "generation_config.json";
+
 /// A checkpoint's own wishes for generation (`generation_config.json`).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerationDefaults {
@@ -36,12 +39,21 @@ struct Raw {
 }
 
 impl GenerationDefaults {
+    /// [`Self::read`] of a folder that builds on the one in `base`, whose wishes hold where the folder has none.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_over(dir: &Path, base: Option<&Path>) -> Result<Self> {
+        let own = dir.join(GENERATION_CONFIG).is_file();
+        Self::read(base.filter(|_| !own).unwrap_or(dir))
+    }
+
     /// Reads `generation_config.json` of a folder; a folder without one has no wishes.
     ///
     /// # Errors
     /// Where the file is there but cannot be read.
     pub fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join("generation_config.json");
+        let path = dir.join(GENERATION_CONFIG);
         if !path.is_file() {
             return Ok(Self::default());
         }

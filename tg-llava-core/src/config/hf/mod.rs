@@ -28,20 +28,30 @@ const DEFAULT_MAX_LENGTH: usize = 2048;
 /// # Errors
 /// Where a file is missing or malformed, a size does not fit, or a tower's sizes are nowhere to be found.
 pub fn read_model_config(dir: &Path) -> Result<ModelConfig> {
-    read(dir).map_err(|error| match error {
+    read_model_config_over(dir, None)
+}
+
+/// [`read_model_config`] of a folder that builds on the decoder in `base`: what is not in `dir`, small files and towers, may be there.
+///
+/// # Errors
+/// As [`read_model_config`].
+pub fn read_model_config_over(dir: &Path, base: Option<&Path>) -> Result<ModelConfig> {
+    read(dir, base).map_err(|error| match error {
         Error::Config(reason) => Error::Config(shortened(&reason)),
         other => other,
     })
 }
 
-fn read(dir: &Path) -> Result<ModelConfig> {
-    let path = dir.join("config.json");
+fn read(dir: &Path, base: Option<&Path>) -> Result<ModelConfig> {
+    let own = dir.join("config.json");
+    let of_base = base.map(|base| base.join("config.json")).filter(|path| !own.is_file() && path.is_file());
+    let path = of_base.unwrap_or(own);
     let raw: RawConfig = read_json(&path)?;
     let mut llm = llm::from_raw(&raw, &path)?;
-    llm.generation_eos_token_ids = GenerationDefaults::read(dir)?.eos_token_ids;
+    llm.generation_eos_token_ids = GenerationDefaults::read_over(dir, base)?.eos_token_ids;
     let config = ModelConfig {
         llm,
-        multimodal: multimodal::from_raw(&raw, dir)?,
+        multimodal: multimodal::from_raw(&raw, dir, base)?,
         conversation: raw.tg_llava.as_ref().and_then(|tg| tg.conversation.clone()),
         max_length: raw.tokenizer_model_max_length.unwrap_or(DEFAULT_MAX_LENGTH),
         padding_side: match raw.tokenizer_padding_side.as_deref() {

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::bridges::{self, BridgeWidths};
 use super::raw::{RawConfig, RawTgLlava};
@@ -16,7 +16,7 @@ use crate::preprocess::{AspectRatio, DetailSource};
 const LONGEST_NAME: usize = 4096;
 
 /// The pictures' side of config.json; `None` for a plain decoder.
-pub(super) fn from_raw(raw: &RawConfig, dir: &Path) -> Result<Option<MultimodalConfig>> {
+pub(super) fn from_raw(raw: &RawConfig, dir: &Path, base: Option<&Path>) -> Result<Option<MultimodalConfig>> {
     let Some(vision_name) = raw.mm_vision_tower.clone() else { return Ok(None) };
     // Plain LLaVA folders have no text tower, and so no guide and no detail perceiver.
     let text_name = raw.mm_text_tower.clone();
@@ -30,7 +30,7 @@ pub(super) fn from_raw(raw: &RawConfig, dir: &Path) -> Result<Option<MultimodalC
     }
     let tg = raw.tg_llava.clone().unwrap_or_default();
     let mut config = MultimodalConfig {
-        vision: vision_config(&tg, dir, &vision_name)?,
+        vision: vision_config(&tg, (dir, base), &vision_name)?,
         text: None,
         towers: TowerLocation {
             text: text_name.clone().unwrap_or_else(|| vision_name.clone()),
@@ -70,7 +70,7 @@ pub(super) fn from_raw(raw: &RawConfig, dir: &Path) -> Result<Option<MultimodalC
     let wants_guide = guided && tg.feature_guide.unwrap_or(true);
     let wants_detail = guided && tg.detail_perceiver.unwrap_or(true);
     if wants_guide || wants_detail {
-        let text = text_config(&tg, dir, &config.towers.text)?;
+        let text = text_config(&tg, (dir, base), &config.towers.text)?;
         let widths = BridgeWidths {
             vision_tokens: config.num_vision_tokens(),
             vision: config.vision.hidden_size,
@@ -88,11 +88,19 @@ fn bad(path: &Path, key: &str, value: &str, allowed: &str) -> Error {
     Error::Config(format!("{}: {key} = {value:?}; it must be {allowed}", path.display()))
 }
 
-fn vision_config(tg: &RawTgLlava, dir: &Path, name: &str) -> Result<VisionTowerConfig> {
+/// The folder and its base, where towers may be.
+type Places<'a> = (&'a Path, Option<&'a Path>);
+
+fn located((dir, base): Places<'_>, name: &str) -> Option<PathBuf> {
+    locate_tower(dir, name).or_else(|| locate_tower(base?, name))
+}
+
+fn vision_config(tg: &RawTgLlava, places: Places<'_>, name: &str) -> Result<VisionTowerConfig> {
+    let dir = places.0;
     if let Some(value) = &tg.vision_config {
         return vision_from_json(value, family_of(value), &dir.join("config.json"));
     }
-    if let Some(folder) = locate_tower(dir, name) {
+    if let Some(folder) = located(places, name) {
         let path = folder.join("config.json");
         return read_tower_file(&path)?
             .vision
@@ -101,11 +109,12 @@ fn vision_config(tg: &RawTgLlava, dir: &Path, name: &str) -> Result<VisionTowerC
     tower_preset(name).map(|(vision, _)| vision).ok_or_else(|| unknown_tower(dir, "mm_vision_tower", name))
 }
 
-fn text_config(tg: &RawTgLlava, dir: &Path, name: &str) -> Result<TextTowerConfig> {
+fn text_config(tg: &RawTgLlava, places: Places<'_>, name: &str) -> Result<TextTowerConfig> {
+    let dir = places.0;
     if let Some(value) = &tg.text_config {
         return text_from_json(value, family_of(value), &dir.join("config.json"));
     }
-    if let Some(folder) = locate_tower(dir, name) {
+    if let Some(folder) = located(places, name) {
         let path = folder.join("config.json");
         return read_tower_file(&path)?
             .text

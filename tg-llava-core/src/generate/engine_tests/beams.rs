@@ -72,3 +72,55 @@ fn beam_searches_equal_those_of_transformers() {
         }
     }
 }
+
+/// A search that ends answers by the text of a token finds what one finds that ends them by the token.
+#[test]
+fn a_stop_string_ends_a_beam_as_a_token_does() {
+    let mut compared = 0;
+    for model in ["vicuna-tiny", "llama3-tiny", "qwen2-tiny"] {
+        let assistant = load(&repository().join("tests/fixtures/models").join(model));
+        let vocabulary: Vec<String> = (0..assistant.model.config().llm.vocab_size as u32)
+            .map(|id| assistant.tokenizer.decode_verbatim(&[id], true).unwrap_or_default())
+            .collect();
+        for first in 0..6 {
+            compared += stops_compared(&assistant, &vocabulary, &[1, 20 + first, 400 - 7 * first]);
+        }
+    }
+    assert!(compared > 3, "{compared}");
+}
+
+/// Ends the search behind `prompt` by each token that it finds and whose text tells it from all others; how many answers ended so.
+fn stops_compared(assistant: &Assistant, vocabulary: &[String], prompt: &[i64]) -> usize {
+    let search = |eos_token_ids: Vec<i64>, stop_strings: Vec<String>| {
+        let options = GenerateOptions {
+            max_new_tokens: 8,
+            num_answers: 3,
+            beams: Some(BeamOptions::new(3)),
+            eos_token_ids,
+            stop_strings,
+            ..GenerateOptions::default()
+        };
+        alone(assistant, Request::text(prompt.to_vec(), options))
+    };
+    let tokens = |outcome: &Outcome| -> Vec<Vec<i64>> {
+        outcome.answers.values().map(|told| told.tokens.clone()).collect()
+    };
+    let mut compared = 0;
+    for token in tokens(&search(Vec::new(), Vec::new())).concat() {
+        let text = vocabulary[token as usize].trim();
+        // Raw bytes are text only once another token follows.
+        let raw = assistant.tokenizer.token(token as u32).is_none_or(|name| name.starts_with("<0x"));
+        let alike = vocabulary.iter().filter(|other| other.contains(text)).count();
+        if raw || text.is_empty() || text.contains('\u{FFFD}') || alike > 1 {
+            continue;
+        }
+        let by_text = search(Vec::new(), vec![text.to_owned()]);
+        assert_eq!(tokens(&by_text), tokens(&search(vec![token], Vec::new())), "{text:?}");
+        for told in by_text.answers.values().filter(|told| told.tokens.last() == Some(&token)) {
+            assert_eq!(told.reason, Some(FinishReason::StopString));
+            assert!(!told.text.contains(text), "{text:?} in {:?}", told.text);
+            compared += 1;
+        }
+    }
+    compared
+}

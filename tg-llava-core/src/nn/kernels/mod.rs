@@ -10,6 +10,12 @@ mod flex;
 mod none;
 
 #[cfg(feature = "flex")]
-pub(super) use flex::{matvec, quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax};
+pub(super) use flex::{
+    attend_newest, attention, dequantise_rows, linear, quantise, quantised_matvec, quantised_rows_alike,
+    quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax,
+};
 #[cfg(not(feature = "flex"))]
-pub(super) use none::{matvec, quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax};
+pub(super) use none::{
+    attend_newest, attention, dequantise_rows, linear, quantise, quantised_matvec, quantised_rows_alike,
+    quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax,
+};

@@ -1,14 +1,30 @@
 //! A build without kernels: none applies.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use burn::tensor::Tensor;
 
-pub(crate) fn matvec<const D: usize>(
+use crate::quant::QuantMatrix;
+use crate::quant::ggml::{self, GgmlType};
+
+pub(crate) fn linear<const D: usize>(
     _: &Tensor<D>,
     _: &Tensor<2>,
     _: Option<&Tensor<1>>,
 ) -> Option<Tensor<D>> {
+    None
+}
+
+pub(crate) fn attention(
+    _: &Tensor<4>,
+    _: &Tensor<4>,
+    _: &Tensor<4>,
+    _: Option<&Tensor<4>>,
+) -> Option<Tensor<4>> {
+    None
+}
+
+pub(crate) fn attend_newest(_: &Tensor<4>, _: &[(Tensor<4>, Tensor<4>, usize)]) -> Option<Tensor<4>> {
     None
 }
 
@@ -38,4 +54,24 @@ pub(crate) fn rotate(_: &Tensor<4>, _: &Tensor<4>, _: &Tensor<4>) -> Option<Tens
 
 pub(crate) fn softmax(scores: Tensor<4>, _: Option<&Tensor<4>>) -> ControlFlow<Tensor<4>, Tensor<4>> {
     ControlFlow::Continue(scores)
+}
+
+pub(crate) fn quantised_matvec<const D: usize>(
+    _: &Tensor<D>,
+    _: &QuantMatrix,
+    _: Option<&Tensor<1>>,
+) -> Option<Tensor<D>> {
+    None
+}
+
+pub(crate) fn quantised_rows_alike(_: &QuantMatrix, _: usize) -> Option<crate::nn::RowsAlike> {
+    None
+}
+
+pub(crate) fn dequantise_rows(matrix: &QuantMatrix, rows: Range<usize>, out: &mut [f32]) {
+    matrix.dequantise_rows(rows, out);
+}
+
+pub(crate) fn quantise(format: GgmlType, values: &[f32], row_len: usize) -> Vec<u8> {
+    ggml::quantise(format, values, row_len)
 }

@@ -27,8 +27,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use self::operation::{Operation, remove, sync_file, sync_folder};
+use super::adapter::ADAPTER_FILES;
 use super::component::Component;
 use super::source::{INDEXES, SINGLE};
+use crate::config::ADAPTER_CONFIG;
 use crate::error::{Error, Result};
 
 /// Name of the folder inside the target.
@@ -159,7 +161,12 @@ fn is_leftover(name: &str) -> bool {
 
 /// Whether a file of this name holds weights of a model, or says where they are.
 fn is_weights(name: &str) -> bool {
-    SINGLE.contains(&name) || INDEXES.contains(&name) || is_shard(name) || is_bridge(name)
+    SINGLE.contains(&name)
+        || INDEXES.contains(&name)
+        || ADAPTER_FILES.contains(&name)
+        || name == ADAPTER_CONFIG
+        || is_shard(name)
+        || is_bridge(name)
 }
 
 /// `model-00001-of-00002.safetensors` and `pytorch_model-00001-of-00002.bin`.

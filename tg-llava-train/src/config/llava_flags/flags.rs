@@ -48,6 +48,9 @@ pub(in super::super) fn flag_keys() -> impl Iterator<Item = (&'static str, &'sta
         ("version", "model.template"),
         ("bf16", "run.dtype"),
         ("fp16", "run.dtype"),
+        ("lora_r", "lora.rank"),
+        ("lora_alpha", "lora.alpha"),
+        ("lora_dropout", "lora.dropout"),
     ];
     let direct = FLAGS.iter().filter_map(|(name, meaning)| match meaning {
         Text(key) | Number(key) | Switch(key) => Some((*name, *key)),
@@ -70,8 +73,6 @@ const ADAMW: &[&str] = &[
     "adamw_apex_fused",
 ];
 
-const LORA: &str = "LoRA training is not supported; leave the flag out to train the whole decoder";
-const QUANTISED: &str = "training on a quantised decoder is not supported; use 16";
 const TILES: &str = "splitting pictures into tiles (LLaVA 1.6) is not part of TG-LLaVA";
 const SHARED_OUT: &str =
     "gradients and optimizer state are shared out among the devices in any case (ZeRO-2)";
@@ -113,15 +114,21 @@ const FLAGS: &[(&str, Meaning)] = &[
     ("mpt_attn_impl", Moot),
     ("attn_implementation", Moot),
     ("model_max_length", Number("model.max_length")),
-    ("double_quant", Moot),
-    ("quant_type", Moot),
-    ("bits", Only(&["16"], QUANTISED)),
-    ("lora_enable", Only(NO, LORA)),
-    ("lora_r", Moot),
-    ("lora_alpha", Moot),
-    ("lora_dropout", Moot),
-    ("lora_weight_path", Only(NONE, LORA)),
-    ("lora_bias", Moot),
+    ("double_quant", Choice),
+    ("quant_type", Value),
+    ("bits", Value),
+    ("lora_enable", Choice),
+    ("lora_r", Value),
+    ("lora_alpha", Value),
+    ("lora_dropout", Value),
+    (
+        "lora_weight_path",
+        Only(
+            NONE,
+            "an adapter is trained from its beginning; merge the one that is there into its base first",
+        ),
+    ),
+    ("lora_bias", Value),
     ("mm_projector_lr", Number("optim.lr_of.projector")),
     ("mm_vision_tower_lr", Number("optim.lr_of.vision_tower")),
     ("group_by_modality_length", Choice),

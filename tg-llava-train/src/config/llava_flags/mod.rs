@@ -30,6 +30,7 @@ pub fn from_llava_args(args: &[String]) -> Result<(Table, Vec<String>), ConfigEr
     let mut reading = Reading { given: Arguments::parse(args)?, table: Table::new(), notes: Vec::new() };
     reading.single_flags()?;
     reading.stage_and_components()?;
+    reading.adapters()?;
     reading.model_and_data()?;
     reading.optimizer()?;
     reading.run()?;
@@ -73,12 +74,70 @@ impl Reading {
     fn stage_and_components(&mut self) -> Result<(), ConfigError> {
         let pretrain = self.given.switch("tune_mm_mlp_adapter")?.unwrap_or(false);
         self.set("stage", if pretrain { "pretrain" } else { "finetune" });
-        if self.given.switch("freeze_backbone")?.unwrap_or(false) {
+        // Adapters learn over a frozen decoder in any case.
+        let adapters = self.given.switch("lora_enable")?.unwrap_or(false);
+        if self.given.switch("freeze_backbone")?.unwrap_or(false) && !adapters {
             self.set("train.llm", false);
         }
         if self.given.switch("freeze_mm_mlp_adapter")?.unwrap_or(false) {
             self.set("train.projector", false);
         }
+        Ok(())
+    }
+
+    /// `[lora]`, with LLaVA's defaults; its flags count with `--lora_enable` alone.
+    fn adapters(&mut self) -> Result<(), ConfigError> {
+        let adapters = self.given.switch("lora_enable")?.unwrap_or(false);
+        self.quantised_base(adapters)?;
+        if !adapters {
+            return Ok(());
+        }
+        if let Some(bias) = self.given.get("lora_bias").filter(|bias| bias.value() != "none") {
+            return Err(bias.fault(format!("{}: adapters have no biases; use none", bias.value())));
+        }
+        for (name, key, default) in [
+            ("lora_r", "lora.rank", Value::from(64)),
+            ("lora_alpha", "lora.alpha", Value::from(16)),
+            ("lora_dropout", "lora.dropout", Value::from(0.05)),
+        ] {
+            match self.given.get(name) {
+                Some(argument) => put(&mut self.table, argument, key, number(argument)?)?,
+                None => self.set(key, default),
+            }
+        }
+        if !self.given.has("mm_projector_lr") {
+            return Ok(());
+        }
+        self.notes.push(
+            "--mm_projector_lr is that of the projector alone, as in LLaVA: feature guide and detail perceiver learn at \
+             --learning_rate; in a run file optim.lr_of sets theirs"
+                .into(),
+        );
+        Ok(())
+    }
+
+    /// `--bits 4`: the decoder that adapters lie over in NF4.
+    fn quantised_base(&mut self, adapters: bool) -> Result<(), ConfigError> {
+        let Some(bits) = self.given.get("bits").filter(|bits| bits.value() != "16") else { return Ok(()) };
+        if bits.value() != "4" {
+            return Err(
+                bits.fault(format!("{}: expected 4 (NF4, with --lora_enable True) or 16", bits.value()))
+            );
+        }
+        if !adapters {
+            return Err(bits.fault("4: quantised weights do not learn; add --lora_enable True, or use 16"));
+        }
+        if let Some(kind) = self.given.get("quant_type").filter(|kind| kind.value() != "nf4") {
+            return Err(kind.fault(format!("{}: expected nf4", kind.value())));
+        }
+        if self.given.switch("double_quant")? == Some(false) {
+            let double = self
+                .given
+                .get("double_quant")
+                .map(|double| double.fault("False: scales are quantised too; leave it out"));
+            return double.map_or(Ok(()), Err);
+        }
+        self.set("lora.base", "nf4");
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    config::{BridgeFiles, Bridges, RunDType, Stage, TrainConfig, known_keys},
+    config::{BaseFormat, BridgeFiles, Bridges, RunDType, Stage, TrainConfig, known_keys},
     data::SampleOrder,
     schedule::{ScheduleKind, Warmup},
 };
@@ -211,6 +211,23 @@ fn flags_that_work_together() {
 }
 
 #[test]
+fn adapters_are_trained_as_llava_does() {
+    let line = "--lora_enable True --lora_r 128 --lora_alpha 256 --mm_projector_lr 2e-5 --learning_rate 2e-4 \
+        --freeze_backbone True";
+    let (config, notes) = read(line);
+    let lora = config.lora.unwrap();
+    assert_eq!((lora.rank, lora.alpha, lora.dropout, lora.rslora), (128, Some(256.0), 0.05, false));
+    assert_eq!((config.optim.lr, config.optim.lr_of.projector), (2e-4, Some(2e-5)));
+    assert_eq!(config.optim.lr_of.feature_guide, None);
+    assert!(config.train.llm && notes.iter().any(|note| note.contains("optim.lr_of")), "{notes:?}");
+    let lora = read("--lora_enable True --lora_dropout 0").0.lora.unwrap();
+    assert_eq!((lora.rank, lora.alpha, lora.dropout), (64, Some(16.0), 0.0));
+    assert_eq!(read("--lora_r 8").0.lora, None);
+    let line = "--lora_enable True --bits 4 --double_quant True --quant_type nf4";
+    assert_eq!(read(line).0.lora.unwrap().base, BaseFormat::Nf4);
+}
+
+#[test]
 fn flags_with_no_effect_here_pass() {
     let quiet = read("");
     let harmless = "--lora_enable False --lora_r 128 --bits 16 --optim adamw_torch --label_smoothing_factor 0.0 \
@@ -229,11 +246,15 @@ fn flags_with_no_effect_here_pass() {
 fn what_cannot_be_done_is_refused() {
     for (line, expected) in [
         (
-            "--lora_enable True --lora_r 128",
-            "--lora_enable: True: LoRA training is not supported; leave the flag out to train the whole decoder",
+            "--lora_enable True --lora_bias lora_only",
+            "--lora_bias: lora_only: adapters have no biases; use none",
         ),
-        ("--lora_enable", "--lora_enable: True: LoRA"),
-        ("--bits 4", "--bits: 4: training on a quantised decoder is not supported; use 16"),
+        ("--lora_enable True --lora_r 1.5", "--lora_r: invalid type: floating point `1.5`"),
+        ("--lora_weight_path some/adapter", "--lora_weight_path: some/adapter: an adapter is trained"),
+        ("--bits 4", "--bits: 4: quantised weights do not learn; add --lora_enable True, or use 16"),
+        ("--bits 8 --lora_enable True", "--bits: 8: expected 4"),
+        ("--bits 4 --lora_enable True --quant_type fp4", "--quant_type: fp4: expected nf4"),
+        ("--bits 4 --lora_enable True --double_quant False", "--double_quant: False: scales"),
         ("--optim adafactor", "--optim: adafactor: AdamW (adamw_torch) is the optimizer there is"),
         ("--image_aspect_ratio anyres", "--image_aspect_ratio: anyres is not supported; use pad or square"),
         ("--mm_patch_merge_type spatial_unpad", "--mm_patch_merge_type: spatial_unpad: splitting pictures"),

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use proptest::prelude::*;
 use tg_llava_core::{
-    config::{GuidePadding, SelectFeature},
+    config::{GuidePadding, Patterns, SelectFeature, TargetModules},
     conversation::GuideTurn,
     preprocess::{AspectRatio, DetailSource},
 };
@@ -72,6 +72,17 @@ fn full() -> TrainConfig {
             }),
         },
         train: PerComponent::from_fn(|_| true),
+        lora: Some(LoraOptions {
+            rank: 4,
+            alpha: Some(2.5),
+            dropout: 0.1,
+            target_modules: TargetModules::Pattern(".*q_proj".into()),
+            rslora: true,
+            rank_pattern: Patterns(vec![("v_proj".into(), 3)]),
+            alpha_pattern: Patterns(vec![("k_proj".into(), 1.5)]),
+            base: BaseFormat::Nf4,
+            b_lr_ratio: 16.0,
+        }),
         optim: OptimOptions {
             lr: 3e-4,
             weight_decay: 0.1,
@@ -118,7 +129,8 @@ fn leaves(table: &Table, above: &str, found: &mut BTreeSet<String>) {
     for (name, value) in table {
         let path = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
         match value {
-            Value::Table(inner) => leaves(inner, &path, found),
+            // Those have patterns for keys.
+            Value::Table(inner) if !name.ends_with("_pattern") => leaves(inner, &path, found),
             _ => assert!(found.insert(path)),
         }
     }
@@ -178,6 +190,20 @@ fn what_is_given_wins_over_the_stage() {
     assert_eq!((config.optim.warmup_ratio, config.optim.warmup_steps), (None, Some(5)));
     let none = TrainConfig::from_toml("stage = 'finetune'\noptim.warmup_steps = 0", "run.toml").unwrap();
     assert_eq!((none.optim.warmup_ratio, none.optim.warmup_steps), (None, Some(0)));
+}
+
+#[test]
+fn a_table_for_adapters_turns_them_on() {
+    let config = TrainConfig::from_toml("stage = 'finetune'\n[lora]", "run.toml").unwrap();
+    assert_eq!((config.lora.clone(), config.optim.lr), (Some(LoraOptions::default()), 2e-4));
+    let adapter = config.lora.unwrap().adapter(None);
+    assert_eq!((adapter.rank, adapter.alpha), (128, 256.0));
+    let text = "stage = 'finetune'\noptim.lr = 1e-3\n[lora]\nrank = 4\nrank_pattern = {v_proj = 2}\ntarget_modules = ['q_proj']";
+    let config = TrainConfig::from_toml(text, "run.toml").unwrap();
+    let lora = config.lora.unwrap();
+    assert_eq!((lora.adapter(None).alpha, config.optim.lr), (8.0, 1e-3));
+    assert_eq!(lora.rank_pattern, Patterns(vec![("v_proj".into(), 2)]));
+    assert_eq!(TrainConfig::from_toml("stage = 'finetune'", "run.toml").unwrap().lora, None);
 }
 
 #[test]

@@ -2,12 +2,17 @@
 
 use std::path::PathBuf;
 
+use tg_llava_core::config::TargetModules;
+
 use super::{full, least};
 use crate::config::*;
 
 #[test]
 fn a_least_run_and_a_full_run_are_valid() {
-    for config in [least(Stage::Pretrain), least(Stage::Finetune), full()] {
+    let mut full = full();
+    // Adapters lie over weights that are there.
+    full.model.init = Init::Checkpoint;
+    for config in [least(Stage::Pretrain), least(Stage::Finetune), full] {
         config.validate().unwrap();
     }
 }
@@ -40,6 +45,23 @@ fn every_fault_is_named() {
         let file = BridgeFiles { feature_guide: Some("a".into()), ..BridgeFiles::default() };
         c.model.bridges = Some(Bridges::Files(file));
         c.model.feature_guide = false;
+    });
+    check("lora", "set train.llm = true", &|c| c.lora = Some(LoraOptions::default()));
+    let lora = |c: &mut TrainConfig, spoil: fn(&mut LoraOptions)| {
+        c.train.llm = true;
+        spoil(c.lora.insert(LoraOptions::default()));
+    };
+    check("lora", "r = 0", &|c| lora(c, |lora| lora.rank = 0));
+    check("lora", "target_modules: no regular expression", &|c| {
+        lora(c, |lora| lora.target_modules = TargetModules::Pattern("(".into()));
+    });
+    check("lora.b_lr_ratio", "0; expected", &|c| lora(c, |lora| lora.b_lr_ratio = 0.0));
+    check("lora.base", "set run.gradient_checkpointing = true", &|c| {
+        lora(c, |lora| lora.base = BaseFormat::Nf4);
+    });
+    check("lora", "random weights", &|c| {
+        lora(c, |_| {});
+        c.model.init = Init::Random;
     });
     check("data.path", "is not set: the LLaVA file", &|c| c.data.path.clear());
     check("data.path", "is not set: the LLaVA file", &|c| c.data.path = vec![empty()]);

@@ -115,7 +115,8 @@ fn write_model(
     setup: &ModelSetup,
     folder: &Path,
 ) -> tg_llava_core::Result<()> {
-    let form = SavedForm::of(trainer.options().parts, config.model.init == Init::Random);
+    let form =
+        SavedForm::of(trainer.options().parts, setup.adapter(config), config.model.init == Init::Random);
     save_trained(trainer.model(), folder, form, &setup.start, config.run.max_shard_bytes)
 }
 

@@ -99,7 +99,8 @@ impl Session {
             let started = load_weights(&config, &setup, folder, &device.autodiff(), dtype, progress)?;
             if !started.report.initialised.is_empty() {
                 let count = started.report.initialised.len();
-                messages.push(format!("{count} tensors of the bridges start fresh"));
+                let what = if config.lora.is_some() { "bridges and the adapter" } else { "bridges" };
+                messages.push(format!("{count} tensors of the {what} start fresh"));
             }
             if !started.report.not_finite.is_empty() {
                 messages

@@ -96,6 +96,7 @@ impl Session {
             batch_size: options.batch_size,
             loss: true,
             max_new_tokens: generate.then_some(options.max_new_tokens),
+            beams: None,
         };
         let world = self.trainer.world();
         let batches = indices.chunks(options.batch_size.max(1)).enumerate();

@@ -111,7 +111,7 @@ fn decoder(workload: &Workload<'_>) -> Stack {
         blocks: llm.num_hidden_layers as f64
             + if workload.config.run.gradient_checkpointing { 4.0 } else { 0.0 },
         recorded: true,
-        learning: if workload.config.train.llm { block_parameters(workload) } else { 0.0 },
+        learning: learning_of_a_block(workload),
     }
 }
 
@@ -120,10 +120,12 @@ fn tables(llm: &LlmConfig) -> f64 {
     if llm.tie_word_embeddings { table } else { 2.0 * table }
 }
 
-fn block_parameters(workload: &Workload<'_>) -> f64 {
+/// Values of a block that learn: its own, or those of the adapter over it.
+fn learning_of_a_block(workload: &Workload<'_>) -> f64 {
     let llm = &workload.model.llm;
-    let (all, _) = workload.table.counts(Component::Llm);
-    (all as f64 - tables(llm)) / llm.num_hidden_layers.max(1) as f64
+    let (_, learn) = workload.table.counts(Component::Llm);
+    let tables = if workload.config.decoder_learns_whole() { tables(llm) } else { 0.0 };
+    (learn as f64 - tables) / llm.num_hidden_layers.max(1) as f64
 }
 
 /// The vision tower and the bridges.
@@ -183,6 +185,7 @@ fn logits(workload: &Workload<'_>) -> f64 {
         DType::F32 => 12.0,
         _ => 12.0 + 3.0 * size,
     };
-    let head = if config.train.llm { (8.0 + size) * vocabulary * llm.hidden_size as f64 } else { 0.0 };
+    let head =
+        if config.decoder_learns_whole() { (8.0 + size) * vocabulary * llm.hidden_size as f64 } else { 0.0 };
     chunk * rows * vocabulary + head
 }

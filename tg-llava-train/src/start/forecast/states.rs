@@ -1,8 +1,9 @@
 use burn::tensor::DType;
 use serde::Serialize;
+use tg_llava_core::weights::is_block_matrix;
 
 use super::Workload;
-use crate::config::Component;
+use crate::config::{BaseFormat, Component};
 use crate::parallel::ShardLayout;
 
 /// Bytes that one rank holds of a component from the first step to the last. Exact.
@@ -10,7 +11,7 @@ use crate::parallel::ShardLayout;
 pub struct ComponentStates {
     /// The component.
     pub component: Component,
-    /// Weights in the format of the computation; every rank has them all.
+    /// Weights in the format that they are held in; every rank has them all.
     pub weights: u64,
     /// This rank's slices of the weights in f32, where the computation has fewer bits.
     pub master_weights: u64,
@@ -29,16 +30,18 @@ impl ComponentStates {
 
     fn new(component: Component, workload: &Workload<'_>) -> Self {
         let (dtype, ranks) = (workload.dtype, workload.world.local_size());
-        let (mut values, mut slices) = (0, 0);
+        let (mut weights, mut slices) = (0, 0);
+        let base = workload.config.lora.as_ref().map_or(BaseFormat::Float, |lora| lora.base);
         for (_, info) in workload.table.iter().filter(|(_, info)| info.component == component) {
-            values += info.count() as u64;
+            let held = if is_block_matrix(&info.key) { base } else { BaseFormat::Float };
+            weights += held.bytes(info.count() as u64, dtype.size() as u64);
             if info.trains {
                 slices += ShardLayout { count: info.count(), ranks }.len() as u64;
             }
         }
         Self {
             component,
-            weights: values * dtype.size() as u64,
+            weights,
             master_weights: if dtype == DType::F32 { 0 } else { 4 * slices },
             gradients: 4 * slices,
             moments: 8 * slices,

@@ -146,7 +146,8 @@ fn sample_flops(workload: &Workload<'_>) -> f64 {
     let attention =
         4.0 * length * length * (llm.num_attention_heads * llm.head_dim * llm.num_hidden_layers) as f64;
     // Forwards, and backwards to the inputs.
-    let passes = 2 + usize::from(config.run.gradient_checkpointing) + usize::from(config.train.llm);
+    let passes =
+        2 + usize::from(config.run.gradient_checkpointing) + usize::from(config.decoder_learns_whole());
     let Some(mm) = &model.multimodal else { return passes as f64 * (products + attention) };
     let (tower, _) = workload.table.counts(Component::VisionTower);
     let views = if mm.detail.is_some() { 5 } else { 1 };

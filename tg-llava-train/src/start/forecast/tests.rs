@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device};
 use tg_llava_core::config::ModelConfig;
 
 use super::*;
-use crate::config::Stage;
+use crate::config::{Component, Stage};
 use crate::start::preset_model;
 
 /// Bytes of the design's states by decoder and stage: on one rank, and on each of eight, which share without filling up slices.
@@ -160,6 +160,31 @@ fn one_rank_sends_nothing_and_nodes_add_a_sum() {
     // A micro-batch more than can be dealt out evenly costs a round.
     run.config.run.global_batch_size = Some(136);
     assert_eq!(StepForecast::new(&run.on(8), &Assumptions::TUNED).rounds, 3);
+}
+
+/// Published as 320 M values, in f32 with gradients and moments 5.1 GB.
+#[test]
+fn an_adapter_takes_what_it_holds_and_the_decoder_its_weights_alone() {
+    let mut run = Run::new("vicuna-7b", Stage::Finetune);
+    run.config.lora = Some(crate::config::LoraOptions::default());
+    let mut model = run.model.init(&Device::flex()).unwrap();
+    let frozen =
+        ParameterTable::new(&model, run.config.train, run.config.optim.decay_rule).counts(Component::Llm).0;
+    model.llm.add_adapter(&run.config.lora.as_ref().unwrap().adapter(None)).unwrap();
+    run.table = ParameterTable::new(&model, run.config.train, run.config.optim.decay_rule);
+    let (all, learn) = run.table.counts(Component::Llm);
+    assert_eq!((learn, all), (319_815_680, frozen + 319_815_680));
+    let exact = MemoryForecast::new(&Workload { dtype: DType::F32, ..run.on(1) });
+    let llm = exact.states.iter().find(|states| states.component == Component::Llm).unwrap();
+    assert_eq!(llm.gradients + llm.moments + 4 * learn as u64, 16 * learn as u64);
+    // Quantised, the blocks' 6.5 G values take 4.127 bits each.
+    run.config.lora.as_mut().unwrap().base = crate::config::BaseFormat::Nf4;
+    let held = MemoryForecast::new(&run.on(1));
+    let held = held.states.iter().find(|states| states.component == Component::Llm).unwrap().weights;
+    assert!((4_300_000_000..4_600_000_000).contains(&held), "{held}");
+    let whole = Run::new("vicuna-7b", Stage::Finetune);
+    let peak = |run: &Run| MemoryForecast::new(&run.on(1)).activations;
+    assert!(peak(&run).block < peak(&whole).block && peak(&run).logits < peak(&whole).logits);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The file of a benchmark's answers, and whose they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use serde_json::Value;
 use tg_llava_train::checkpoint::{Fingerprint, hash_bytes, hash_file};
 
-use super::questions::{Questions, repetition};
+use crate::benchmark::questions::{Questions, repetition};
 use crate::failure::Failure;
 
 /// Answers, a line each.
@@ -127,8 +127,9 @@ fn check(path: &Path, text: &str, now: &Fingerprint) -> Result<(), Failure> {
     let kept: Fingerprint = serde_json::from_str(text).map_err(|error| {
         Failure::input(format_args!("{}: {error}; start anew with --force", path.display()))
     })?;
+    let all: BTreeSet<&String> = now.keys().chain(kept.keys()).collect();
     let names: Vec<&str> =
-        now.keys().filter(|name| kept.get(*name) != now.get(*name)).map(String::as_str).collect();
+        all.into_iter().filter(|name| kept.get(*name) != now.get(*name)).map(String::as_str).collect();
     if names.is_empty() {
         return Ok(());
     }
@@ -148,13 +149,17 @@ fn unusable(path: &Path, error: std::io::Error) -> Failure {
 /// Kinds of files that a model is made of.
 const PARTS: [&str; 5] = ["bin", "json", "model", "safetensors", "txt"];
 
-/// A digest of a checkpoint: of all files in its folders, towers and base included, that decide an answer.
+/// A digest of a checkpoint: of all files in its folders, towers and base included, that decide an answer. A base may be one file.
 ///
 /// # Errors
 /// Where a file cannot be read.
 pub fn model_digest(model: &Path, base: Option<&Path>) -> Result<String, Failure> {
     let mut digests = String::new();
     for folder in [Some(model), base].into_iter().flatten() {
+        if folder.is_file() {
+            digests += &hash_file(folder).map_err(|e| Failure::Input(e.into()))?;
+            continue;
+        }
         let mut folders = vec![folder.to_path_buf()];
         while let Some(folder) = folders.pop() {
             let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)

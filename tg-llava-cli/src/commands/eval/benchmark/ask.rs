@@ -6,12 +6,14 @@ use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tg_llava_core::assistant::Assistant;
-use tg_llava_core::generate::{Engine, EngineOptions, Event, GenerateOptions, Request, RequestId, Sampling};
+use tg_llava_core::generate::{
+    BeamOptions, Engine, EngineOptions, Event, GenerateOptions, Request, RequestId, Sampling,
+};
 use tg_llava_core::preprocess::{PreparedImage, decode_bytes};
 use tg_llava_core::tokenizer::GuideCut;
 use tg_llava_train::data::SampleEncoder;
 
-use super::questions::{Picture, Questions};
+use crate::benchmark::questions::{Picture, Questions};
 use crate::failure::{Failure, chain};
 use crate::interrupt::Busy;
 
@@ -36,23 +38,36 @@ pub struct Asking<'a> {
     pub encoder: &'a SampleEncoder,
     /// What is asked.
     pub questions: &'a Questions,
-    /// Longest answer.
-    pub max_new_tokens: usize,
+    /// How.
+    pub limits: Limits,
     /// Hears Ctrl-C.
     pub busy: &'a Busy<'a>,
 }
 
+/// How questions are answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Longest answer, in tokens.
+    pub max_new_tokens: usize,
+    /// A search for the most probable answers, instead of the most probable next token.
+    pub beams: Option<BeamOptions>,
+    /// Questions at once.
+    pub batch: usize,
+    /// Memory for keys and values, in MiB.
+    pub cache_mib: Option<u64>,
+}
+
 impl Asking<'_> {
-    /// Answers `rows`, at most `batch` at once within a memory of so many MiB, and tells them in their order until `tell` fails.
+    /// Answers `rows`, and tells the answers in their order until `tell` fails.
     ///
     /// # Errors
     /// What `tell` fails with, and [`Failure::Interrupted`] after Ctrl-C.
     pub fn all(
         &self,
         rows: &[usize],
-        (batch, cache_mib): (usize, Option<u64>),
         tell: &mut dyn FnMut(usize, Answer) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        let Limits { batch, cache_mib, .. } = self.limits;
         let batch = batch.max(1);
         let mut engine = Engine::with_options(
             &self.assistant.model,
@@ -116,8 +131,9 @@ impl Asking<'_> {
         let images = asked.pictures.iter().map(|picture| Ok(engine.encode(self.prepare(picture)?)?));
         let images = images.collect::<Result<Vec<_>>>()?;
         let options = GenerateOptions {
-            max_new_tokens: self.max_new_tokens,
+            max_new_tokens: self.limits.max_new_tokens,
             sampling: Sampling::Greedy,
+            beams: self.limits.beams,
             repetition_penalty: 1.0,
             ..assistant.generate_options()
         };

@@ -2,119 +2,80 @@
 
 mod answers;
 mod ask;
-mod output;
-mod questions;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tg_llava_core::preprocess::AspectRatio;
 use tg_llava_train::checkpoint::{Fingerprint, hash_bytes};
 
 use self::answers::AnswerFile;
-use self::ask::Asking;
-use self::output::Summary;
-use self::questions::Questions;
+use self::ask::{Asking, Limits};
 use super::EvalArgs;
+use crate::benchmark::output::{Summary, write};
+use crate::benchmark::questions::Questions;
+use crate::benchmark::scoring::{Answers, Places, Scoring};
+use crate::benchmark::{Harness, ScoringArgs, is_table, read};
 use crate::checkpoint::Folders;
-use crate::commands::score::RulesArg;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::judge::JudgeArgs;
 use crate::progress::Progress;
 
 /// Arguments that benchmarks alone have.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Benchmark")]
 pub struct BenchmarkArgs {
-    /// Name of the benchmark's data set, such as MMBench_DEV_EN [default: as a .tsv file of --data is called]
-    #[arg(long, value_name = "NAME")]
-    pub benchmark: Option<String>,
-    /// Whose prompts and files: VLMEvalKit's wrapper of LLaVA, or LLaVA-1.5's scripts [default: vlmevalkit for a .tsv file,
-    /// else llava]
-    #[arg(long, value_enum)]
-    pub harness: Option<Harness>,
     /// Folder of answers, verdicts and scores; the same command goes on there [default: results/NAME]
     #[arg(long, value_name = "DIR", conflicts_with = "predictions")]
     pub output: Option<PathBuf>,
-    /// By whose rules options are read out of answers
-    #[arg(long, value_enum, default_value_t = RulesArg::Current)]
-    pub rules: RulesArg,
     /// Memory for keys and values of the answers at work, in MiB; further questions wait [default: no limit]
     #[arg(long, value_name = "MIB")]
     pub cache_mib: Option<u64>,
-    /// Another model that judges.
+    /// How answers are scored.
     #[command(flatten)]
-    pub judge: JudgeArgs,
-}
-
-/// Whose evaluation is reproduced. The values have no help of their own, which would repeat the option's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Harness {
-    Vlmevalkit,
-    Llava,
-}
-
-impl Harness {
-    /// The name that `--harness` has for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Vlmevalkit => "vlmevalkit",
-            Self::Llava => "llava",
-        }
-    }
+    pub scoring: ScoringArgs,
 }
 
 impl BenchmarkArgs {
     /// Whether a benchmark is to be answered, and not a LLaVA file.
     pub fn is_meant(&self, data: &Path) -> bool {
-        let asked = self.benchmark.is_some() || self.harness.is_some() || self.output.is_some();
-        asked || is_table(data)
+        let ScoringArgs { benchmark, harness, annotations, .. } = &self.scoring;
+        let asked = benchmark.is_some() || harness.is_some() || !annotations.is_empty();
+        asked || self.output.is_some() || is_table(data)
     }
-
-    fn harness(&self, data: &Path) -> Harness {
-        let default = if is_table(data) { Harness::Vlmevalkit } else { Harness::Llava };
-        self.harness.unwrap_or(default)
-    }
-
-    fn name(&self, data: &Path) -> Result<String, Failure> {
-        let stem = || data.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        let name = self.benchmark.clone().or_else(stem);
-        name.ok_or_else(|| Failure::input("no benchmark named; add --benchmark"))
-    }
-}
-
-fn is_table(data: &Path) -> bool {
-    data.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"))
 }
 
 /// Answers and scores the benchmark.
 pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), Failure> {
     let interrupt = Interrupt::install();
     let own = &args.benchmark;
-    let (name, harness) = (own.name(&args.data)?, own.harness(&args.data));
+    let (name, harness) = (own.scoring.name(&args.data)?, own.scoring.harness(&args.data));
     let text = read(&args.data)?;
     let questions = Questions::new(&text, &args.data, &name, harness)?;
+    questions.need_pictures()?;
     let output = own.output.clone().unwrap_or_else(|| Path::new("results").join(&name));
     // Before the model is loaded, which may take long.
     let folder = std::fs::create_dir_all(&output);
     folder.map_err(|error| Failure::input(format_args!("--output {}: {error}", output.display())))?;
-    let max_new_tokens = args.max_new_tokens.unwrap_or_else(|| questions.max_new_tokens(&name));
+    let max_new_tokens = args.max_new_tokens.unwrap_or_else(|| questions.max_new_tokens());
     let (assistant, opened) = super::load(args, folders, console)?;
-    let fingerprint: Fingerprint = [
+    let mut fingerprint: Fingerprint = [
         ("benchmark", name.clone()),
         ("harness", harness.name().to_owned()),
         ("contents of --data", hash_bytes(text.as_bytes())),
         ("model", answers::model_digest(&folders.model, folders.base.as_deref())?),
         ("template", assistant.template.name.to_owned()),
         ("device", opened.spec.to_string()),
-        ("dtype", opened.dtype.name().to_owned()),
+        ("dtype", args.quantize.number_format(opened.dtype, &assistant.report.quantised)),
         ("longest answer", max_new_tokens.to_string()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
+    if let Some(beams) = args.beams() {
+        fingerprint.insert("beams".to_owned(), beams.num_beams.to_string());
+    }
     let mut file = AnswerFile::open(&output, &fingerprint, &questions, args.force)?;
     let order = questions.order();
     let wanted = args.samples.unwrap_or(order.len()).min(order.len());
@@ -135,12 +96,17 @@ pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), 
         assistant: &assistant,
         encoder: &encoder,
         questions: &questions,
-        max_new_tokens,
+        limits: Limits {
+            max_new_tokens,
+            beams: args.beams(),
+            batch: args.batch_size,
+            cache_mib: own.cache_mib,
+        },
         busy: &busy,
     };
     let bar = Progress::items(console, "answering", "questions", open.len());
     let mut failures = Vec::new();
-    asking.all(&open, (args.batch_size, own.cache_mib), &mut |row, answer| {
+    asking.all(&open, &mut |row, answer| {
         match answer {
             Ok(answer) => file.write(&questions, row, &answer)?,
             Err(reason) => failures.push(format!("{}: {reason}", questions.place(row))),
@@ -149,11 +115,43 @@ pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), 
         Ok(())
     })?;
     drop((bar, busy));
-    let summary = Summary { name: &name, harness, output: &output, failures: &failures, wanted };
-    summary.finish(&questions, file.answers(), own, console)?;
+    let found = |row: usize| file.answers().get(&questions.index(row)).map(String::as_str);
+    let table = questions.predicted(found);
+    let files = table.map(|table| write(&output, &format!("{name}.tsv"), &table)).transpose()?;
+    let answers = questions.answers(file.path(), found);
+    let scoring = if wanted == order.len() {
+        let places = Places { data: &args.data, replies: &output };
+        match own.scoring.score(&questions, &answers, places, console) {
+            // There are answers; that there is nothing to score them with does not take them away.
+            Err(error) if error.leaves_answers() => {
+                let reason = Failure::from(error).message().unwrap_or_default();
+                not_scored(args, &questions, &answers, format!("not scored: {reason}"))?
+            }
+            scoring => scoring?,
+        }
+    } else {
+        let state = "not scored, since only a part was asked".to_owned();
+        not_scored(args, &questions, &answers, state)?
+    };
+    let summary = Summary {
+        name: &name,
+        harness,
+        rules: own.scoring.rules,
+        output: Some(&output),
+        answered: file.answers().len(),
+        failures: &failures,
+        scoring,
+    };
+    summary.finish(files.into_iter().collect(), console)?;
     if failures.is_empty() { Ok(()) } else { Err(Failure::Check) }
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::input(format_args!("{}: {error}", path.display())))
+fn not_scored(
+    args: &EvalArgs,
+    questions: &Questions,
+    answers: &Answers,
+    state: String,
+) -> Result<Scoring, Failure> {
+    let uploads = args.benchmark.scoring.uploads(questions, answers, &args.data)?;
+    Ok(Scoring { state, report: None, uploads })
 }

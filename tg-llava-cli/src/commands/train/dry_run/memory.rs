@@ -45,7 +45,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 pub(in super::super) fn check(plan: &Plan<'_>, ranks: usize, console: &Console) -> Result<(), Failure> {
     let Plan { config, setup, opened, .. } = *plan;
     let llm = &setup.model.llm;
-    let bytes = if config.train.llm { 4 } else { opened.dtype.size() };
+    let bytes = if config.decoder_learns_whole() { 4 } else { opened.dtype.size() };
     let embedding = (llm.vocab_size * llm.hidden_size * bytes) as u64;
     fits_a_buffer(embedding, opened.largest_buffer(), opened.spec)?;
     let on_cpu = opened.spec.backend.is_cpu();

@@ -127,7 +127,10 @@ fn report(checked: &Checked, console: &Console) -> Result<(), Failure> {
 
 fn table(config: &TrainConfig, model: &ModelConfig) -> Result<ParameterTable, Failure> {
     // Weights are lazy: nothing is allocated for the list.
-    let model = model.init(&crate::device::any()?.autodiff())?;
+    let mut model = model.init(&crate::device::any()?.autodiff())?;
+    if let Some(lora) = &config.lora {
+        model.llm.add_adapter(&lora.adapter(None))?;
+    }
     Ok(ParameterTable::new(&model, config.train, config.optim.decay_rule))
 }
 
@@ -163,7 +166,11 @@ fn describe_parameters(table: &ParameterTable, each: bool) -> String {
     for component in Component::ALL {
         let (all, learn) = table.counts(component);
         if all > 0 {
-            let state = if learn > 0 { "learns" } else { "frozen" };
+            let state = match learn {
+                0 => "frozen".to_owned(),
+                _ if learn == all => "learns".to_owned(),
+                _ => format!("frozen, but for an adapter of {}", short_count(learn as u64)),
+            };
             text += &format!("        {:<17} {:>8}  {state}\n", component.name(), short_count(all as u64));
         }
     }

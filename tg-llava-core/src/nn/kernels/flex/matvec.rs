@@ -1,20 +1,24 @@
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn_flex::FlexTensor;
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
-use super::{PARALLEL, Wrapper, each_chunk, in_rows, reduce::dot, rows_of};
+use super::half::Values;
+use super::reduce::dots;
+use super::{Wrapper, in_rows, product, rows_of};
 use crate::nn::RowsAlike;
 
 /// Most rows of `x` for which reading the matrix is the work. Beyond, a product in blocks is better.
-const MOST_ROWS: usize = 4;
+const MOST_ROWS: usize = 16;
 
-/// `x W + bias` for a few rows, as in decoding: the matrix is read once, front to back, by all threads.
+/// `x W + bias`, of any of the float types, with sums in f32. Few rows, as in decoding: the matrix is read once, front to back, by
+/// all threads. Many rows: a product in blocks, which is the backend's own in f32.
 ///
 /// # Shapes
-/// - x: `[.., d_input]` of at most 4 rows, output `[.., d_output]`
+/// - x: `[.., d_input]`, output `[.., d_output]`
 /// - weight: `[d_input, d_output]`, a transposed view of rows of `d_input` as files hold them
 /// - bias: `[d_output]`
-pub(crate) fn matvec<const D: usize>(
+pub(crate) fn linear<const D: usize>(
     x: &Tensor<D>,
     weight: &Tensor<2>,
     bias: Option<&Tensor<1>>,
@@ -22,13 +26,16 @@ pub(crate) fn matvec<const D: usize>(
     let mut shape = x.dims();
     let [d_input, d_output] = weight.dims();
     let rows = shape[..D - 1].iter().product::<usize>();
-    if rows == 0 || rows > MOST_ROWS || d_input == 0 || d_output == 0 || shape[D - 1] != d_input {
+    if rows == 0 || d_input == 0 || d_output == 0 || shape[D - 1] != d_input {
         return None;
     }
     let wrapper = Wrapper::of(x)?;
-    let weight = columns_of(weight)?;
-    let start = weight.layout().start_offset();
-    let matrix: &[f32] = &weight.storage::<f32>()[start..start + d_input * d_output];
+    let opened = columns_of(weight)?;
+    if rows > MOST_ROWS && opened.dtype() == DType::F32 {
+        return Some(plain_product(x, weight, bias));
+    }
+    let weight = opened;
+    let matrix = Matrix { values: Values::of(&weight)?, start: weight.layout().start_offset(), d_input };
     let bias = match bias {
         Some(bias) => Some(rows_of(bias)?),
         None => None,
@@ -37,39 +44,59 @@ pub(crate) fn matvec<const D: usize>(
     let x = in_rows(wrapper.strip(x.clone())?);
     let x: &[f32] = x.storage();
 
-    // One column of the output after the other, so that each task owns a stretch of it.
-    let mut columns = vec![0.0f32; rows * d_output];
+    let mut values = vec![0.0f32; rows * d_output];
+    let threads = rayon::current_num_threads();
     let arch = pulp::Arch::new();
-    let stretch = d_output.div_ceil(4 * rayon::current_num_threads()).max(16);
-    let task = |(index, out): (usize, &mut [f32])| {
-        arch.dispatch(Columns { out, rows, first: index * stretch, d_input, x, matrix, bias });
-    };
-    let worth_it = d_input * d_output > PARALLEL;
-    each_chunk(&mut columns, stretch * rows, worth_it, task);
-    let values = match rows {
-        1 => columns,
-        _ => (0..rows * d_output).map(|i| columns[i % d_output * rows + i / d_output]).collect(),
-    };
+    if rows <= MOST_ROWS {
+        let stretch = d_output.div_ceil(4 * threads).max(16);
+        each_stretch(&mut values, d_output, stretch, |first, out| {
+            arch.dispatch(Columns { out, first, x, matrix, bias });
+        });
+    } else {
+        let stretch = product::stretch(d_output, threads);
+        each_stretch(&mut values, d_output, stretch, |first, out| {
+            arch.dispatch(product::Columns { out, first, x, matrix, bias });
+        });
+    }
     shape[D - 1] = d_output;
     Some(wrapper.wrap(super::tensor(values, shape)))
 }
 
-/// Rows of a product with `weight` that are computed to the bit as each alone would be: by [`matvec`], or by the
-/// backend's `gemm`, which adds up each value of a product front to back, whatever the number of rows, but for small
-/// products.
-pub(crate) fn rows_alike(weight: &Tensor<2>) -> Option<RowsAlike> {
+/// The backend's product of matrices; given more axes, it would copy the transposed weight each time.
+fn plain_product<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<D> {
+    let mut shape = x.dims();
     let [d_input, d_output] = weight.dims();
-    columns_of(weight)?;
-    // `gemm` may add up products of so few values in vectors along the input, and adds up those of so few rows and columns
-    // in stretches of the input of another length, which shows where there is more than one stretch.
+    let rows = shape[..D - 1].iter().product();
+    let y = x.clone().reshape([rows, d_input]).matmul(weight.clone());
+    shape[D - 1] = d_output;
+    bias.map_or(y.clone(), |bias| y + bias.clone().unsqueeze()).reshape(shape)
+}
+
+/// Rows of a product with `weight` that [`linear`] computes to the bit as each alone would be: few, each value summed in vectors along
+/// the input, or many, each value summed front to back, by [`product`] or by the backend's `gemm`.
+pub(crate) fn rows_alike(weight: &Tensor<2>) -> Option<RowsAlike> {
+    match columns_of(weight)?.dtype() {
+        DType::F32 => Some(rows_alike_by_size(weight.dims())),
+        _ => Some(RowsAlike { few: MOST_ROWS, many: MOST_ROWS + 1, piece: MOST_ROWS + 1 }),
+    }
+}
+
+/// The same for a matrix of f32, `[d_input, d_output]`, of that layout.
+pub(super) fn rows_alike_by_size([d_input, d_output]: [usize; 2]) -> RowsAlike {
+    let many = many_rows(d_input, d_output).max(MOST_ROWS + 1);
+    RowsAlike { few: MOST_ROWS, many, piece: many }
+}
+
+/// Rows from which on `gemm` adds up each value of a product front to back, whatever their number. It may add up products of so few
+/// values in vectors along the input, and adds up those of so few rows and columns in stretches of the input of another length,
+/// which shows where there is more than one stretch.
+fn many_rows(d_input: usize, d_output: usize) -> usize {
     const FEW_VALUES: usize = 16 * 16;
     const FEW_ROWS: usize = 64;
     const STRETCH: usize = 512;
     let by_values = FEW_VALUES / d_output.max(1) + 1;
     let by_stretches = if d_output <= FEW_ROWS && d_input > STRETCH { FEW_ROWS + 1 } else { 0 };
-    let many = by_values.max(by_stretches).max(MOST_ROWS + 1);
-    // Products of attention have as many rows as queries, and the keys as input.
-    Some(RowsAlike { few: MOST_ROWS, many, piece: many.max(FEW_ROWS + 1) })
+    by_values.max(by_stretches)
 }
 
 /// The matrix, where it is a transposed view of rows.
@@ -80,49 +107,143 @@ fn columns_of(weight: &Tensor<2>) -> Option<FlexTensor> {
     (strides[0] == 1 && strides[1] == d_input as isize).then_some(weight)
 }
 
-/// Columns `first..` of the output, one after the other.
-struct Columns<'a> {
-    out: &'a mut [f32],
-    rows: usize,
+/// Runs `task` on stretches of the columns of all rows, each with the number of its first column, in all threads where it is worth it.
+fn each_stretch(
+    values: &mut [f32],
+    width: usize,
+    stretch: usize,
+    task: impl Fn(usize, &mut [&mut [f32]]) + Sync + Send,
+) {
+    let rows = values.len() / width;
+    let mut stretches: Vec<Vec<&mut [f32]>> =
+        (0..width.div_ceil(stretch)).map(|_| Vec::with_capacity(rows)).collect();
+    for row in values.chunks_exact_mut(width) {
+        stretches.iter_mut().zip(row.chunks_mut(stretch)).for_each(|(out, part)| out.push(part));
+    }
+    let task = |(index, mut out): (usize, Vec<&mut [f32]>)| task(index * stretch, &mut out);
+    match stretches.len() > 1 {
+        true => stretches.into_par_iter().enumerate().for_each(task),
+        false => stretches.into_iter().enumerate().for_each(task),
+    }
+}
+
+/// A matrix of rows of `d_input`, each a column of the product.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    pub values: Values<'a>,
+    pub start: usize,
+    pub d_input: usize,
+}
+
+/// Columns `first..` of a few rows.
+struct Columns<'a, 'o> {
+    out: &'a mut [&'o mut [f32]],
     first: usize,
-    d_input: usize,
     x: &'a [f32],
-    matrix: &'a [f32],
+    matrix: Matrix<'a>,
     bias: Option<&'a [f32]>,
 }
 
-impl WithSimd for Columns<'_> {
+impl WithSimd for Columns<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { out, rows, first, d_input, x, matrix, bias } = self;
-        for (column, out) in (first..).zip(out.chunks_exact_mut(rows)) {
-            let weights = &matrix[column * d_input..(column + 1) * d_input];
-            for (out, x) in out.iter_mut().zip(x.chunks_exact(d_input)) {
-                *out = dot(simd, x, weights) + bias.map_or(0.0, |bias| bias[column]);
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let columns = self.out[0].len();
+        // As many sums at a time as there are registers for.
+        let at_once = if self.out.len() == 1 && S::REGISTER_COUNT >= 32 { 4 } else { 3 };
+        let mut room = match self.matrix.values.are_half() {
+            true => vec![0.0; at_once * self.matrix.d_input],
+            false => Vec::new(),
+        };
+        let mut column = 0;
+        while column < columns {
+            column += match columns - column {
+                4.. if at_once == 4 => self.block::<S, 4>(simd, column, &mut room),
+                3.. => self.block::<S, 3>(simd, column, &mut room),
+                _ => self.block::<S, 1>(simd, column, &mut room),
+            };
+        }
+    }
+}
+
+impl Columns<'_, '_> {
+    /// `C` columns of all rows; returns `C`.
+    #[inline(always)]
+    fn block<S: Simd, const C: usize>(&mut self, simd: S, column: usize, room: &mut [f32]) -> usize {
+        let Matrix { values, start, d_input } = self.matrix;
+        let block = values.read(start + (self.first + column) * d_input, C * d_input, room);
+        let mut weights = [block; C];
+        for (weights, part) in weights.iter_mut().zip(block.chunks_exact(d_input)) {
+            *weights = part;
+        }
+        let rows = self.out.len();
+        let mut row = 0;
+        if C <= 3 && S::REGISTER_COUNT >= 32 {
+            while row + 2 <= rows {
+                let x = &self.x[row * d_input..(row + 2) * d_input];
+                let (first, second) = x.split_at(d_input);
+                let [first, second] = dots(simd, [first, second], weights);
+                self.put(row, column, first);
+                self.put(row + 1, column, second);
+                row += 2;
             }
+        }
+        while row < rows {
+            let [sums] = dots(simd, [&self.x[row * d_input..(row + 1) * d_input]], weights);
+            self.put(row, column, sums);
+            row += 1;
+        }
+        C
+    }
+
+    #[inline(always)]
+    fn put<const C: usize>(&mut self, row: usize, column: usize, sums: [f32; C]) {
+        for (i, sum) in sums.into_iter().enumerate() {
+            self.out[row][column + i] = sum + self.bias.map_or(0.0, |bias| bias[self.first + column + i]);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Tolerance;
+
     use super::super::tests::random;
     use super::*;
+    use crate::nn::cast_to;
+
+    const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
     #[test]
     fn equals_the_product() {
-        for (rows, d_input, d_output) in [(1, 1, 1), (1, 576, 1536), (3, 67, 5), (4, 100, 1000)] {
-            let (x, weight) = (random([1, rows, d_input], 1), random([d_output, d_input], 2).transpose());
-            let bias = random([d_output], 3);
-            let product = x.clone().matmul(weight.clone().unsqueeze());
-            let tolerance = burn::tensor::Tolerance::rel_abs(1e-5, 1e-3);
-            let fast = matvec(&x, &weight, None).expect("flex");
-            fast.into_data().assert_approx_eq::<f32>(&product.clone().into_data(), tolerance);
-            let fast = matvec(&x, &weight, Some(&bias)).expect("flex");
-            let product = product + bias.unsqueeze();
-            fast.into_data().assert_approx_eq::<f32>(&product.into_data(), tolerance);
+        for (rows, d_input, d_output) in [
+            (1, 1, 1),
+            (1, 576, 1536),
+            (3, 67, 5),
+            (4, 100, 1000),
+            (16, 300, 70),
+            (17, 700, 70),
+            (50, 1100, 130),
+        ] {
+            for dtype in DTYPES {
+                let x = cast_to(random([1, rows, d_input], 1), dtype);
+                let weight = cast_to(random([d_output, d_input], 2), dtype).transpose();
+                let bias = cast_to(random([d_output], 3), dtype);
+                let wide = |x: Tensor<3>| cast_to(x, DType::F32);
+                let product = wide(x.clone()).matmul(wide(weight.clone().unsqueeze()));
+                let tolerance = match dtype {
+                    DType::F32 => Tolerance::rel_abs(1e-5, 1e-2),
+                    DType::F16 => Tolerance::rel_abs(1e-3, 1e-2),
+                    _ => Tolerance::rel_abs(1e-2, 1e-2),
+                };
+                let fast = linear(&x, &weight, None).expect("flex");
+                assert_eq!(fast.dtype(), dtype);
+                wide(fast).into_data().assert_approx_eq::<f32>(&product.clone().into_data(), tolerance);
+                let fast = linear(&x, &weight, Some(&bias)).expect("flex");
+                let product = product + wide(bias.unsqueeze());
+                wide(fast).into_data().assert_approx_eq::<f32>(&product.into_data(), tolerance);
+            }
         }
     }
 
@@ -130,20 +251,24 @@ mod tests {
     #[test]
     fn rows_alike_have_the_bits_that_they_have_alone() {
         for [d_input, d_output] in [[16, 8], [64, 64], [64, 33], [1100, 40], [1100, 300], [3000, 64]] {
-            let weight = random([d_output, d_input], 1).transpose();
-            let RowsAlike { few, many, .. } = rows_alike(&weight).expect("flex");
-            for lengths in [vec![1; few], vec![many; 2], vec![many + 3, many, 3 * many + 70, many + 1]] {
-                let texts: Vec<Tensor<3>> =
-                    (0..).zip(&lengths).map(|(seed, &len)| random([1, len, d_input], 2 + seed)).collect();
-                // The backend copies the matrix in one of these forms, and reads it as it lies in the other.
-                let batched = |x: Tensor<3>| x.matmul(weight.clone().unsqueeze());
-                let plain = |x: Tensor<3>| x.squeeze_dim::<2>(0).matmul(weight.clone()).unsqueeze::<3>();
-                let forms: [&dyn Fn(Tensor<3>) -> Tensor<3>; 2] = [&batched, &plain];
-                for form in forms {
-                    let product = |x: Tensor<3>| matvec(&x, &weight, None).unwrap_or_else(|| form(x));
+            for dtype in DTYPES {
+                let weight = cast_to(random([d_output, d_input], 1), dtype).transpose();
+                let RowsAlike { few, many, .. } = rows_alike(&weight).expect("flex");
+                let lengths =
+                    [vec![1; few], vec![1; 3], vec![many; 2], vec![many + 3, many, 3 * many + 70, many + 1]];
+                for lengths in lengths {
+                    let texts: Vec<Tensor<3>> = (0..)
+                        .zip(&lengths)
+                        .map(|(seed, &len)| cast_to(random([1, len, d_input], 2 + seed), dtype))
+                        .collect();
+                    let product = |x: Tensor<3>| linear(&x, &weight, None).expect("flex");
                     let together = product(Tensor::cat(texts.clone(), 1));
                     let alone = Tensor::cat(texts.iter().cloned().map(product).collect(), 1);
-                    assert_eq!(together.to_data(), alone.to_data(), "{d_input} to {d_output}, {lengths:?}");
+                    assert_eq!(
+                        together.to_data(),
+                        alone.to_data(),
+                        "{d_input} to {d_output}, {lengths:?}, {dtype:?}"
+                    );
                 }
             }
         }
@@ -152,7 +277,6 @@ mod tests {
     #[test]
     fn leaves_to_others_what_they_do_better() {
         let weight = random([8, 8], 1);
-        assert!(matvec(&random([1, 8], 2), &weight, None).is_none(), "rows of d_output");
-        assert!(matvec(&random([5, 8], 2), &weight.transpose(), None).is_none(), "many rows");
+        assert!(linear(&random([1, 8], 2), &weight, None).is_none(), "rows of d_output");
     }
 }

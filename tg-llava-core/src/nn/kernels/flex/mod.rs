@@ -1,65 +1,113 @@
-//! Kernels of the CPU backend (flex), for f32.
+//! Kernels of the CPU backend (flex). All compute in f32; values in half precision are widened on their way in, and results
+//! rounded on their way out.
 
 mod activation;
+mod attention;
 mod exp;
+mod half;
 mod matvec;
 mod norm;
+mod product;
+mod quant;
 mod reduce;
 mod rotary;
 mod softmax;
+mod tile;
 
+use ::half::{bf16, f16, slice::HalfFloatSliceExt};
 use burn::backend::{Autodiff, Flex, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 pub(in crate::nn) use activation::{quick_gelu, silu, silu_gate};
-pub(in crate::nn) use matvec::{matvec, rows_alike};
+pub(in crate::nn) use attention::{attend_newest, attention};
+pub(in crate::nn) use matvec::{linear, rows_alike};
 pub(in crate::nn) use norm::rms_norm;
+pub(in crate::nn) use quant::{dequantise_rows, quantise, quantised_matvec, quantised_rows_alike};
 pub(in crate::nn) use rotary::rotate;
 pub(in crate::nn) use softmax::softmax;
 
 /// Values below which a second thread costs more than it brings.
 const PARALLEL: usize = 1 << 15;
 
-/// What is around a tensor of the backend, and goes around the result.
+/// What is around the values of a tensor of the backend, and goes around the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wrapper {
-    /// Nothing: the device records no gradients.
-    Plain,
-    /// That of a device that records gradients, though none for this tensor.
-    Autodiff,
+struct Wrapper {
+    device: Recording,
+    dtype: DType,
+}
+
+/// Whether a tensor's device records gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recording {
+    Never,
+    /// Though none for this tensor.
+    Others,
 }
 
 impl Wrapper {
     /// What is around `tensor`; `None` where these functions do not apply to it.
     fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
-        if tensor.dtype() != DType::F32 {
+        let dtype = tensor.dtype();
+        if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
             return None;
         }
-        if tensor.device().is_autodiff() {
+        let device = if tensor.device().is_autodiff() {
             let inner = tensor.clone().try_into_primitive::<Autodiff<Flex>>().ok()?;
-            (!inner.is_tracked()).then_some(Self::Autodiff)
+            (!inner.is_tracked()).then_some(Recording::Others)?
         } else {
-            tensor.clone().try_into_primitive::<Flex>().ok().map(|_| Self::Plain)
-        }
+            tensor.clone().try_into_primitive::<Flex>().ok().map(|_| Recording::Never)?
+        };
+        Some(Self { device, dtype })
     }
 
     /// The backend's own tensor, whatever its layout.
     fn strip<const D: usize>(self, tensor: Tensor<D>) -> Option<FlexTensor> {
-        match self {
-            Self::Plain => tensor.try_into_primitive::<Flex>().ok(),
-            Self::Autodiff => Some(tensor.try_into_primitive::<Autodiff<Flex>>().ok()?.into_primitive()),
+        match self.device {
+            Recording::Never => tensor.try_into_primitive::<Flex>().ok(),
+            Recording::Others => Some(tensor.try_into_primitive::<Autodiff<Flex>>().ok()?.into_primitive()),
         }
     }
 
+    /// A tensor of the f32 values, in the dtype and on the device of the one that this is from.
     fn wrap<const D: usize>(self, tensor: FlexTensor) -> Tensor<D> {
-        match self {
-            Self::Plain => Tensor::from_primitive::<Flex>(tensor),
-            Self::Autodiff => {
+        let tensor = self.narrow(tensor);
+        match self.device {
+            Recording::Never => Tensor::from_primitive::<Flex>(tensor),
+            Recording::Others => {
                 Tensor::from_primitive::<Autodiff<Flex>>(FloatTensor::<Autodiff<Flex>>::new(tensor))
             }
         }
+    }
+
+    fn narrow(self, tensor: FlexTensor) -> FlexTensor {
+        let shape = tensor.layout().shape().clone();
+        let from: &[f32] = tensor.storage();
+        match self.dtype {
+            DType::F16 => {
+                let mut values = vec![f16::ZERO; from.len()];
+                each_pair(&mut values, from, |to, from| to.convert_from_f32_slice(from));
+                FlexTensor::from_data(TensorData::new(values, shape))
+            }
+            DType::BF16 => {
+                let mut values = vec![bf16::ZERO; from.len()];
+                let arch = pulp::Arch::new();
+                each_pair(&mut values, from, |to, from| arch.dispatch(half::Narrow { to, from }));
+                FlexTensor::from_data(TensorData::new(values, shape))
+            }
+            _ => tensor,
+        }
+    }
+}
+
+/// Runs `task` on chunks of two slices of one length, in all threads where it is worth it.
+fn each_pair<T: Send>(to: &mut [T], from: &[f32], task: impl Fn(&mut [T], &[f32]) + Sync + Send) {
+    match to.len() > PARALLEL {
+        true => {
+            to.par_chunks_mut(PARALLEL).zip(from.par_chunks(PARALLEL)).for_each(|(to, from)| task(to, from))
+        }
+        false => task(to, from),
     }
 }
 
@@ -81,12 +129,25 @@ fn each_chunk(
     }
 }
 
-/// `tensor` with its values in a row from the start of a buffer of exactly their size.
+/// `tensor` with its values in a row, in f32, from the start of a buffer of exactly their size.
 fn in_rows(tensor: FlexTensor) -> FlexTensor {
-    let exact = tensor.layout().is_contiguous()
-        && tensor.layout().start_offset() == 0
-        && tensor.storage::<f32>().len() == tensor.layout().num_elements();
-    if exact { tensor } else { FlexTensor::from_data(tensor.into_data()) }
+    let layout = tensor.layout();
+    let (start, len, in_a_row) = (layout.start_offset(), layout.num_elements(), layout.is_contiguous());
+    let is_f32 = tensor.dtype() == DType::F32;
+    if is_f32 && in_a_row && start == 0 && tensor.storage::<f32>().len() == len {
+        return tensor;
+    }
+    if is_f32 || !in_a_row {
+        let copy = FlexTensor::from_data(tensor.into_data());
+        return if is_f32 { copy } else { in_rows(copy) };
+    }
+    let Some(from) = half::Values::of(&tensor) else { return tensor };
+    let mut values = vec![0.0f32; len];
+    let arch = pulp::Arch::new();
+    each_chunk(&mut values, PARALLEL, len > PARALLEL, |(index, to)| {
+        arch.dispatch(half::Widen { to, from, start: start + index * PARALLEL });
+    });
+    FlexTensor::from_data(TensorData::new(values, layout.shape().clone()))
 }
 
 /// A tensor of `values` in a row.

@@ -8,21 +8,73 @@ const CHAINS: usize = 4;
 /// The sum of `a[i] * b[i]`.
 #[inline(always)]
 pub(super) fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
-    let ((a_blocks, a), (b_blocks, b)) = (as_arrays::<CHAINS, _>(a), as_arrays::<CHAINS, _>(b));
-    let zero = simd.splat_f32s(0.0);
-    let [mut sum0, mut sum1, mut sum2, mut sum3] = [zero; CHAINS];
-    for ([a0, a1, a2, a3], [b0, b1, b2, b3]) in a_blocks.iter().zip(b_blocks) {
-        sum0 = simd.mul_add_e_f32s(*a0, *b0, sum0);
-        sum1 = simd.mul_add_e_f32s(*a1, *b1, sum1);
-        sum2 = simd.mul_add_e_f32s(*a2, *b2, sum2);
-        sum3 = simd.mul_add_e_f32s(*a3, *b3, sum3);
+    let [[sum]] = dots(simd, [a], [b]);
+    sum
+}
+
+/// The sums of `a[r][i] * b[c][i]`, each in the order of [`dot`], so that each value is loaded once for several sums. All slices
+/// are of one length.
+#[inline(always)]
+pub(super) fn dots<S: Simd, const R: usize, const C: usize>(
+    simd: S,
+    a: [&[f32]; R],
+    b: [&[f32]; C],
+) -> [[f32; C]; R] {
+    let len = a[0].len();
+    let vectors = len / S::F32_LANES;
+    let blocks = vectors / CHAINS;
+    let a_vectors = a.map(|a| &S::as_simd_f32s(a).0[..vectors]);
+    let b_vectors = b.map(|b| &S::as_simd_f32s(b).0[..vectors]);
+    let a_blocks = a_vectors.map(|a| &as_arrays::<CHAINS, _>(a).0[..blocks]);
+    let b_blocks = b_vectors.map(|b| &as_arrays::<CHAINS, _>(b).0[..blocks]);
+    // Loops and no closures, which would not be compiled for the wide registers.
+    let mut sums = [[[simd.splat_f32s(0.0); CHAINS]; C]; R];
+    for i in 0..blocks {
+        for chain in 0..CHAINS {
+            let mut b = [simd.splat_f32s(0.0); C];
+            for c in 0..C {
+                b[c] = b_blocks[c][i][chain];
+            }
+            for r in 0..R {
+                let a = a_blocks[r][i][chain];
+                for c in 0..C {
+                    sums[r][c][chain] = simd.mul_add_e_f32s(a, b[c], sums[r][c][chain]);
+                }
+            }
+        }
     }
-    for (a, b) in a.iter().zip(b) {
-        sum0 = simd.mul_add_e_f32s(*a, *b, sum0);
+    for i in blocks * CHAINS..vectors {
+        for r in 0..R {
+            for c in 0..C {
+                sums[r][c][0] = simd.mul_add_e_f32s(a_vectors[r][i], b_vectors[c][i], sums[r][c][0]);
+            }
+        }
     }
-    let sum = simd.add_f32s(simd.add_f32s(sum0, sum1), simd.add_f32s(sum2, sum3));
-    simd.reduce_sum_f32s(sum) + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+    let done = vectors * S::F32_LANES;
+    let mut totals = [[0.0; C]; R];
+    for r in 0..R {
+        for c in 0..C {
+            let [sum0, sum1, sum2, sum3] = sums[r][c];
+            let sum = simd.add_f32s(simd.add_f32s(sum0, sum1), simd.add_f32s(sum2, sum3));
+            let rest = a[r][done..].iter().zip(&b[c][done..]).map(|(a, b)| a * b).sum::<f32>();
+            totals[r][c] = simd.reduce_sum_f32s(sum) + rest;
+        }
+    }
+    totals
+}
+
+/// Adds `factor * values` to `sums`.
+#[inline(always)]
+pub(super) fn add_scaled<S: Simd>(simd: S, sums: &mut [f32], factor: f32, values: &[f32]) {
+    let (sums, sums_rest) = S::as_mut_simd_f32s(sums);
+    let (values, values_rest) = S::as_simd_f32s(values);
+    let factors = simd.splat_f32s(factor);
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum = simd.mul_add_e_f32s(factors, *value, *sum);
+    }
+    for (sum, value) in sums_rest.iter_mut().zip(values_rest) {
+        *sum += factor * value;
+    }
 }
 
 /// The sum of `values`.

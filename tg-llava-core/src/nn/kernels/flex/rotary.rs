@@ -1,4 +1,4 @@
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use super::{PARALLEL, Wrapper, each_chunk, in_rows, rows_of};
 
@@ -14,7 +14,11 @@ pub(crate) fn rotate(x: &Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Option<
     let [cos, sin] = [rows_of(cos)?, rows_of(sin)?];
     let (cos, sin): (&[f32], &[f32]) = (cos.storage(), sin.storage());
     let mut source = wrapper.strip(x.clone())?;
-    if source.layout().strides()[3] != 1 || source.layout().strides().iter().any(|&stride| stride < 0) {
+    let in_f32 = source.dtype() == DType::F32;
+    if !in_f32
+        || source.layout().strides()[3] != 1
+        || source.layout().strides().iter().any(|&stride| stride < 0)
+    {
         source = in_rows(source);
     }
     let strides: Vec<usize> = source.layout().strides().iter().map(|&stride| stride as usize).collect();

@@ -68,12 +68,17 @@ impl WithSimd for SoftmaxRow<'_> {
     }
 }
 
+/// How many keys a row with this bias sees, up to the last one. A row that sees nothing is computed in full, as its definition
+/// says: all keys alike.
+pub(super) fn seen_keys(bias: &[f32]) -> usize {
+    bias.iter().rposition(|&b| b > HIDDEN).map_or(bias.len(), |last| last + 1)
+}
+
 #[inline(always)]
-fn softmax_row<S: Simd>(simd: S, row: &mut [f32], bias: Option<&[f32]>) {
+pub(super) fn softmax_row<S: Simd>(simd: S, row: &mut [f32], bias: Option<&[f32]>) {
     let seen = match bias {
         Some(bias) => {
-            // A row that sees nothing is computed in full, as its definition says: all keys alike.
-            let seen = bias.iter().rposition(|&b| b > HIDDEN).map_or(row.len(), |last| last + 1);
+            let seen = seen_keys(bias);
             for (value, bias) in row[..seen].iter_mut().zip(bias) {
                 *value += bias;
             }

@@ -1,0 +1,249 @@
+//! Trainings of adapters over a decoder that stays as it is.
+
+use tg_llava_core::llm::DecoderLayer;
+use tg_llava_core::weights::{
+    Adapter, LoadOptions, MergeBase, MergeOptions, load_model, merge_adapter, reference_tensors,
+};
+use tg_llava_train::config::BaseFormat;
+use tg_llava_train::start::StartError;
+
+use super::*;
+
+/// A run of `steps` steps over two samples each.
+fn adapter(base: &Path, output_dir: &Path, steps: usize) -> TrainConfig {
+    let mut config = tg_llava_tests::adapter_config(base, output_dir);
+    config.run.batch_size = 2;
+    config.run.max_steps = Some(steps);
+    config
+}
+
+fn base() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    tg_llava_tests::save_base(dir.path());
+    dir
+}
+
+fn loaded(dir: &Path, base: Option<&Path>) -> BTreeMap<String, Vec<f32>> {
+    let options = LoadOptions { base: base.map(Path::to_path_buf), ..LoadOptions::default() };
+    tg_llava_tests::weights(&load_model(dir, &Device::flex(), &options, &mut |_| {}).unwrap().model)
+}
+
+#[test]
+fn an_adapter_stopped_after_any_step_resumes_to_the_same_bits() {
+    let _turn = turn();
+    let base = base();
+    for (dtype, recompute) in [(DType::F32, false), (DType::F32, true), (DType::BF16, false)] {
+        let whole = tempfile::tempdir().unwrap();
+        let config = |dir: &Path| {
+            let mut config = adapter(base.path(), dir, 4);
+            config.run.gradient_checkpointing = recompute;
+            config
+        };
+        open_in(&config(whole.path()), dtype).unwrap().run(&mut Quiet).unwrap();
+        assert!(saved(whole.path()).contains_key("non_lora_trainables.bin"));
+        for stop in [1, 3] {
+            let parts = tempfile::tempdir().unwrap();
+            let config = config(parts.path());
+            open_in(&config, dtype).unwrap().run(&mut StopAfter(stop)).unwrap();
+            let checkpoint = parts.path().join(format!("checkpoint-{stop}"));
+            for file in
+                ["adapter_config.json", "adapter_model.safetensors", "non_lora_trainables.bin", "config.json"]
+            {
+                assert!(checkpoint.join(file).is_file(), "{file}");
+            }
+            open_in(&config, dtype).unwrap().run(&mut Quiet).unwrap();
+            assert_eq!(losses(parts.path()), losses(whole.path()), "{dtype:?}, stopped after {stop}");
+            assert!(saved(parts.path()) == saved(whole.path()), "{dtype:?}, stopped after {stop}");
+        }
+    }
+}
+
+#[test]
+fn the_adapter_and_the_bridges_learn_and_nothing_else() {
+    let _turn = turn();
+    let (base, dir) = (base(), tempfile::tempdir().unwrap());
+    let mut session = open(&adapter(base.path(), dir.path(), 3)).unwrap();
+    let before = weights(session.trainer());
+    session.run(&mut Quiet).unwrap();
+    let after = weights(session.trainer());
+    for (key, old) in &before {
+        let learns = key.contains("lora_") || key.contains(".mm_");
+        let unused = tg_llava_core::weights::is_unused_key(key);
+        assert!(learns || after[key] == *old, "{key} changed");
+        // The second matrices begin at zero, so that the first step leaves the first ones alone.
+        if key.contains("lora_B") || (key.contains("mm_projector") && !unused) {
+            assert!(after[key] != *old, "{key} did not learn");
+        }
+    }
+    let table = session.trainer().table();
+    let (all, learn) = table.counts(Component::Llm);
+    assert!(0 < learn && learn < all);
+}
+
+/// Dropout falls alike in both, so they may differ by rounding alone.
+#[test]
+fn an_adapter_learns_alike_with_recompute() {
+    let _turn = turn();
+    let base = base();
+    let [plain, recomputed] = [false, true].map(|recompute| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = adapter(base.path(), dir.path(), 3);
+        config.run.gradient_checkpointing = recompute;
+        run(&config);
+        losses(dir.path())
+    });
+    for ((_, a), (_, b)) in plain.iter().zip(&recomputed) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+}
+
+#[test]
+fn what_is_left_loads_over_its_base_and_merges_to_the_same() {
+    let _turn = turn();
+    let (base, dir, out) = (base(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run(&adapter(base.path(), dir.path(), 3));
+    // The base is named in the folder.
+    let merged = loaded(dir.path(), None);
+    assert!(merged == loaded(dir.path(), Some(base.path())));
+    let moved = merged.iter().filter(|(key, _)| key.starts_with("model.layers."));
+    let from = loaded(base.path(), None);
+    assert!(moved.clone().any(|(key, values)| *values != from[key]));
+    let device = Device::flex();
+    let into = MergeBase::Full;
+    let options = MergeOptions { base: None, dtype: None, into, device: &device, max_shard_bytes: 100_000 };
+    let target = out.path().join("merged");
+    let count = merge_adapter(dir.path(), &target, &options).unwrap();
+    assert_eq!(count, 7 * 2);
+    assert!(!Adapter::is_in(&target) && target.join("tokenizer.json").is_file());
+    assert!(loaded(&target, None) == merged);
+    // Nothing reads the base any more.
+    drop(base);
+    assert!(loaded(&target, None) == merged);
+    let error = merge_adapter(&target, out.path(), &options).unwrap_err().to_string();
+    assert!(error.contains("holds no adapter"), "{error}");
+}
+
+#[test]
+fn a_folder_without_its_bridges_or_its_base_is_told() {
+    let _turn = turn();
+    let (base, dir) = (base(), tempfile::tempdir().unwrap());
+    run(&adapter(base.path(), dir.path(), 2));
+    let load = |base: &Path| {
+        let options = LoadOptions { base: Some(base.to_path_buf()), ..LoadOptions::default() };
+        load_model(dir.path(), &Device::flex(), &options, &mut |_| {})
+            .map(|loaded| reference_tensors(&loaded.model).len())
+    };
+    std::fs::remove_file(dir.path().join("non_lora_trainables.bin")).unwrap();
+    // The base has bridges of its own.
+    assert!(load(base.path()).is_ok());
+    let bare = tempfile::tempdir().unwrap();
+    copy_folder(base.path(), bare.path());
+    let file = bare.path().join("model.safetensors");
+    let source = tg_llava_core::weights::TensorSource::from_file(&file).unwrap();
+    let kept = source.iter().filter(|(key, _)| !key.contains(".mm_")).map(|(key, stored)| {
+        let bytes = stored.bytes().unwrap();
+        let read = move || Ok::<_, std::convert::Infallible>(bytes);
+        tg_llava_core::weights::NewTensor::new(
+            key,
+            tg_llava_train::checkpoint::Dtype::F32,
+            stored.shape.clone(),
+            read,
+        )
+    });
+    let small = dir.path().join("small.safetensors");
+    tg_llava_core::weights::write_safetensors(&small, None, kept.collect::<Vec<_>>()).unwrap();
+    std::fs::rename(&small, &file).unwrap();
+    let error = load(bare.path()).unwrap_err().to_string();
+    for part in ["projector", "feature guide", "detail perceiver", "non_lora_trainables.bin"] {
+        assert!(error.contains(part), "{error}");
+    }
+    drop(base);
+    let options = LoadOptions::default();
+    let error = load_model(dir.path(), &Device::flex(), &options, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("holds an adapter only") && error.contains("--base"), "{error}");
+}
+
+#[test]
+fn an_adapter_of_other_sizes_or_over_another_one_is_refused() {
+    let _turn = turn();
+    let (base, dir) = (base(), tempfile::tempdir().unwrap());
+    let config = adapter(base.path(), dir.path(), 1);
+    run(&config);
+    let change = |from: &str, to: &str| {
+        let file = dir.path().join("adapter_config.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replacen(from, to, 1)).unwrap();
+        let error = load_model(dir.path(), &Device::flex(), &LoadOptions::default(), &mut |_| {});
+        std::fs::write(&file, text).unwrap();
+        error.unwrap_err().to_string()
+    };
+    let error = change("\"r\": 4", "\"r\": 3");
+    assert!(error.contains("lora_A") && error.contains("rank 3"), "{error}");
+    let error = change("\"q_proj\"", "\"no_proj\"");
+    assert!(error.contains("q_proj.lora_A.weight") && error.contains("unknown"), "{error}");
+    let error = change("\"use_dora\": false", "\"use_dora\": true");
+    assert!(error.contains("use_dora"), "{error}");
+    let again = tempfile::tempdir().unwrap();
+    let over = adapter(dir.path(), again.path(), 1);
+    assert!(matches!(ModelSetup::new(&over), Err(StartError::AdapterOverAdapter { .. })));
+    // Without an adapter of its own, a run goes on over the merged weights.
+    run(&TrainConfig { lora: None, ..over });
+}
+
+#[test]
+fn a_checkpoint_of_another_adapter_is_not_resumed() {
+    let _turn = turn();
+    let (base, dir) = (base(), tempfile::tempdir().unwrap());
+    let config = adapter(base.path(), dir.path(), 3);
+    open(&config).unwrap().run(&mut StopAfter(1)).unwrap();
+    let mut other = config.clone();
+    other.lora.as_mut().unwrap().rank = 8;
+    let error = open(&other).err().unwrap().to_string();
+    assert!(error.contains("adapter") && error.contains("rank = 8"), "{error}");
+    let error = open(&TrainConfig { lora: None, ..config }).err().unwrap().to_string();
+    assert!(error.contains("adapter"), "{error}");
+}
+
+/// The decoder in NF4: matrices that do not learn take no place among the parameters.
+#[test]
+fn an_adapter_over_four_bits_resumes_to_the_same_bits_and_learns() {
+    let _turn = turn();
+    let base = base();
+    let config = |dir: &Path| {
+        let mut config = adapter(base.path(), dir, 4);
+        config.lora.as_mut().unwrap().base = BaseFormat::Nf4;
+        config.run.gradient_checkpointing = true;
+        config
+    };
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut session = open(&config(whole.path())).unwrap();
+    let layers = session.trainer().model().llm.layers.iter();
+    let quantised =
+        layers.flat_map(DecoderLayer::linears).filter(|(_, linear)| linear.weight.quantised().is_some());
+    assert_eq!(quantised.count(), 7 * 2);
+    assert!(session.trainer().table().get("llm.layers.0.mlp.up_proj.weight").is_none());
+    session.run(&mut Quiet).unwrap();
+    open(&config(parts.path())).unwrap().run(&mut StopAfter(2)).unwrap();
+    run(&config(parts.path()));
+    assert_eq!(losses(parts.path()), losses(whole.path()));
+    assert!(saved(parts.path()) == saved(whole.path()));
+    // Over floats it would have learned other values.
+    let floats = tempfile::tempdir().unwrap();
+    let mut other = config(floats.path());
+    other.lora.as_mut().unwrap().base = BaseFormat::Float;
+    run(&other);
+    assert_ne!(losses(floats.path()), losses(whole.path()));
+    // Merged into floats, as they are and as four bits give them back.
+    let device = Device::flex();
+    let merged = [MergeBase::Full, MergeBase::Dequantised].map(|into| {
+        let out = tempfile::tempdir().unwrap();
+        let options =
+            MergeOptions { base: None, dtype: None, into, device: &device, max_shard_bytes: 1 << 30 };
+        merge_adapter(whole.path(), out.path(), &options).unwrap();
+        loaded(out.path(), None)
+    });
+    assert!(merged[0] == loaded(whole.path(), None));
+    let key = "model.layers.0.mlp.up_proj.weight";
+    assert_ne!(merged[0][key], merged[1][key]);
+    assert_eq!(merged[0]["model.embed_tokens.weight"], merged[1]["model.embed_tokens.weight"]);
+}

@@ -1,0 +1,168 @@
+//! What answers are worth, by harness.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+use tg_llava_benchmarks::judge::{Judge, JudgeTask, TableRows};
+use tg_llava_benchmarks::llava::upload::{self, Upload};
+use tg_llava_benchmarks::llava::{self, Annotations, Benchmark, LlavaError, bench::Reviewed};
+use tg_llava_benchmarks::report::{Outcome, Report, score};
+use tg_llava_benchmarks::score::Predictions;
+
+use super::judge::About;
+use super::questions::Questions;
+use super::{ScoringArgs, input};
+use crate::console::Console;
+use crate::failure::Failure;
+
+/// Answers as a harness has them.
+#[derive(Debug)]
+pub enum Answers {
+    /// VLMEvalKit's, by index.
+    Kit(Predictions),
+    /// LLaVA's, in their order.
+    Llava(llava::Answers),
+}
+
+/// What answers came to.
+#[derive(Debug)]
+pub struct Scoring {
+    /// `scored`, or why not.
+    pub state: String,
+    /// The scores, where there are any.
+    pub report: Option<Report>,
+    /// What a server is sent.
+    pub uploads: Vec<Upload>,
+}
+
+/// Why there are no scores.
+#[derive(Debug)]
+pub enum ScoringError {
+    /// Questions, answers and annotations of LLaVA's.
+    Llava(LlavaError),
+    /// Anything else.
+    Failure(Failure),
+}
+
+impl ScoringError {
+    /// Whether answers are as good as ever, and what is missing is something to score them with, or some of them.
+    pub fn leaves_answers(&self) -> bool {
+        use LlavaError::{Missing, Unanswered, Unnamed};
+        matches!(self, Self::Llava(Missing { .. } | Unanswered { .. } | Unnamed { .. }))
+    }
+}
+
+impl From<LlavaError> for ScoringError {
+    fn from(error: LlavaError) -> Self {
+        Self::Llava(error)
+    }
+}
+
+impl From<Failure> for ScoringError {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<ScoringError> for Failure {
+    fn from(error: ScoringError) -> Self {
+        match error {
+            ScoringError::Llava(error @ LlavaError::Missing { .. }) => {
+                input(anyhow!("{error}; name the file, or the folder that it is in, with --annotations"))
+            }
+            ScoringError::Llava(error @ LlavaError::Unnamed { .. }) => {
+                input(anyhow!("{error}; name it with --benchmark: {}", Benchmark::CALLED.join(", ")))
+            }
+            ScoringError::Llava(error) => input(error),
+            ScoringError::Failure(failure) => failure,
+        }
+    }
+}
+
+/// Where a run's files are.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// The data set.
+    pub data: &'a Path,
+    /// The folder that replies of a judge are kept in.
+    pub replies: &'a Path,
+}
+
+impl ScoringArgs {
+    /// Scores `answers` to all `questions`.
+    ///
+    /// # Errors
+    /// [`ScoringError`] where files cannot be used or do not belong together, and where a judge does not reply.
+    pub fn score(
+        &self,
+        questions: &Questions,
+        answers: &Answers,
+        places: Places<'_>,
+        console: &Console,
+    ) -> Result<Scoring, ScoringError> {
+        let (outcome, uploads) = match (questions, answers) {
+            (Questions::Kit { table, kind, .. }, Answers::Kit(predictions)) => {
+                let rows = TableRows { table, kind: *kind, predictions };
+                let mut scored = |judge: Option<&mut dyn Judge>| {
+                    Ok(score(table, *kind, predictions, self.rules.into(), judge).map_err(input)?)
+                };
+                let outcome = match JudgeTask::of(*kind) {
+                    None => scored(None)?,
+                    Some(task) => {
+                        let about = About { rows: &rows, task };
+                        self.judge.judged(about, places.replies, console, &mut scored)?
+                    }
+                };
+                (outcome, Vec::new())
+            }
+            (Questions::Llava { questions, .. }, Answers::Llava(answers)) => {
+                let annotations = Annotations::new(&self.annotations, places.data);
+                let scored = llava::Scored::new(questions, answers, &annotations)?;
+                (self.score_llava(&scored, places, console)?, upload::files(&scored)?)
+            }
+            _ => return Err(Failure::input("these answers are of another harness").into()),
+        };
+        let (state, report) = match outcome {
+            Outcome::Scored(report) => ("scored", Some(report)),
+            Outcome::NotJudged => ("not judged", None),
+            Outcome::NoAnswers if uploads.is_empty() => ("no answers", None),
+            Outcome::NoAnswers => ("not scored; its server scores the upload", None),
+        };
+        Ok(Scoring { state: state.to_owned(), report, uploads })
+    }
+
+    fn score_llava(
+        &self,
+        scored: &llava::Scored<'_>,
+        places: Places<'_>,
+        console: &Console,
+    ) -> Result<Outcome, ScoringError> {
+        if scored.questions.benchmark != Some(Benchmark::LlavaBench) {
+            return Ok(scored.score(None)?);
+        }
+        let rows = match Reviewed::new(scored) {
+            Err(LlavaError::Missing { .. }) if !self.judge.is_asked() => return Ok(Outcome::NotJudged),
+            rows => rows?,
+        };
+        let about = About { rows: &rows, task: JudgeTask::LlavaBench };
+        self.judge.judged(about, places.replies, console, &mut |judge| Ok(scored.score(judge)?))
+    }
+
+    /// What a server is sent, of answers that are not scored.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] where files cannot be used.
+    pub fn uploads(
+        &self,
+        questions: &Questions,
+        answers: &Answers,
+        data: &Path,
+    ) -> Result<Vec<Upload>, Failure> {
+        let (Questions::Llava { questions, .. }, Answers::Llava(answers)) = (questions, answers) else {
+            return Ok(Vec::new());
+        };
+        let annotations = Annotations::new(&self.annotations, data);
+        let scored = llava::Scored::new(questions, answers, &annotations).map_err(input)?;
+        upload::files(&scored).map_err(input)
+    }
+}

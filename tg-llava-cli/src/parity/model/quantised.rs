@@ -1,0 +1,147 @@
+//! A model case over quantised matrices: the blocks that its floats become, and what is computed with them.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use burn::tensor::{DType, Device};
+use tg_llava_core::model::TgLlava;
+use tg_llava_core::nn::{LossTargets, cross_entropy};
+use tg_llava_core::quant::{Activations, Scheme};
+use tg_llava_core::weights::{LoadOptions, Quantization, TensorSource};
+
+use super::inputs::Inputs;
+use super::{Case, Meta, generation, to_host};
+use crate::parity::ParityOptions;
+use crate::parity::decoder::token_by_token;
+use crate::parity::golden::{Array, Golden, Group};
+use crate::parity::report::Row;
+
+/// As the fixtures state them, in units of the largest value and of the loss.
+const LOGITS: f64 = 1e-4;
+const LOSS: f64 = 1e-4;
+
+/// Schemes that `dir` has recordings of.
+fn schemes(dir: &Path) -> Vec<Scheme> {
+    Scheme::ALL.into_iter().filter(|scheme| file(dir, *scheme).is_file()).collect()
+}
+
+fn file(dir: &Path, scheme: Scheme) -> std::path::PathBuf {
+    dir.join(format!("{}.safetensors", scheme.name()))
+}
+
+/// Whether `dir` holds recordings of a quantised model; the model is in `../../../models`, under the same name.
+pub(in crate::parity) fn is_quantised(dir: &Path) -> bool {
+    !dir.join("config.json").exists() && !schemes(dir).is_empty()
+}
+
+/// Compares all that a folder holds. Quantised weights are computed with on the CPU, in f32; elsewhere there is nothing to compare.
+pub(in crate::parity) fn run(
+    dir: &Path,
+    device: &Device,
+    options: &ParityOptions,
+) -> anyhow::Result<Vec<Row>> {
+    if *device != Device::flex() || options.dtype != DType::F32 {
+        return Ok(Vec::new());
+    }
+    let name = dir.file_name().with_context(|| format!("{}: a case has a name", dir.display()))?;
+    let base = dir.join("../../../models").join(name);
+    if !base.is_dir() {
+        bail!("{}: the floats of {} are expected there", base.display(), dir.display());
+    }
+    let text = std::fs::read_to_string(base.join("meta.json"))?;
+    let meta: Meta = serde_json::from_str(&text).context("meta.json")?;
+    let case =
+        Case { dir: &base, device, options, meta, golden: Golden::read(&base.join("golden.safetensors"))? };
+    let mut rows = Vec::new();
+    for scheme in schemes(dir) {
+        let recorded = Recorded { case: &case, scheme, path: &file(dir, scheme) };
+        rows.extend(recorded.compare().with_context(|| scheme.name().to_owned())?);
+    }
+    Ok(rows)
+}
+
+/// The recordings of one scheme.
+struct Recorded<'a> {
+    case: &'a Case<'a>,
+    scheme: Scheme,
+    path: &'a Path,
+}
+
+impl Recorded<'_> {
+    fn compare(&self) -> anyhow::Result<Vec<Row>> {
+        let golden = Golden::read(self.path)?;
+        let blocks = self.blocks()?;
+        let (logits, loss) = self.pair(&golden)?;
+        let rows = [blocks, logits, loss, self.decode(&golden)?];
+        Ok(rows.into_iter().filter_map(Group::row).collect())
+    }
+
+    /// The case's model, its matrices quantised while they were read.
+    fn load(&self, activations: Activations) -> anyhow::Result<TgLlava> {
+        let quantization = Quantization { scheme: Some(self.scheme), activations };
+        let options = LoadOptions { quantization: Some(quantization), ..LoadOptions::default() };
+        self.case.load_as(self.case.device, &options)
+    }
+
+    fn group(&self, what: &str, tolerance: f64) -> Group {
+        Group::new(format!("{}: {what}", self.scheme.name()), tolerance)
+    }
+
+    /// Every byte of every matrix.
+    fn blocks(&self) -> anyhow::Result<Group> {
+        let model = self.load(Activations::Int8)?;
+        let source = TensorSource::from_file(self.path)?;
+        let mut group = self.group("blocks", 0.0);
+        let mut compared = 0;
+        for (site, matrix) in model.llm.matrices() {
+            let key = site.key();
+            let stored = source.get(&key).with_context(|| key.clone())?.bytes()?;
+            let ours = matrix.quantised().and_then(|matrix| matrix.blocks());
+            group.equal(&key, &ours.is_some_and(|ours| ours == stored), &true);
+            compared += 1;
+        }
+        let all = source.iter().filter(|(key, _)| key.ends_with(".weight")).count();
+        group.equal("matrices", &compared, &all);
+        Ok(group)
+    }
+
+    /// Whole texts, whose products all have floats.
+    fn pair(&self, golden: &Golden) -> anyhow::Result<(Group, Group)> {
+        let model = self.load(Activations::F32)?;
+        let batch = Inputs::read(self.case, "pair")?.whole_batch(self.case.meta.clip.pad, self.case.device);
+        let output = model.forward(&batch)?;
+        let [rows, len, width] = output.hidden_states.dims();
+        let logits = to_host(model.llm.logits(output.hidden_states.clone().reshape([rows * len, width])))?;
+        let expected = golden.float("pair.logits").context("pair.logits")?;
+        let mask: Vec<bool> = output.plan.mask.iter().flatten().copied().collect();
+        let vocab = model.config().llm.vocab_size;
+        let mut close = self.group("scores of whole texts", LOGITS);
+        let ours = Array { shape: vec![rows, len, vocab], values: logits.values };
+        close.masked("pair.logits", &ours, expected, |index| mask[index / vocab]);
+        let targets = LossTargets::new(&output.plan.labels, vocab)?;
+        let loss = cross_entropy(model.llm.logits(targets.select(output.hidden_states)), &targets);
+        let expected = golden.float("pair.loss").context("pair.loss")?;
+        let mut exact = self.group("loss", LOSS);
+        exact.scalar("pair.loss", f64::from(to_host(loss)?.values[0]), f64::from(expected.values[0]));
+        Ok((close, exact))
+    }
+
+    /// Behind a prompt, then token by token: products of one row, whose activations are integers.
+    fn decode(&self, golden: &Golden) -> anyhow::Result<Group> {
+        let model = self.load(Activations::Int8)?;
+        let inputs = Golden::read(&self.case.dir.join("generation.safetensors"))?;
+        let batch = generation::batch(self.case, "gen_a", &inputs)?;
+        let (_, prompt) = model.embed(&batch)?;
+        let forced = golden.int("gen_a.forced_ids").context("gen_a.forced_ids")?;
+        let scores = token_by_token(&model.llm, prompt, &forced.values)?;
+        let expected = golden.float("gen_a.logits").context("gen_a.logits")?;
+        let mut group = self.group("scores token by token", LOGITS);
+        group.floats("gen_a.logits", &Array { shape: expected.shape.clone(), values: scores }, expected);
+        group.equal(
+            "left out",
+            &golden.unseen().iter().filter(|name| !name.ends_with(".weight")).count(),
+            &0,
+        );
+        Ok(group)
+    }
+}

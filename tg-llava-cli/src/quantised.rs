@@ -1,0 +1,140 @@
+//! `--quantize`: what it means for loading, and what became of it.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::DType;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use tg_llava_core::quant::{Activations, Scheme};
+use tg_llava_core::weights::{QuantisedTensor, Quantization};
+
+use crate::console::Console;
+use crate::device::{Backend, Opened};
+use crate::failure::Failure;
+use crate::load::first_few;
+
+/// How the decoder's matrices are held.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Device")]
+pub struct QuantizeArgs {
+    /// Hold the decoder's matrices in 8 or 4 bits, quantised while they are read; on the CPU alone
+    #[arg(long, value_name = "FORMAT")]
+    pub quantize: Option<SchemeArg>,
+    /// What meets quantised matrices in products of a few rows: 8-bit integers, or f32, which is slower
+    #[arg(long, value_name = "HOW", default_value = "int8")]
+    pub activations: ActivationsArg,
+}
+
+/// `--quantize`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the values' help would repeat their names")]
+pub enum SchemeArg {
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q4_k_m")]
+    Q4KM,
+    #[value(name = "q4_0")]
+    Q4_0,
+}
+
+/// `--activations`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[expect(missing_docs, reason = "the values' help would repeat their names")]
+pub enum ActivationsArg {
+    #[default]
+    Int8,
+    F32,
+}
+
+impl QuantizeArgs {
+    /// These as a checkpoint is loaded with them.
+    pub fn quantization(&self) -> Quantization {
+        Quantization {
+            scheme: self.quantize.map(|scheme| match scheme {
+                SchemeArg::Q8_0 => Scheme::Q8_0,
+                SchemeArg::Q4KM => Scheme::Q4KM,
+                SchemeArg::Q4_0 => Scheme::Q4_0,
+            }),
+            activations: match self.activations {
+                ActivationsArg::Int8 => Activations::Int8,
+                ActivationsArg::F32 => Activations::F32,
+            },
+        }
+    }
+
+    /// What decides the numbers of an answer, beside the files: two runs with one name give the same.
+    pub fn number_format(&self, dtype: DType, matrices: &[QuantisedTensor]) -> String {
+        let formats = by_format(matrices);
+        if formats.is_empty() {
+            return dtype.name().to_owned();
+        }
+        let formats = formats.iter().map(|(format, (count, _))| format!("{count} {format}"));
+        let formats = formats.collect::<Vec<_>>().join(", ");
+        format!("{}; {formats}; activations {:?}", dtype.name(), self.quantization().activations)
+    }
+}
+
+/// What of `wanted` holds on this device; `None` where all weights are floats.
+///
+/// # Errors
+/// Where quantising was asked for and the device cannot compute with it.
+pub fn on_device(wanted: Option<Quantization>, opened: &Opened) -> Result<Option<Quantization>, Failure> {
+    let can = opened.spec.backend == Backend::Flex && opened.dtype == DType::F32;
+    let Some(scheme) = wanted.and_then(|wanted| wanted.scheme).filter(|_| !can) else {
+        return Ok(wanted.filter(|_| can));
+    };
+    Err(Failure::input(format_args!(
+        "--quantize {}: quantised weights are computed with on the CPU alone, in f32; ask for --device flex --dtype f32, or leave --quantize out",
+        scheme.name()
+    )))
+}
+
+/// Says in which formats the decoder's matrices are, and which of them are in another one than was asked for.
+pub fn tell(matrices: &[QuantisedTensor], console: &Console) {
+    if matrices.is_empty() {
+        return;
+    }
+    let formats = by_format(matrices).into_iter();
+    let formats: Vec<String> = formats
+        .map(|(format, (count, bytes))| format!("{count} in {format} ({} MB)", bytes / 1_000_000))
+        .collect();
+    console.detail(format_args!("quantised matrices: {}", formats.join(", ")));
+    let mut others: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for (matrix, asked) in matrices.iter().filter_map(|matrix| Some((matrix, matrix.other()?))) {
+        others.entry((asked.name(), matrix.format)).or_default().push(matrix.key.clone());
+    }
+    for ((asked, format), keys) in others {
+        console.note(format_args!(
+            "{} matrices are {format} where {asked} was asked for, which their rows or their file do not allow: {}",
+            keys.len(),
+            first_few(&keys)
+        ));
+    }
+}
+
+/// The same for programs, with all keys.
+pub fn to_json(matrices: &[QuantisedTensor]) -> Value {
+    let formats: BTreeMap<&str, Value> = by_format(matrices)
+        .into_iter()
+        .map(|(format, (count, bytes))| (format, json!({ "tensors": count, "bytes": bytes })))
+        .collect();
+    let others: Vec<Value> = matrices
+        .iter()
+        .filter_map(|matrix| {
+            let asked = matrix.other()?.name();
+            Some(json!({ "tensor": matrix.key, "asked": asked, "format": matrix.format }))
+        })
+        .collect();
+    json!({ "formats": formats, "other_than_asked": others })
+}
+
+/// Number of matrices and bytes of each format.
+fn by_format(matrices: &[QuantisedTensor]) -> BTreeMap<&'static str, (usize, usize)> {
+    let mut formats = BTreeMap::new();
+    for matrix in matrices {
+        let entry: &mut (usize, usize) = formats.entry(matrix.format).or_default();
+        entry.0 += 1;
+        entry.1 += matrix.bytes;
+    }
+    formats
+}

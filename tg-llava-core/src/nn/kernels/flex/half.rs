@@ -1,0 +1,139 @@
+//! Values in half precision on their way to f32 and back.
+
+use burn::tensor::DType;
+use burn_flex::FlexTensor;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use pulp::{Simd, WithSimd};
+
+/// Values in memory, as they are stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Values<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> Values<'a> {
+    /// All of a tensor's buffer; `None` where it holds something else.
+    pub fn of(tensor: &'a FlexTensor) -> Option<Self> {
+        match tensor.dtype() {
+            DType::F32 => Some(Self::F32(tensor.storage())),
+            DType::F16 => Some(Self::F16(tensor.storage())),
+            DType::BF16 => Some(Self::Bf16(tensor.storage())),
+            _ => None,
+        }
+    }
+
+    /// `len` values from `start` as f32: where they lie, or converted into `room`, which has at least as much.
+    #[inline(always)]
+    pub fn read<'b>(self, start: usize, len: usize, room: &'b mut [f32]) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        match self {
+            Self::F32(values) => &values[start..start + len],
+            Self::F16(values) => {
+                let room = &mut room[..len];
+                values[start..start + len].convert_to_f32_slice(room);
+                room
+            }
+            Self::Bf16(values) => {
+                let room = &mut room[..len];
+                for (to, from) in room.iter_mut().zip(&values[start..start + len]) {
+                    *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+                }
+                room
+            }
+        }
+    }
+
+    /// As [`Values::read`], always into `room`.
+    #[inline(always)]
+    pub fn copy(self, start: usize, room: &mut [f32]) {
+        let len = room.len();
+        match self {
+            Self::F32(values) => room.copy_from_slice(&values[start..start + len]),
+            Self::F16(_) | Self::Bf16(_) => {
+                self.read(start, len, room);
+            }
+        }
+    }
+
+    /// Whether a value takes two bytes.
+    pub fn are_half(self) -> bool {
+        !matches!(self, Self::F32(_))
+    }
+}
+
+/// Fills `to` with the values from `start`.
+pub(super) struct Widen<'a> {
+    pub to: &'a mut [f32],
+    pub from: Values<'a>,
+    pub start: usize,
+}
+
+impl WithSimd for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.from.copy(self.start, self.to);
+    }
+}
+
+/// The nearest values in bf16, ties to even.
+pub(super) struct Narrow<'a> {
+    pub to: &'a mut [bf16],
+    pub from: &'a [f32],
+}
+
+impl WithSimd for Narrow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (to, from) in self.to.iter_mut().zip(self.from) {
+            let bits = from.to_bits();
+            let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+            let quiet = bits | 0x0040_0000;
+            *to = bf16::from_bits(((if from.is_nan() { quiet } else { rounded }) >> 16) as u16);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_value_is_widened_exactly() {
+        let all: Vec<u16> = (0..=u16::MAX).collect();
+        let f16s: Vec<f16> = all.iter().copied().map(f16::from_bits).collect();
+        let bf16s: Vec<bf16> = all.iter().copied().map(bf16::from_bits).collect();
+        let mut room = vec![0.0; all.len()];
+        for (from, exact) in [
+            (Values::F16(&f16s), f16s.iter().map(|x| x.to_f32()).collect::<Vec<_>>()),
+            (Values::Bf16(&bf16s), bf16s.iter().map(|x| x.to_f32()).collect()),
+        ] {
+            for (mine, exact) in from.read(0, all.len(), &mut room).iter().zip(exact) {
+                assert!(*mine == exact || mine.is_nan() && exact.is_nan(), "{mine} != {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_to_bf16_is_to_the_nearest() {
+        let bits = (0..=u32::MAX).step_by(65_521).chain([0x3f80_8000, 0x3f81_8000, 0x7f80_0001, 0x7f7f_ffff]);
+        let from: Vec<f32> = bits.map(f32::from_bits).collect();
+        let mut to = vec![bf16::ZERO; from.len()];
+        pulp::Arch::new().dispatch(Narrow { to: &mut to, from: &from });
+        for (to, from) in to.iter().zip(from) {
+            let exact = bf16::from_f32(from);
+            assert!(
+                to.to_bits() == exact.to_bits() || to.is_nan() && exact.is_nan(),
+                "{from}: {to} != {exact}"
+            );
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Products of many rows.
+
+use pulp::{Simd, WithSimd};
+
+use super::matvec::Matrix;
+use super::tile::{self, DEPTH, Rows, Sink};
+
+/// Columns for one task: whole panels on any processor, and several tasks a thread.
+pub(super) fn stretch(columns: usize, threads: usize) -> usize {
+    const PANEL: usize = 64;
+    columns.div_ceil(4 * threads).next_multiple_of(PANEL)
+}
+
+/// Columns `first..` of all rows. A panel of the matrix is converted and turned, so that vectors hold neighbouring columns,
+/// then multiplied with all rows while it is in a cache.
+pub(super) struct Columns<'a, 'o> {
+    pub out: &'a mut [&'o mut [f32]],
+    pub first: usize,
+    pub x: &'a [f32],
+    pub matrix: Matrix<'a>,
+    pub bias: Option<&'a [f32]>,
+}
+
+impl WithSimd for Columns<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { out, first, x, matrix, bias } = self;
+        let d_input = matrix.d_input;
+        let (rows, columns, width) = (out.len(), out[0].len(), tile::width::<S>());
+        let depth = d_input.div_ceil(d_input.div_ceil(DEPTH));
+        let mut panel = tile::Buffer::new(depth * width);
+        let mut turner = tile::Turner::new(width);
+        for column in (0..columns).step_by(width) {
+            let used = width.min(columns - column);
+            for begin in (0..d_input).step_by(depth) {
+                let depth = depth.min(d_input - begin);
+                let panel = &mut panel.values()[..depth * width];
+                turner.turn(panel, [used, depth], |row, from, block| {
+                    matrix.values.copy(matrix.start + (first + column + row) * d_input + begin + from, block);
+                });
+                let bias = bias
+                    .filter(|_| begin + depth == d_input)
+                    .map(|bias| &bias[first + column..first + column + used]);
+                let mut sums = Sums { out, column, used, begins: begin == 0, bias };
+                let a = Rows { values: x, start: begin, stride: d_input };
+                tile::multiply(simd, a, [rows, depth, width], (panel, depth), &mut sums);
+            }
+        }
+    }
+}
+
+/// Adds up the stretches of the input in the output.
+struct Sums<'a, 'o> {
+    out: &'a mut [&'o mut [f32]],
+    column: usize,
+    used: usize,
+    begins: bool,
+    bias: Option<&'a [f32]>,
+}
+
+impl<S: Simd> Sink<S> for Sums<'_, '_> {
+    #[inline(always)]
+    fn take(&mut self, simd: S, row: usize, column: usize, sums: &[S::f32s]) {
+        let lanes = S::F32_LANES;
+        for (v, &sum) in sums.iter().enumerate() {
+            let from = column + v * lanes;
+            if from >= self.used {
+                return;
+            }
+            let to = self.used.min(from + lanes);
+            let out = &mut self.out[row][self.column + from..self.column + to];
+            let mut sum = sum;
+            if !self.begins {
+                sum = simd.add_f32s(simd.partial_load_f32s(out), sum);
+            }
+            if let Some(bias) = self.bias {
+                sum = simd.add_f32s(sum, simd.partial_load_f32s(&bias[from..to]));
+            }
+            simd.partial_store_f32s(out, sum);
+        }
+    }
+}

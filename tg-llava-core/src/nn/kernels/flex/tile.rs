@@ -1,0 +1,200 @@
+//! Small products in vector registers, out of which the large ones are made.
+//!
+//! Every value of a product is one sum along the input, front to back in stretches of [`DEPTH`], whatever stands beside it: so a
+//! row's values do not depend on the number of rows.
+
+use pulp::{Simd, as_arrays};
+
+/// Most rows of a tile. With [`width`]'s vectors its sums fill the registers.
+pub(super) const ROWS: usize = 6;
+
+/// Inputs after which sums are written down, so that a panel of columns stays in a cache.
+pub(super) const DEPTH: usize = 256;
+
+/// Columns of a panel.
+#[inline(always)]
+pub(super) fn width<S: Simd>() -> usize {
+    vectors::<S>() * S::F32_LANES
+}
+
+#[inline(always)]
+fn vectors<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
+}
+
+/// Rows of values: the first one begins at `start`, each next one `stride` further on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub values: &'a [f32],
+    pub start: usize,
+    pub stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    #[inline(always)]
+    fn row(self, row: usize, len: usize) -> &'a [f32] {
+        let start = self.start + row * self.stride;
+        &self.values[start..start + len]
+    }
+
+    #[inline(always)]
+    fn skip(self, rows: usize) -> Self {
+        Self { start: self.start + rows * self.stride, ..self }
+    }
+}
+
+/// What becomes of sums.
+pub(super) trait Sink<S: Simd> {
+    /// Takes the sums of `row` in the columns from `column` on.
+    fn take(&mut self, simd: S, row: usize, column: usize, sums: &[S::f32s]);
+}
+
+/// Gives `sink` the products of `rows` rows of `a` with panels that follow each other: all of [`width`] columns but the last one,
+/// whose columns fill registers.
+///
+/// # Shapes
+/// - a: `[rows, depth]`
+/// - panels: `[whole, columns]` each, of which the first `depth` rows count
+#[inline(always)]
+pub(super) fn multiply<S: Simd>(
+    simd: S,
+    a: Rows<'_>,
+    [rows, depth, columns]: [usize; 3],
+    (panels, whole): (&[f32], usize),
+    sink: &mut impl Sink<S>,
+) {
+    for column in (0..columns).step_by(width::<S>()) {
+        let used = width::<S>().min(columns - column);
+        let panel = S::as_simd_f32s(&panels[whole * column..][..depth * used]).0;
+        match used / S::F32_LANES {
+            4 => strip::<S, 4>(simd, a, rows, panel, column, sink),
+            3 => strip::<S, 3>(simd, a, rows, panel, column, sink),
+            2 => strip::<S, 2>(simd, a, rows, panel, column, sink),
+            _ => strip::<S, 1>(simd, a, rows, panel, column, sink),
+        }
+    }
+}
+
+/// All rows, in `V` vectors of columns.
+#[inline(always)]
+fn strip<S: Simd, const V: usize>(
+    simd: S,
+    a: Rows<'_>,
+    rows: usize,
+    panel: &[S::f32s],
+    column: usize,
+    sink: &mut impl Sink<S>,
+) {
+    let panel = as_arrays::<V, _>(panel).0;
+    let mut row = 0;
+    while row < rows {
+        let a = a.skip(row);
+        row += match rows - row {
+            ROWS.. => put(simd, tile::<S, ROWS, V>(simd, a, panel), (row, column), sink),
+            4.. => put(simd, tile::<S, 4, V>(simd, a, panel), (row, column), sink),
+            2.. => put(simd, tile::<S, 2, V>(simd, a, panel), (row, column), sink),
+            _ => put(simd, tile::<S, 1, V>(simd, a, panel), (row, column), sink),
+        };
+    }
+}
+
+#[inline(always)]
+fn put<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    sums: [[S::f32s; V]; R],
+    (row, column): (usize, usize),
+    sink: &mut impl Sink<S>,
+) -> usize {
+    for r in 0..R {
+        sink.take(simd, row + r, column, &sums[r]);
+    }
+    R
+}
+
+/// `R` rows, in `V` vectors of columns.
+#[inline(always)]
+fn tile<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    a: Rows<'_>,
+    panel: &[[S::f32s; V]],
+) -> [[S::f32s; V]; R] {
+    let depth = panel.len();
+    let mut rows = [&a.values[..0]; R];
+    for r in 0..R {
+        rows[r] = a.row(r, depth);
+    }
+    // Loops and no closures, which would not be compiled for the wide registers.
+    let mut sums = [[simd.splat_f32s(0.0); V]; R];
+    for i in 0..depth {
+        let b = panel[i];
+        for r in 0..R {
+            let a = simd.splat_f32s(rows[r][i]);
+            for v in 0..V {
+                sums[r][v] = simd.mul_add_e_f32s(a, b[v], sums[r][v]);
+            }
+        }
+    }
+    sums
+}
+
+/// Values that begin where a cache line does, so that no vector lies across two.
+pub(super) struct Buffer {
+    values: Vec<f32>,
+    start: usize,
+}
+
+impl Buffer {
+    pub fn new(len: usize) -> Self {
+        const LINE: usize = 64;
+        let values = vec![0.0; len + LINE / size_of::<f32>()];
+        let start = values.as_ptr().align_offset(LINE);
+        Self { values, start }
+    }
+
+    pub fn values(&mut self) -> &mut [f32] {
+        &mut self.values[self.start..]
+    }
+}
+
+/// Turns rows of a matrix into columns of a panel.
+pub(super) struct Turner {
+    width: usize,
+    block: Vec<f32>,
+}
+
+/// Values of each row that are turned at a time.
+const BLOCK: usize = 64;
+
+/// Between the rows of a block: no power of two, or all rows would compete for the same places in the cache.
+const STRIDE: usize = BLOCK + 16;
+
+impl Turner {
+    /// For panels of `width` columns.
+    pub fn new(width: usize) -> Self {
+        Self { width, block: vec![0.0; width * STRIDE] }
+    }
+
+    /// Fills `panel`, `[depth, width]`, with `rows` rows of `depth` values, which `read` gives in parts: those of a row from some
+    /// place on. Columns without a row become zeros.
+    #[inline(always)]
+    pub fn turn(
+        &mut self,
+        panel: &mut [f32],
+        [rows, depth]: [usize; 2],
+        read: impl Fn(usize, usize, &mut [f32]),
+    ) {
+        for (index, part) in panel[..depth * self.width].chunks_mut(BLOCK * self.width).enumerate() {
+            let len = part.len() / self.width;
+            for (row, block) in self.block.chunks_exact_mut(STRIDE).take(rows).enumerate() {
+                read(row, index * BLOCK, &mut block[..len]);
+            }
+            for (i, out) in part.chunks_exact_mut(self.width).enumerate() {
+                let (filled, rest) = out.split_at_mut(rows);
+                for (value, block) in filled.iter_mut().zip(self.block.chunks_exact(STRIDE)) {
+                    *value = block[i];
+                }
+                rest.fill(0.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A checkpoint written anew, tensor by tensor: with its adapter added, in another number format, or with its decoder in fewer bits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use serde_json::Value;
+
+use super::adapter::Branch;
+use super::card::{self, Provenance};
+use super::convert::read_as;
+use super::encode::{encode, torch_name};
+use super::quantise::nf4;
+use super::save::{PendingTensor, Save, SaveOptions, copy_small_files, reference_tensors, write_shards};
+use super::{
+    Adapter, Component, Encoding, QuantisedTensor, StoredDType, StoredTensor, TensorSource, WeightsError,
+    base_of, is_block_matrix, is_unused_key, open_sources,
+};
+use crate::config::{ModelConfig, locate_tower, read_json, read_model_config_over, write_model_config};
+use crate::error::Result;
+use crate::nn::cast_to;
+
+/// How a checkpoint is written anew.
+#[derive(Debug, Clone)]
+pub struct MergeOptions<'a> {
+    /// The decoder, a folder or a GGUF file, where it is not the one that the checkpoint has or names.
+    pub base: Option<&'a Path>,
+    /// Number format of the result; `None` leaves each tensor's as it is.
+    pub dtype: Option<DType>,
+    /// What of the base the adapter is added to.
+    pub into: MergeBase,
+    /// Where the products are computed.
+    pub device: &'a Device,
+    /// Files grow up to this many bytes of tensors.
+    pub max_shard_bytes: u64,
+}
+
+/// What an adapter is added to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MergeBase {
+    /// The base's values as they are.
+    #[default]
+    Full,
+    /// The base's block matrices as NF4 gives them back: those that an adapter of QLoRA was trained over.
+    Dequantised,
+}
+
+/// Writes the adapter in `dir`, added to the decoder that it lies over, into `out` as a whole checkpoint with the reference's keys: tensor
+/// by tensor, so that memory holds one of them at a time. Returns how many matrices were changed.
+///
+/// # Errors
+/// Where `dir` holds no adapter, a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be
+/// written or is one of the folders that are read.
+pub fn merge_adapter(dir: &Path, out: &Path, options: &MergeOptions<'_>) -> Result<usize> {
+    if !Adapter::is_in(dir) {
+        let reason =
+            "holds no adapter: adapter_config.json and adapter_model.safetensors are not there".into();
+        return Err(WeightsError::Damaged { path: dir.to_path_buf(), reason }.into());
+    }
+    Ok(convert_checkpoint(dir, out, options, Encoding::Floats)?.merged)
+}
+
+/// What was written.
+#[derive(Debug, Clone)]
+pub struct Converted {
+    /// Matrices that an adapter was added to.
+    pub merged: usize,
+    /// Matrices that are quantised, with the format that was asked for.
+    pub quantised: Vec<QuantisedTensor>,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+}
+
+/// Writes the checkpoint in `dir` into `out` as a whole one: its adapter added, its decoder's matrices as `encoding` says, and a card
+/// that says where it comes from. Memory holds one tensor at a time; a process that is killed meanwhile leaves `out` as
+/// [`save_model`](super::save_model) does.
+///
+/// # Errors
+/// Where a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be written or is one of
+/// the folders that are read.
+pub fn convert_checkpoint(
+    dir: &Path,
+    out: &Path,
+    options: &MergeOptions<'_>,
+    encoding: Encoding,
+) -> Result<Converted> {
+    let base = base_of(dir, options.base)?;
+    let decoder = base.as_deref().unwrap_or(dir);
+    let real = |path: &Path| path.canonicalize().ok();
+    if real(out).is_some_and(|out| [dir, decoder].into_iter().any(|read| real(read) == Some(out.clone()))) {
+        let reason = "the result would take the place of what it is made of; choose another folder".into();
+        return Err(WeightsError::Write { path: out.to_path_buf(), reason }.into());
+    }
+    let config = read_model_config_over(dir, base.as_deref())?;
+    let source = open_sources(dir, &config, base.as_deref())?;
+    let expected = reference_tensors(&config.init(options.device)?);
+    let (tensors, merged) = merged_tensors(&source, expected, config.llm.tie_word_embeddings, options)?;
+
+    let floats = options.dtype.map_or("as it was", torch_name);
+    let (tensors, quantised) = encode(tensors, encoding, config.llm.num_hidden_layers);
+    let bytes = tensors.values().map(|tensor| tensor.byte_len() as u64).sum();
+
+    // What an adapter or stage-1 files lie over has the tokenizer, a GGUF file has not.
+    let template = if TensorSource::folder_has_weights(dir) || !decoder.is_dir() { dir } else { decoder };
+    let save =
+        SaveOptions { max_shard_bytes: options.max_shard_bytes, template: Some(template.to_path_buf()) };
+    let save = Save::begin(out, &save)?;
+    let own = dir.join("config.json");
+    let keys = if own.is_file() { Some(read_json(&own)?) } else { save.base.clone() };
+    let keys = keys.map(|keys| stated(keys, &config, options.dtype, encoding));
+    let about = Provenance { source: dir, base: base.as_deref(), merged, quantised: &quantised, floats };
+    card::write(&about, keys.as_ref(), save.path())?;
+    write_model_config(&config, keys, save.path())?;
+    for tower in config.multimodal.iter().flat_map(|mm| [&mm.towers.vision, &mm.towers.text]) {
+        if save.path().join(tower).join("config.json").is_file() {
+            continue;
+        }
+        let folder = locate_tower(dir, tower).or_else(|| locate_tower(decoder, tower));
+        if let (Some(folder), Some(name)) = (folder, Path::new(tower).file_name()) {
+            copy_small_files(&folder, &save.path().join(name))?;
+        }
+    }
+    write_shards(tensors, save.path(), options.max_shard_bytes)?;
+    save.commit()?;
+    Ok(Converted { merged, quantised, bytes })
+}
+
+/// A config.json's keys with what they say of number formats replaced.
+fn stated(mut keys: Value, config: &ModelConfig, dtype: Option<DType>, encoding: Encoding) -> Value {
+    let Some(map) = keys.as_object_mut() else { return keys };
+    map.remove("quantization_config");
+    if let Some(dtype) = dtype {
+        map.remove("dtype");
+        map.insert("torch_dtype".into(), torch_name(dtype).into());
+    }
+    let floats = dtype.map_or("float32", torch_name);
+    let parts = [Component::VisionTower, Component::TextTower].map(Component::name);
+    let bridges = Component::BRIDGES.into_iter().filter_map(Component::bridge_stem);
+    let parts = parts.into_iter().chain(bridges).filter(|_| config.multimodal.is_some());
+    let skipped: Vec<&str> = ["lm_head"].into_iter().chain(parts).collect();
+    if let Some(quantization) = encoding.config(floats, &skipped) {
+        map.insert("quantization_config".into(), quantization);
+    }
+    keys
+}
+
+/// What is written, and how many matrices the adapter changes.
+fn merged_tensors(
+    source: &TensorSource,
+    expected: BTreeMap<String, PendingTensor>,
+    tied: bool,
+    options: &MergeOptions<'_>,
+) -> Result<(BTreeMap<String, PendingTensor>, usize)> {
+    let (mut missing, mut misshapen, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let mut unknown: Vec<String> = source
+        .iter()
+        .filter(|(key, _)| {
+            !(expected.contains_key(*key) || is_unused_key(key) || (tied && *key == "lm_head.weight"))
+        })
+        .map(|(key, stored)| format!("{key} (in {})", stored.path.display()))
+        .collect();
+    let adapter = source.adapter().cloned().map(Arc::new);
+    let (mut tensors, mut merged) = (BTreeMap::new(), 0);
+    for (key, pending) in expected {
+        let Some(stored) = source.get(&key).filter(|stored| stored.dtype != StoredDType::Other) else {
+            // Placeholders for the reference's loader.
+            if is_unused_key(&key) {
+                tensors.insert(key, pending);
+            } else {
+                missing.push(key);
+            }
+            continue;
+        };
+        if stored.shape != pending.shape() {
+            let (path, wanted) = (stored.path.display(), pending.shape());
+            misshapen.push(format!("{key}: {:?} in {path}, {wanted:?} by config.json", stored.shape));
+            continue;
+        }
+        let branch = match &adapter {
+            Some(adapter) => {
+                adapter.branch(&key, &stored.shape, (&mut missing, &mut misshapen), &mut used)?
+            }
+            None => None,
+        };
+        let dtype = options.dtype.unwrap_or(match stored.dtype {
+            StoredDType::F16 => DType::F16,
+            StoredDType::BF16 => DType::BF16,
+            _ => DType::F32,
+        });
+        let matrices = branch.map(|branch| (branch.a.clone(), branch.b.clone(), branch.scale));
+        merged += usize::from(matrices.is_some());
+        let (stored, device) = (stored.clone(), options.device.clone());
+        let shape = stored.shape.clone();
+        let through_nf4 = options.into == MergeBase::Dequantised && is_block_matrix(&key);
+        let read = move || written(&stored, matrices.as_ref(), (dtype, through_nf4), &device);
+        tensors.insert(key, PendingTensor::new(shape, dtype, read));
+    }
+    // Those of layers that are missing or misshapen are not looked at.
+    if missing.is_empty() && misshapen.is_empty() {
+        unknown.extend(adapter.iter().flat_map(|adapter| adapter.unused(&used)));
+    }
+    if missing.is_empty() && unknown.is_empty() && misshapen.is_empty() {
+        return Ok((tensors, merged));
+    }
+    Err(WeightsError::Mismatch { missing, unknown, misshapen }.into())
+}
+
+/// The values of a tensor as they are written.
+fn written(
+    stored: &StoredTensor,
+    matrices: Option<&(StoredTensor, StoredTensor, f64)>,
+    (dtype, through_nf4): (DType, bool),
+    device: &Device,
+) -> Result<TensorData> {
+    let branch = matrices.map(|(a, b, scale)| Branch { a, b, scale: *scale });
+    if branch.is_none() && !through_nf4 {
+        return Ok(read_as(stored, dtype)?.0);
+    }
+    let base = match through_nf4 && !stored.dtype.is_quantised() {
+        true => nf4_and_back(stored, device)?,
+        false => read_as(stored, DType::F32)?.0,
+    };
+    let base = Tensor::<2>::from_data(base, (device, DType::F32));
+    let merged = match branch {
+        Some(branch) => branch.added_to(base)?.0,
+        None => base,
+    };
+    Ok(cast_to(merged, dtype).into_data())
+}
+
+fn nf4_and_back(stored: &StoredTensor, device: &Device) -> Result<TensorData> {
+    let (tensor, _) = nf4(stored, None, device)?;
+    let mut values = vec![0.0; stored.num_elements()];
+    tensor.dequantise(0, &mut values);
+    Ok(TensorData::new(values, stored.shape.clone()))
+}
