@@ -151,6 +151,11 @@ impl StoredTensor {
         convert::read_values(self, &mut take)
     }
 
+    /// The same values along one extent.
+    pub(super) fn in_a_row(&self) -> Self {
+        Self { shape: vec![self.num_elements()], ..self.clone() }
+    }
+
     /// Whether [`StoredTensor::rows`] reads no more than those rows.
     pub(super) fn is_cut_cheaply(&self) -> bool {
         matches!(self.bytes, Bytes::Plain { .. })
