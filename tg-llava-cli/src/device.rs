@@ -315,7 +315,7 @@ fn place_products(who: Products, device: &Device, console: Console) {
         Products::Cublaslt => Mode::CublasLt,
         Products::Burn => return,
     };
-    let note = Box::new(move |text: &str| console.note(text));
+    let note = std::sync::Arc::new(move |text: &str| console.note(text));
     tg_llava_core::nn::use_vendor_products(Box::new(CublasLt::new(device.clone(), mode, note)));
 }
 

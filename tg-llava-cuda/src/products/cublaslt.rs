@@ -1,6 +1,6 @@
 //! Products of linear layers on a CUDA device: by cuBLASLt where that is faster, otherwise by Burn.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
@@ -25,6 +25,9 @@ const LEAST_ROWS: usize = 64;
 struct State {
     device: DeviceHandle<Server>,
     library: Mutex<Library>,
+    /// The first product that failed, which is told.
+    failed: Once,
+    note: Note,
 }
 
 /// Where products go; one a process, as its device is one.
@@ -38,7 +41,7 @@ pub struct CublasLt {
 }
 
 /// Who is told what is chosen.
-pub type Note = Box<dyn Fn(&str) + Send + Sync>;
+pub type Note = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl CublasLt {
     /// Computes nothing yet. `note` is told, once, what is chosen and why.
@@ -48,7 +51,7 @@ impl CublasLt {
 
     /// Loads the library and compares it with Burn's products, at the first product that is worth it.
     fn state(&self, dtype: DType) -> Option<&'static State> {
-        let found = STATE.get_or_init(|| match State::open(&self.device) {
+        let found = STATE.get_or_init(|| match State::open(&self.device, self.note.clone()) {
             Err(reason) => {
                 (self.note)(&format!("products by Burn's own kernels: {reason}"));
                 None
@@ -74,7 +77,7 @@ impl CublasLt {
 }
 
 impl State {
-    fn open(device: &Device) -> Result<Self, String> {
+    fn open(device: &Device, note: Note) -> Result<Self, String> {
         let workspace = Tensor::<1>::zeros([WORKSPACE_BYTES / DType::F32.size()], (device, DType::F32));
         let workspace =
             resolve(workspace.try_into_primitive::<Cube>().map_err(|error| format!("{error:?}"))?)?;
@@ -82,7 +85,7 @@ impl State {
         let library = handle
             .submit_blocking(move |_| Library::load(workspace))
             .map_err(|error| format!("the device's thread failed: {error:?}"))??;
-        Ok(Self { device: handle, library: Mutex::new(library) })
+        Ok(Self { device: handle, library: Mutex::new(library), failed: Once::new(), note })
     }
 
     fn multiply(&self, lhs: Tensor<2>, rhs: Tensor<2>) -> Result<Tensor<2>, String> {
@@ -108,9 +111,11 @@ struct Chosen;
 
 impl Product<Cube> for Chosen {
     fn product(self, lhs: FloatTensor<Cube>, rhs: FloatTensor<Cube>) -> FloatTensor<Cube> {
-        let ours = STATE.get().and_then(Option::as_ref);
-        let ours = ours.and_then(|state| state.primitive(lhs.clone(), rhs.clone()).ok());
-        ours.unwrap_or_else(|| Cube::float_matmul(lhs, rhs))
+        let Some(state) = STATE.get().and_then(Option::as_ref) else { return Cube::float_matmul(lhs, rhs) };
+        state.primitive(lhs.clone(), rhs.clone()).unwrap_or_else(|reason| {
+            state.failed.call_once(|| (state.note)(&format!("some products by Burn's own kernels: {reason}")));
+            Cube::float_matmul(lhs, rhs)
+        })
     }
 }
 
