@@ -47,8 +47,8 @@ pub enum ScoringError {
 impl ScoringError {
     /// Whether answers are as good as ever, and what is missing is something to score them with, or some of them.
     pub fn leaves_answers(&self) -> bool {
-        use LlavaError::{Missing, Unanswered, Unnamed};
-        matches!(self, Self::Llava(Missing { .. } | Unanswered { .. } | Unnamed { .. }))
+        use LlavaError::{Missing, Unanswered, Unknown, Unnamed};
+        matches!(self, Self::Llava(Missing { .. } | Unanswered { .. } | Unknown { .. } | Unnamed { .. }))
     }
 }
 
@@ -146,6 +146,30 @@ impl ScoringArgs {
         };
         let about = About { rows: &rows, task: JudgeTask::LlavaBench };
         self.judge.judged(about, places.replies, console, &mut |judge| Ok(scored.score(judge)?))
+    }
+
+    /// Scores empty answers to `questions`, so that what keeps answers from being scored shows before they are there: why they will not
+    /// be, if so.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] where the data set lacks a column, or annotations cannot be read.
+    pub fn foresee(&self, questions: &Questions, data: &Path) -> Result<Option<String>, Failure> {
+        let found = match (questions, questions.answers(data, |_| Some(""))) {
+            (Questions::Kit { table, kind, .. }, Answers::Kit(predictions)) => {
+                let scored = score(table, *kind, &predictions, self.rules.into(), None);
+                scored.map(drop).map_err(|error| ScoringError::Failure(input(error)))
+            }
+            (Questions::Llava { questions, .. }, Answers::Llava(answers)) => {
+                let annotations = Annotations::new(&self.annotations, data);
+                let scored = llava::Scored::new(questions, &answers, &annotations);
+                scored.and_then(|scored| scored.score(None)).map(drop).map_err(Into::into)
+            }
+            _ => Ok(()),
+        };
+        match found {
+            Err(error) if error.leaves_answers() => Ok(Failure::from(error).message()),
+            found => Ok(found.map(|()| None)?),
+        }
     }
 
     /// What a server is sent, of answers that are not scored.

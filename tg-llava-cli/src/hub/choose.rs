@@ -5,7 +5,7 @@ use std::path::{self, Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tg_llava_core::config::{hub_name_of, is_hub_name, locate_tower};
+use tg_llava_core::config::{ADAPTER_CONFIG, hub_name_of, is_hub_name, locate_tower};
 use tg_llava_core::weights::{Component, TensorSource, folder_has_bridges};
 
 use super::ModelName;
@@ -66,14 +66,26 @@ pub(super) fn is_weights(name: &str) -> bool {
 /// count as not whole costs a question to the hub.
 pub(super) fn is_whole(dir: &Path, need: Need) -> bool {
     let tokenizers = ["tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json"];
-    is_usable(dir, need) && tokenizers.iter().any(|name| dir.join(name).is_file())
+    let tokenizer = || tokenizers.iter().any(|name| dir.join(name).is_file());
+    is_usable(dir, need) && (tokenizer() || builds_on_another(dir))
+}
+
+/// Whether `dir` holds stage-1 files or an adapter alone; tokenizers come with what these build on.
+fn builds_on_another(dir: &Path) -> bool {
+    !TensorSource::folder_has_weights(dir) && (folder_has_bridges(dir) || has_adapter(dir))
+}
+
+fn has_adapter(dir: &Path) -> bool {
+    let weights = ["adapter_model.safetensors", "adapter_model.bin"];
+    dir.join(ADAPTER_CONFIG).is_file() && weights.iter().any(|name| dir.join(name).is_file())
 }
 
 /// Whether `dir` holds a configuration, and all weights where they are needed.
 pub(super) fn is_usable(dir: &Path, need: Need) -> bool {
     let shards = |index: &Index| index.weight_map.values().all(|shard| dir.join(shard).is_file());
     let weights = || index(dir).map_or_else(|| TensorSource::folder_has_weights(dir), |index| shards(&index));
-    dir.join("config.json").is_file() && (need == Need::SmallFiles || weights() || folder_has_bridges(dir))
+    let config = dir.join("config.json").is_file() || has_adapter(dir);
+    config && (need == Need::SmallFiles || weights() || builds_on_another(dir))
 }
 
 /// Folders inside a model that its config.json names as towers.
@@ -88,7 +100,7 @@ pub(super) fn towers_inside(config: &Path) -> Vec<PathBuf> {
 }
 
 /// Models on Hugging Face that the one in `dir` builds on by their names, and what is needed of each. What is found beside it is
-/// not asked for, nor is the decoder where `has_base`.
+/// not asked for, nor is what stage-1 files or an adapter build on where `has_base`.
 pub(super) fn companions(dir: &Path, has_base: bool) -> Vec<(ModelName, Need)> {
     let config = dir.join("config.json");
     let keys = stored_keys(dir);
@@ -100,9 +112,13 @@ pub(super) fn companions(dir: &Path, has_base: bool) -> Vec<(ModelName, Need)> {
             needed.push((name, if stored { Need::SmallFiles } else { Need::Everything }));
         }
     }
-    if !TensorSource::folder_has_weights(dir) && !has_base && folder_has_bridges(dir) {
-        let decoder = read::<Config>(&config).and_then(|config| config.name_or_path);
-        needed.extend(decoder.map(|name| (name, Need::Everything)));
+    if builds_on_another(dir) && !has_base {
+        let base = match has_adapter(dir) {
+            true => read(&dir.join(ADAPTER_CONFIG))
+                .and_then(|adapter: AdapterConfig| adapter.base_model_name_or_path),
+            false => read(&config).and_then(|config: Config| config.name_or_path),
+        };
+        needed.extend(base.map(|name| (name, Need::Everything)));
     }
     needed.sort_by(|one, other| one.0.cmp(&other.0).then(other.1.cmp(&one.1)));
     needed.dedup_by(|later, first| later.0 == first.0);
@@ -117,6 +133,12 @@ struct Config {
     mm_text_tower: Option<String>,
     #[serde(rename = "_name_or_path")]
     name_or_path: Option<String>,
+}
+
+/// What adapter_config.json says of another model.
+#[derive(Deserialize)]
+struct AdapterConfig {
+    base_model_name_or_path: Option<String>,
 }
 
 /// Which file holds which tensor.
@@ -223,6 +245,19 @@ mod tests {
         assert!(!whole(Need::Everything));
         write("2.safetensors", "");
         assert!(whole(Need::Everything));
+    }
+
+    #[test]
+    fn an_adapter_builds_on_what_its_config_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("adapter_config.json", r#"{"base_model_name_or_path": "none-such/d"}"#);
+        assert!(!is_whole(dir.path(), Need::Everything));
+        write("adapter_model.safetensors", "");
+        assert!(is_whole(dir.path(), Need::Everything));
+        let base = ModelName { name: "none-such/d".into(), revision: None };
+        assert_eq!(companions(dir.path(), false), [(base, Need::Everything)]);
+        assert_eq!(companions(dir.path(), true), []);
     }
 
     #[test]

@@ -87,7 +87,15 @@ impl Downloads<'_> {
     ) -> Result<(), HubError> {
         let network =
             |source: std::io::Error| HubError::Network { url: file.url.clone(), source: source.into() };
-        let mut response = self.client.open(self.model, file, have)?;
+        let mut response = match self.client.open(self.model, file, have) {
+            // There is no such byte: what is here is another file, or all of it where nobody said how long it is.
+            Err(HubError::Status { status: 416, .. }) => {
+                out.set_len(0).map_err(HubError::io(part))?;
+                have = 0;
+                self.client.open(self.model, file, have)?
+            }
+            response => response?,
+        };
         match response.status().as_u16() {
             206 => {}
             // All of it, whatever was asked for.

@@ -46,15 +46,13 @@ impl Hub {
     }
 
     /// The folder of a model, with all that it builds on by name: as it is in the cache, or fetched where something is missing.
-    /// `has_base` says that the decoder of stage-1 files is given.
+    /// `has_base` says that what stage-1 files or an adapter build on is given.
     ///
     /// # Errors
     /// Where it cannot be had.
     pub fn model(&self, name: &ModelName, has_base: bool) -> Result<PathBuf, HubError> {
         let folder = self.folder(name, Need::Everything)?;
-        for (name, need) in companions(&folder, has_base) {
-            self.folder(&name, need)?;
-        }
+        with_companions(&folder, has_base, |name, need| self.folder(name, need))?;
         Ok(folder)
     }
 
@@ -77,9 +75,7 @@ impl Hub {
     /// Where they cannot be had.
     pub fn fetch(&self, name: &ModelName) -> Result<Fetched, HubError> {
         let fetched = self.bring(name, Need::Everything)?;
-        for (name, need) in companions(&fetched.folder, false) {
-            self.bring(&name, need)?;
-        }
+        with_companions(&fetched.folder, false, |name, need| Ok(self.bring(name, need)?.folder))?;
         Ok(fetched)
     }
 
@@ -117,6 +113,22 @@ impl Hub {
         snapshot.note_revision()?;
         Ok(Fetched { folder: snapshot.folder, commit: snapshot.commit })
     }
+}
+
+/// Brings what the model in `folder` builds on.
+fn with_companions(
+    folder: &Path,
+    has_base: bool,
+    bring: impl Fn(&ModelName, Need) -> Result<PathBuf, HubError>,
+) -> Result<(), HubError> {
+    for (name, need) in companions(folder, has_base) {
+        let folder = bring(&name, need)?;
+        // What an adapter builds on may be a whole model with towers by name.
+        for (name, need) in companions(&folder, true) {
+            bring(&name, need)?;
+        }
+    }
+    Ok(())
 }
 
 /// A model's files at a commit.

@@ -133,3 +133,37 @@ fn answers_to_another_data_set_are_refused() {
     let (code, message) = ended(score(&data, &own).arg("--annotations").arg(&coco));
     assert!(code == 2 && message.contains("coco_pope_popular.json: nothing about as many"), "{message}");
 }
+
+/// Answering may take hours, so what keeps answers from being scored is told before the model is loaded.
+#[test]
+fn what_scoring_needs_is_looked_at_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |data: &Path, more: &[&Path]| {
+        let mut command = eval(data, &dir.path().join("out"));
+        if !more.is_empty() {
+            command.arg("--annotations").args(more);
+        }
+        ended(&mut command)
+    };
+    let mme = dir.path().join("MME.tsv");
+    std::fs::write(&mme, format!("index\tquestion\tanswer\timage\n0\tq\tYes\t{}\n", "x".repeat(80))).unwrap();
+    let (code, message) = run(&mme, &[]);
+    assert!(code == 2 && message.contains("MME.tsv: no column `category`"), "{message}");
+    let questions = dir.path().join("llava_gqa.jsonl");
+    std::fs::write(&questions, "{\"question_id\": 1, \"text\": \"What?\"}\n").unwrap();
+    let damaged = dir.path().join("damaged.json");
+    std::fs::write(&damaged, "{\"1\":\n {\"answer\": 7}}").unwrap();
+    let (code, message) = run(&questions, &[&damaged]);
+    assert!(
+        code == 2
+            && message.contains("damaged.json: invalid type: integer `7`")
+            && message.contains("line 2"),
+        "{message}"
+    );
+    assert!(!dir.path().join("out/answers.jsonl").exists());
+    let (code, message) = run(&questions, &[]);
+    assert!(
+        code == 0 && message.contains("answers will not be scored: no testdev_balanced_questions.json"),
+        "{message}"
+    );
+}

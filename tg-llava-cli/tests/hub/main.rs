@@ -168,6 +168,21 @@ fn a_killed_fetch_goes_on_where_it_was_killed() {
 }
 
 #[test]
+fn a_part_of_another_length_begins_anew() {
+    let [.., (_, weights)] = Scene::files("one");
+    for no_sizes in [false, true] {
+        let scene = Scene::new();
+        scene.server.fail(Faults { no_sizes, ..Faults::default() });
+        let blobs = scene.repository().join("blobs");
+        std::fs::create_dir_all(&blobs).unwrap();
+        let part = [&weights[..], b"more"].concat();
+        std::fs::write(blobs.join(format!("{}.incomplete", sha256(&weights))), part).unwrap();
+        stdout(&mut scene.fetch(MODEL));
+        scene.assert_fetched();
+    }
+}
+
+#[test]
 fn a_storage_that_cannot_resume_begins_anew() {
     let scene = Scene::new();
     scene.server.fail(Faults { cuts: vec![30_000], no_ranges: true, ..Faults::default() });

@@ -35,6 +35,8 @@ pub struct Faults {
     pub cuts: Vec<usize>,
     /// Whether the storage gives whole files only.
     pub no_ranges: bool,
+    /// Whether nobody says how long a file is before it comes.
+    pub no_sizes: bool,
     /// Whether the storage gives other contents.
     pub garbled: bool,
     /// The only token that opens the models, where they are closed.
@@ -157,12 +159,13 @@ impl Server {
                     let etag = format!("\"{}\"", &sha256(bytes)[..40]);
                     return (200, vec![commit, ("etag", etag)], bytes.clone());
                 }
-                let headers = vec![
+                let mut headers = vec![
                     commit,
                     ("x-linked-etag", format!("\"{}\"", sha256(bytes))),
                     ("x-linked-size", bytes.len().to_string()),
                     ("location", format!("{}/{}?signature=x", self.storage, sha256(bytes))),
                 ];
+                headers.retain(|(name, _)| *name != "x-linked-size" || !state.faults.no_sizes);
                 (302, headers, b"Found. Redirecting".to_vec())
             }
             _ => error(404, "NoSuchPage"),
@@ -184,6 +187,9 @@ impl Server {
         let from = request.range.as_ref().filter(|_| !faults.no_ranges).map_or(0, |range| {
             range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse::<usize>().unwrap()
         });
+        if from >= bytes.len() {
+            return stream.write_all(b"HTTP/1.1 416 -\r\ncontent-length: 0\r\n\r\n").is_ok();
+        }
         let status = if from > 0 { 206 } else { 200 };
         let (rest, len) = (&bytes[from..], bytes.len());
         let head = format!(

@@ -111,15 +111,21 @@ impl Llm {
     /// Where these are not as many as `cache` expects: a programmer's error.
     pub fn forward(&self, inputs_embeds: Tensor<3>, mut cache: CachedTexts<'_>) -> Tensor<3> {
         assert_eq!(inputs_embeds.dims()[1], cache.num_new(), "one input a new token");
-        let rotary = self.rotary.tables_in_a_row(&cache.positions(), &self.device());
+        let [_, num_new, width] = inputs_embeds.dims();
+        let mut rotary = self.rotary.tables_in_a_row(&cache.positions(), &self.device());
+        let mut hidden = inputs_embeds;
+        // Texts of one row are no text of many rows.
+        if cache.are_single() {
+            hidden = hidden.reshape([num_new, 1, width]);
+            rotary = rotary.one_a_sample();
+        }
         // The cache knows what each text may see.
         let context = DecoderContext { rotary, bias: None };
-        let mut hidden = inputs_embeds;
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward(hidden, &context, Some(cache.layer(index)));
         }
         cache.advance();
-        rms_norm(&self.norm, hidden)
+        rms_norm(&self.norm, hidden).reshape([1, num_new, width])
     }
 
     /// Scores of every token of the vocabulary.

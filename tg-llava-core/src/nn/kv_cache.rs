@@ -168,6 +168,11 @@ impl<'c> CachedTexts<'c> {
         self.texts.iter().map(|text| text.new.len()).sum()
     }
 
+    /// Whether each text has one new token.
+    pub(crate) fn are_single(&self) -> bool {
+        self.texts.iter().all(|text| text.new.len() == 1)
+    }
+
     /// Places of each text's new tokens in it, and the number of tokens in its context.
     pub(crate) fn positions(&self) -> Vec<(Range<usize>, usize)> {
         self.texts.iter().map(|text| (text.new.clone(), text.context)).collect()
@@ -195,14 +200,14 @@ impl LayerTexts<'_, '_> {
     /// Keeps the new tokens' keys and values, and attends to all that is kept, text by text.
     ///
     /// # Shapes
-    /// - query: `[1, num_heads, num_new, head_dim]`, output the same
-    /// - key, value: `[1, num_kv_heads, num_new, head_dim]`
+    /// - query: `[1, num_heads, num_new, head_dim]`, or `[num_new, num_heads, 1, head_dim]` where each text has one; output the same
+    /// - key, value: the same with `num_kv_heads`
     pub(crate) fn attend(self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
         if let [text] = self.texts {
             return text.attend(self.layer, query, key, value);
         }
-        if self.texts.iter().all(|text| text.new.len() == 1) {
-            let place = |tensor: &Tensor<4>, place| tensor.clone().narrow(2, place, 1);
+        if query.dims()[0] == self.texts.len() {
+            let place = |tensor: &Tensor<4>, place| tensor.clone().narrow(0, place, 1);
             let texts = self.texts.iter_mut().enumerate();
             let kept: Vec<_> =
                 texts.map(|(i, text)| text.keep(self.layer, place(&key, i), place(&value, i))).collect();
@@ -210,7 +215,7 @@ impl LayerTexts<'_, '_> {
                 return attended;
             }
             let rows = kept.into_iter().enumerate();
-            return Tensor::cat(rows.map(|(i, kept)| attend_all(place(&query, i), kept, None)).collect(), 2);
+            return Tensor::cat(rows.map(|(i, kept)| attend_all(place(&query, i), kept, None)).collect(), 0);
         }
         let mut start = 0;
         let mut attended = Vec::with_capacity(self.texts.len());

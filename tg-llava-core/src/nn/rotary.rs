@@ -139,6 +139,17 @@ impl RotaryConfig {
     }
 }
 
+impl RotaryTables {
+    /// For as many samples of one token as there are positions in a row.
+    pub fn one_a_sample(self) -> Self {
+        let turn = |table: Tensor<4>| {
+            let [_, _, len, head_dim] = table.dims();
+            table.reshape([len, 1, 1, head_dim])
+        };
+        Self { cos: turn(self.cos), sin: turn(self.sin) }
+    }
+}
+
 /// Rotates queries or keys by their positions, in f32.
 ///
 /// # Shapes

@@ -99,7 +99,7 @@ fn collect<T: Float>(stored: &StoredTensor) -> Result<(TensorData, bool)> {
 
 /// [`fill`], a thread for each `size` of the values.
 fn fill_parts<T: Float>(stored: &StoredTensor, values: &mut [T], size: usize) -> Result<bool> {
-    let row = StoredTensor { shape: vec![values.len()], ..stored.clone() };
+    let row = stored.in_a_row();
     std::thread::scope(|scope| {
         let parts = values.chunks_mut(size).enumerate().map(|(index, part)| {
             let stored = row.rows(index * size, part.len());

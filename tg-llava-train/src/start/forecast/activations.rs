@@ -1,9 +1,10 @@
 use burn::tensor::DType;
 use serde::Serialize;
 use tg_llava_core::config::{LlmConfig, MultimodalConfig};
+use tg_llava_core::weights::is_block_matrix;
 
 use super::{Attention, Workload};
-use crate::config::Component;
+use crate::config::{BaseFormat, Component};
 
 /// Pictures that a frozen tower has in work at once.
 const TOWER_CHUNK: f64 = 20.0;
@@ -28,7 +29,7 @@ impl Activations {
         let block = stacks.iter().map(|stack| stack.at_work(workload)).fold(0.0, f64::max);
         Self {
             kept: stacks.iter().map(|stack| stack.kept(workload)).sum::<f64>() as u64,
-            block: block as u64,
+            block: (block + dequantised(workload)) as u64,
             logits: logits(workload) as u64,
         }
     }
@@ -126,6 +127,16 @@ fn learning_of_a_block(workload: &Workload<'_>) -> f64 {
     let (_, learn) = workload.table.counts(Component::Llm);
     let tables = if workload.config.decoder_learns_whole() { tables(llm) } else { 0.0 };
     (learn as f64 - tables) / llm.num_hidden_layers.max(1) as f64
+}
+
+/// Bytes of a block's matrices as floats, where they are held quantised.
+fn dequantised(workload: &Workload<'_>) -> f64 {
+    if workload.config.lora.as_ref().is_none_or(|lora| lora.base == BaseFormat::Float) {
+        return 0.0;
+    }
+    let matrices = workload.table.iter().filter(|(_, info)| is_block_matrix(&info.key));
+    let values: usize = matrices.map(|(_, info)| info.count()).sum();
+    values as f64 / workload.model.llm.num_hidden_layers.max(1) as f64 * workload.dtype.size() as f64
 }
 
 /// The vision tower and the bridges.

@@ -54,6 +54,9 @@ pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), 
     let text = read(&args.data)?;
     let questions = Questions::new(&text, &args.data, &name, harness)?;
     questions.need_pictures()?;
+    if let Some(reason) = own.scoring.foresee(&questions, &args.data)? {
+        console.warn(format_args!("answers will not be scored: {reason}"));
+    }
     let output = own.output.clone().unwrap_or_else(|| Path::new("results").join(&name));
     // Before the model is loaded, which may take long.
     let folder = std::fs::create_dir_all(&output);

@@ -271,7 +271,7 @@ impl<S: Simd> Sink<S> for Put<'_> {
 /// [`attention`] of texts' newest tokens, one of each, over all that is kept of the text.
 ///
 /// # Shapes
-/// - query: `[1, num_heads, texts, head_dim]`, output the same
+/// - query: `[texts, num_heads, 1, head_dim]`, output the same
 /// - texts: keys and values, `[1, num_kv_heads, capacity, head_dim]`, and how many of them to see
 pub(crate) fn attend_newest(query: &Tensor<4>, texts: &[(Tensor<4>, Tensor<4>, usize)]) -> Option<Tensor<4>> {
     let [_, heads, _, head_dim] = query.dims();
@@ -295,7 +295,7 @@ pub(crate) fn attend_newest(query: &Tensor<4>, texts: &[(Tensor<4>, Tensor<4>, u
         let (key, value, sizes) = &opened[text];
         arch.dispatch(Newest { out, query: &query, key, value, text, head, sizes: *sizes });
     });
-    let merged: Tensor<4> = wrapper.wrap(super::tensor(values, [1, texts.len(), heads, head_dim]));
+    let merged: Tensor<4> = wrapper.wrap(super::tensor(values, [texts.len(), 1, heads, head_dim]));
     Some(merged.swap_dims(1, 2))
 }
 
@@ -323,7 +323,7 @@ impl WithSimd for Newest<'_> {
         let all = [&query.tensor, &key.tensor, &value.tensor].map(Values::of);
         let [Some(query_values), Some(key_values), Some(value_values)] = all else { return };
         let mut scaled = vec![0.0; head_dim];
-        query.copy(query_values, [0, head, text], 0, &mut scaled);
+        query.copy(query_values, [text, head, 0], 0, &mut scaled);
         let scale = (1.0 / (head_dim as f64).sqrt()) as f32;
         scaled.iter_mut().for_each(|value| *value *= scale);
 
@@ -408,14 +408,14 @@ mod tests {
     #[test]
     fn newest_tokens_attend_as_written_out() {
         for dtype in [DType::F32, DType::F16] {
-            let query = cast_to(random([1, 6, 2, 16], 1) * 0.3, dtype);
+            let query = cast_to(random([2, 6, 1, 16], 1) * 0.3, dtype);
             let memory = |len, seed| cast_to(random([1, 2, len, 16], seed), dtype);
             let texts = [(memory(9, 2), memory(9, 3), 5), (memory(70, 4), memory(70, 5), 70)];
             let mine = attend_newest(&query, &texts).expect("flex");
             assert_eq!(mine.dtype(), dtype);
             for (text, (key, value, len)) in texts.iter().enumerate() {
                 let wide = |x: Tensor<4>| cast_to(x, DType::F32);
-                let [query, mine] = [&query, &mine].map(|x| wide(x.clone().narrow(2, text, 1)));
+                let [query, mine] = [&query, &mine].map(|x| wide(x.clone().narrow(0, text, 1)));
                 let [key, value] = [key, value].map(|x| wide(x.clone().narrow(2, 0, *len)));
                 let tolerance = if dtype == DType::F32 { 3e-6 } else { 2e-3 };
                 let tolerance = Tolerance::rel_abs(tolerance, tolerance);

@@ -8,14 +8,18 @@ use super::reduce::dots;
 use super::{Wrapper, in_rows, product, rows_of};
 use crate::nn::RowsAlike;
 
-/// Most rows of `x` for which reading the matrix is the work. Beyond, a product in blocks is better.
-const MOST_ROWS: usize = 16;
+/// Most rows of a text for which reading the matrix is the work. Beyond, a product in blocks is better.
+const FEW_ROWS: usize = 4;
+
+/// Most rows without a text that go together: an output head's, each the end of a text.
+const MOST_ENDS: usize = 16;
 
 /// `x W + bias`, of any of the float types, with sums in f32. Few rows, as in decoding: the matrix is read once, front to back, by
-/// all threads. Many rows: a product in blocks, which is the backend's own in f32.
+/// all threads. Many rows: a product in blocks, which is the backend's own in f32. What counts are the rows of a text, of which there
+/// may be any number.
 ///
 /// # Shapes
-/// - x: `[.., d_input]`, output `[.., d_output]`
+/// - x: `[rows, d_input]` or `[.., rows of a text, d_input]`, output `[.., d_output]`
 /// - weight: `[d_input, d_output]`, a transposed view of rows of `d_input` as files hold them
 /// - bias: `[d_output]`
 pub(crate) fn linear<const D: usize>(
@@ -30,8 +34,9 @@ pub(crate) fn linear<const D: usize>(
         return None;
     }
     let wrapper = Wrapper::of(x)?;
+    let few = if D > 2 { shape[D - 2] <= FEW_ROWS } else { rows <= MOST_ENDS };
     let opened = columns_of(weight)?;
-    if rows > MOST_ROWS && opened.dtype() == DType::F32 {
+    if !few && opened.dtype() == DType::F32 {
         return Some(plain_product(x, weight, bias));
     }
     let weight = opened;
@@ -47,7 +52,7 @@ pub(crate) fn linear<const D: usize>(
     let mut values = vec![0.0f32; rows * d_output];
     let threads = rayon::current_num_threads();
     let arch = pulp::Arch::new();
-    if rows <= MOST_ROWS {
+    if few {
         let stretch = d_output.div_ceil(4 * threads).max(16);
         each_stretch(&mut values, d_output, stretch, |first, out| {
             arch.dispatch(Columns { out, first, x, matrix, bias });
@@ -77,14 +82,14 @@ fn plain_product<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: Option
 pub(crate) fn rows_alike(weight: &Tensor<2>) -> Option<RowsAlike> {
     match columns_of(weight)?.dtype() {
         DType::F32 => Some(rows_alike_by_size(weight.dims())),
-        _ => Some(RowsAlike { few: MOST_ROWS, many: MOST_ROWS + 1, piece: MOST_ROWS + 1 }),
+        _ => Some(RowsAlike { few: MOST_ENDS, many: FEW_ROWS + 1, piece: FEW_ROWS + 1 }),
     }
 }
 
 /// The same for a matrix of f32, `[d_input, d_output]`, of that layout.
 pub(super) fn rows_alike_by_size([d_input, d_output]: [usize; 2]) -> RowsAlike {
-    let many = many_rows(d_input, d_output).max(MOST_ROWS + 1);
-    RowsAlike { few: MOST_ROWS, many, piece: many }
+    let many = many_rows(d_input, d_output).max(FEW_ROWS + 1);
+    RowsAlike { few: MOST_ENDS, many, piece: many }
 }
 
 /// Rows from which on `gemm` adds up each value of a product front to back, whatever their number. It may add up products of so few
@@ -92,10 +97,10 @@ pub(super) fn rows_alike_by_size([d_input, d_output]: [usize; 2]) -> RowsAlike {
 /// which shows where there is more than one stretch.
 fn many_rows(d_input: usize, d_output: usize) -> usize {
     const FEW_VALUES: usize = 16 * 16;
-    const FEW_ROWS: usize = 64;
+    const ONE_BLOCK: usize = 64;
     const STRETCH: usize = 512;
     let by_values = FEW_VALUES / d_output.max(1) + 1;
-    let by_stretches = if d_output <= FEW_ROWS && d_input > STRETCH { FEW_ROWS + 1 } else { 0 };
+    let by_stretches = if d_output <= ONE_BLOCK && d_input > STRETCH { ONE_BLOCK + 1 } else { 0 };
     by_values.max(by_stretches)
 }
 
@@ -261,9 +266,11 @@ mod tests {
                         .zip(&lengths)
                         .map(|(seed, &len)| cast_to(random([1, len, d_input], 2 + seed), dtype))
                         .collect();
+                    // Single rows are texts of one row each, and the others stand one behind the other.
+                    let axis = usize::from(lengths[0] > 1);
                     let product = |x: Tensor<3>| linear(&x, &weight, None).expect("flex");
-                    let together = product(Tensor::cat(texts.clone(), 1));
-                    let alone = Tensor::cat(texts.iter().cloned().map(product).collect(), 1);
+                    let together = product(Tensor::cat(texts.clone(), axis));
+                    let alone = Tensor::cat(texts.iter().cloned().map(product).collect(), axis);
                     assert_eq!(
                         together.to_data(),
                         alone.to_data(),
