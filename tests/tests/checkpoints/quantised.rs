@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use tg_llava_core::config::read_model_config;
-use tg_llava_core::weights::{Component, open_sources};
+use tg_llava_core::quant::Scheme;
+use tg_llava_core::weights::{
+    Component, Encoding, MergeBase, MergeOptions, convert_checkpoint, open_sources,
+};
 
 use super::*;
 
@@ -65,6 +68,88 @@ fn a_lost_or_left_over_part_of_a_quantised_tensor_is_named() {
         let message = message(dir.path());
         assert!(message.contains(&format!("{Q}.{left}")) || message.contains("has dtype"), "{message}");
     }
+}
+
+/// Reads every value that there is; only panics and allocations matter.
+fn read_all(dir: &Path) -> Result<(), Error> {
+    let source = TensorSource::from_folder(dir)?;
+    let weights = source.iter().filter(|(_, stored)| stored.num_elements() < 1 << 20);
+    weights.map(|(_, stored)| stored.read_values(|_| ())).try_for_each(|read| read)
+}
+
+#[test]
+fn changed_bytes_give_an_error_or_values() {
+    let folders =
+        [fixture("quant/bnb-nf4/vicuna-tiny"), fixture("quant/bnb-int8/qwen2-tiny"), blocks().path().into()];
+    let whole = folders.map(|folder| std::fs::read(folder.join("model.safetensors")).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    // Numbers that look like chance and are the same each time.
+    let mut state = 7u64;
+    let mut draw = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for _ in 0..150 {
+        let mut bytes = whole[draw(3)].clone();
+        // Half of them in the header.
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        for _ in 0..1 + draw(5) {
+            let end = if draw(2) == 0 { header } else { bytes.len() };
+            bytes[draw(end)] = draw(128) as u8;
+        }
+        std::fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+        if let Err(error) = read_all(dir.path()) {
+            assert!(error.to_string().contains("model.safetensors"), "{error}");
+        }
+    }
+}
+
+/// A checkpoint in blocks of GGML.
+fn blocks() -> &'static tempfile::TempDir {
+    static DIR: std::sync::LazyLock<tempfile::TempDir> = std::sync::LazyLock::new(|| {
+        let (dir, device) = (tempfile::tempdir().unwrap(), Device::flex());
+        let options = MergeOptions {
+            base: None,
+            dtype: None,
+            into: MergeBase::Full,
+            device: &device,
+            max_shard_bytes: u64::MAX,
+        };
+        let from = fixture("models/vicuna-tiny/base-llm");
+        convert_checkpoint(&from, dir.path(), &options, Encoding::Ggml(Scheme::Q4_0)).unwrap();
+        dir
+    });
+    &DIR
+}
+
+#[test]
+fn blocks_that_do_not_fit_their_state_are_refused() {
+    let change = |from: &str, to: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(blocks().path().join(file), dir.path().join(file)).unwrap();
+        }
+        let path = dir.path().join("model.safetensors");
+        let mut bytes = std::fs::read(&path).unwrap();
+        assert_eq!(from.len(), to.len());
+        let places: Vec<usize> =
+            (0..bytes.len() - from.len()).filter(|&i| bytes[i..].starts_with(from.as_bytes())).collect();
+        for place in places {
+            bytes[place..place + to.len()].copy_from_slice(to.as_bytes());
+        }
+        std::fs::write(&path, bytes).unwrap();
+        message(dir.path())
+    };
+    let text = change(r#""shape":[40,40]"#, r#""shape":[40,99]"#);
+    assert!(text.contains("model.safetensors") && text.contains("[40, 72] bytes"), "{text}");
+    let text = change(r#""type":"Q4_0""#, r#""type":"Q2_K""#);
+    assert!(text.contains("has type Q2_K") && text.contains("Q4_K"), "{text}");
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(blocks().path().join(file), dir.path().join(file)).unwrap();
+    }
+    rename_keys(dir.path(), |key| (key != format!("{Q}.weight")).then(|| key.to_owned()));
+    assert!(message(dir.path()).contains(&format!("`{Q}.weight`: not in the file")));
 }
 
 #[test]

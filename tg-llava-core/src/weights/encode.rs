@@ -42,6 +42,9 @@ type Layout = Vec<(String, DType, Vec<usize>)>;
 /// Bytes of the parts by name.
 type Parts = BTreeMap<String, Vec<u8>>;
 
+/// The parts of the matrix that was encoded last, with its key.
+type Latest = Arc<Mutex<Option<(String, Arc<Parts>)>>>;
+
 impl Encoding {
     /// The key `quantization_config` of a config.json; none for floats. `dtype` is what PyTorch calls the floats beside, `skipped` are
     /// modules that are not quantised.
@@ -105,7 +108,7 @@ pub(super) fn encode(
     encoding: Encoding,
     num_layers: usize,
 ) -> (BTreeMap<String, PendingTensor>, Vec<QuantisedTensor>) {
-    let latest = Arc::new(Mutex::new(None));
+    let latest = Latest::default();
     let (mut written, mut list) = (BTreeMap::new(), Vec::new());
     for (key, tensor) in tensors {
         let shape = <[usize; 2]>::try_from(tensor.shape());
@@ -141,7 +144,7 @@ struct Matrix {
     format: Format,
     shape: [usize; 2],
     tensor: PendingTensor,
-    latest: Arc<Mutex<Option<(String, Arc<Parts>)>>>,
+    latest: Latest,
 }
 
 impl Matrix {

@@ -211,7 +211,7 @@ impl StoredTensor {
                     }
                     _ => CHUNK,
                 };
-                self.from_file(*offset, *len, chunk, take).map_err(fail)?;
+                self.read_range(*offset, *len, chunk, take).map_err(fail)?;
             }
             Bytes::Interleaved { offset, len, head_bytes, row_bytes } => {
                 let mut halves = vec![0; *head_bytes];
@@ -224,7 +224,7 @@ impl StoredTensor {
                     }
                     take(&halves);
                 };
-                self.from_file(*offset, *len, *head_bytes, apart).map_err(fail)?;
+                self.read_range(*offset, *len, *head_bytes, apart).map_err(fail)?;
             }
             Bytes::Parts { parts, .. } => parts.iter().try_for_each(|part| part.give_chunks(take))?,
             Bytes::Pytorch(tensor) => take(&tensor.read().map_err(fail)?),
@@ -242,7 +242,7 @@ impl StoredTensor {
     }
 
     /// Calls `take` with `len` bytes of the file from `offset` on, `chunk` at a time.
-    fn from_file(
+    fn read_range(
         &self,
         offset: u64,
         len: usize,

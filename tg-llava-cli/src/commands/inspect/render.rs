@@ -47,7 +47,7 @@ fn sizes(contents: &Contents) -> String {
     row("all", &total);
     if total.quantised {
         let [half, single] = [2, 4].map(|bytes| short_bytes(bytes * total.parameters));
-        out += &format!("  in memory: {half} in f16 or bf16, {single} in f32\n");
+        out += &format!("  in memory as floats: {half} in f16 or bf16, {single} in f32\n");
     }
     out
 }
