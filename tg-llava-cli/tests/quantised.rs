@@ -1,0 +1,53 @@
+//! `--quantize`: what is said about it, and where it is refused.
+#![cfg(feature = "flex")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{chat, fixture, program};
+use serde_json::{Value, json};
+
+#[test]
+fn an_answer_over_eight_bits_is_that_of_the_floats() {
+    let model = fixture("models/vicuna-tiny");
+    let answer = |options: &[&str]| {
+        let mut command = chat(&model);
+        command.arg("--image").arg(model.join("photo.png")).args(options).arg("What is this?");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let floats = answer(&["--max-new-tokens", "1"]);
+    assert_eq!(answer(&["--max-new-tokens", "1", "--quantize", "q8_0"]), floats);
+    assert_eq!(answer(&["--max-new-tokens", "1", "--quantize", "q8_0", "--activations", "f32"]), floats);
+}
+
+#[test]
+fn other_formats_than_asked_for_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data.json");
+    let turns = json!([{ "from": "human", "value": "<image>\nWhat?" }, { "from": "gpt", "value": "A cat." }]);
+    let samples = json!([{ "id": "a", "image": "photo_b.png", "conversations": turns }]);
+    std::fs::write(&data, samples.to_string()).unwrap();
+    let mut command = program();
+    command.args(["eval", "--max-new-tokens", "2", "--json", "--quantize", "q4_k_m", "--device", "flex"]);
+    command.arg("--model").arg(fixture("models/qwen2-tiny")).arg("--data").arg(&data);
+    command.arg("--image-folder").arg(fixture("preprocess/images"));
+    let output = command.output().unwrap();
+    let (told, value) = (String::from_utf8_lossy(&output.stderr), &output.stdout);
+    assert!(told.contains("are Q8_0 where Q4_K was asked for"), "{told}");
+    let value: Value = serde_json::from_slice(value).unwrap();
+    let others = value["quantised"]["other_than_asked"].as_array().unwrap();
+    // Two blocks of seven matrices, whose rows are 48 and 88 long.
+    assert_eq!(others.len(), 14, "{value}");
+    assert_eq!(value["quantised"]["formats"]["Q8_0"]["tensors"], 16, "{value}");
+}
+
+#[test]
+fn half_precision_is_refused() {
+    let mut command = chat(&fixture("models/vicuna-tiny"));
+    let output = command.args(["--quantize", "q8_0", "--dtype", "f16", "Hello"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("on the CPU alone, in f32"), "{told}");
+}
