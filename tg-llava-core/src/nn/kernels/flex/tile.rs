@@ -105,8 +105,8 @@ fn put<S: Simd, const R: usize, const V: usize>(
     (row, column): (usize, usize),
     sink: &mut impl Sink<S>,
 ) -> usize {
-    for r in 0..R {
-        sink.take(simd, row + r, column, &sums[r]);
+    for (r, sums) in sums.iter().enumerate() {
+        sink.take(simd, row + r, column, sums);
     }
     R
 }
@@ -120,8 +120,8 @@ fn tile<S: Simd, const R: usize, const V: usize>(
 ) -> [[S::f32s; V]; R] {
     let depth = panel.len();
     let mut rows = [&a.values[..0]; R];
-    for r in 0..R {
-        rows[r] = a.row(r, depth);
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = a.row(r, depth);
     }
     // Loops and no closures, which would not be compiled for the wide registers.
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
