@@ -177,3 +177,16 @@ fn apply_options(config: &TrainConfig, model: &mut ModelConfig) -> Result<(), St
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_tower_is_told_with_all_places_where_it_was_sought() {
+        let message = towers("vision_tower", "none-such/tower").unwrap_err().to_string();
+        for part in ["model.vision_tower = \"none-such/tower\"", "cache of Hugging Face", TOWER_PRESETS[0]] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+}
