@@ -93,6 +93,13 @@ fn check(dir: &Path) -> Result<(), Failure> {
     if dir.is_file() {
         return Err(Failure::input(format_args!("{name}: a file; give the folder that holds config.json")));
     }
+    if let (false, Some(folder)) = (dir.is_dir(), ModelName::hidden_by(dir)) {
+        return Err(Failure::input(format_args!(
+            "{name}: no such folder; it is read as a path since there is ./{} here: for the model on Hugging Face start in \
+             another folder, or name the folder that `tg-llava-cli fetch {name}` prints",
+            folder.display()
+        )));
+    }
     if !dir.is_dir() {
         return Err(Failure::input(format_args!(
             "{name}: no such folder; a model on Hugging Face is named OWNER/NAME, weights/README.md says how to get weights"

@@ -49,6 +49,29 @@ fn a_matrix_that_gets_another_format_than_asked_is_listed() {
 }
 
 #[test]
+fn another_model_goes_only_when_forced() {
+    let out = common::copy_of("vicuna-tiny");
+    let config = std::fs::read_to_string(out.path().join("config.json")).unwrap();
+    let written = |arguments: &[&str], model: &str| {
+        let mut command = program();
+        command.args(arguments).arg("--model").arg(fixture(model)).arg("--out").arg(out.path());
+        outcome(&mut command, &[])
+    };
+    let base = fixture("models/vicuna-tiny");
+    let merge = ["merge", "--base", base.to_str().unwrap()];
+    for (arguments, model) in
+        [(&["convert", "--to", "f16"][..], "models/qwen2-tiny"), (&merge, "lora/vicuna-tiny/r4_split/final")]
+    {
+        let text = written(arguments, model);
+        assert!(text.starts_with("exit code 2") && text.contains("--force"), "{text}");
+        assert_eq!(std::fs::read_to_string(out.path().join("config.json")).unwrap(), config);
+        let text = written(&[arguments, &["--force"]].concat(), model);
+        assert!(text.starts_with("exit code 0"), "{text}");
+        std::fs::write(out.path().join("config.json"), &config).unwrap();
+    }
+}
+
+#[test]
 fn what_cannot_be_converted_is_said() {
     let model = fixture("models/vicuna-tiny");
     let refused = |arguments: &[&str], out: &Path| {

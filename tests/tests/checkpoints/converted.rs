@@ -4,13 +4,21 @@ use burn::tensor::DType;
 use tg_llava_core::quant::ggml::{GgmlType, dequantise, quantise};
 use tg_llava_core::quant::{Activations, Scheme};
 use tg_llava_core::weights::{
-    Component, Encoding, MergeBase, MergeOptions, Quantization, StoredDType, convert_checkpoint,
+    Component, Encoding, ExistingModel, MergeBase, MergeOptions, Quantization, StoredDType,
+    convert_checkpoint,
 };
 
 use super::*;
 
 fn options(device: &Device) -> MergeOptions<'_> {
-    MergeOptions { base: None, dtype: None, into: MergeBase::Full, device, max_shard_bytes: u64::MAX }
+    MergeOptions {
+        base: None,
+        dtype: None,
+        into: MergeBase::Full,
+        device,
+        max_shard_bytes: u64::MAX,
+        existing: ExistingModel::Refuse,
+    }
 }
 
 fn stored_values(source: &TensorSource, key: &str) -> Vec<f32> {
@@ -151,6 +159,18 @@ fn a_result_never_takes_the_place_of_what_it_is_made_of() {
     let from = fixture("models/vicuna-tiny");
     let error = convert_checkpoint(&from, &from, &options(&device), Encoding::Nf4).unwrap_err().to_string();
     assert!(error.contains("choose another folder"), "{error}");
+    // Nor that of a tower, even where models may be replaced.
+    let copy = tempfile::tempdir().unwrap();
+    let (model, tower) = (copy.path().join("model"), copy.path().join("clip-tower"));
+    for (from, to) in [(from.clone(), &model), (from.join("clip-tower"), &tower)] {
+        std::fs::create_dir(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap).filter(|e| e.path().is_file()) {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+    let replace = MergeOptions { existing: ExistingModel::Replace, ..options(&device) };
+    let error = convert_checkpoint(&model, &tower, &replace, Encoding::Nf4).unwrap_err().to_string();
+    assert!(error.contains("what it is made of"), "{error}");
     // A failure leaves nothing that reads as a checkpoint.
     let out = tempfile::tempdir().unwrap();
     let base = fixture("quant/bnb-nf4/qwen2-tiny");

@@ -7,7 +7,7 @@ use safetensors::tensor::TensorView;
 use tg_llava_core::config::read_model_config;
 use tg_llava_core::quant::Scheme;
 use tg_llava_core::weights::{
-    Component, Encoding, MergeBase, MergeOptions, convert_checkpoint, open_sources,
+    Component, Encoding, ExistingModel, MergeBase, MergeOptions, convert_checkpoint, open_sources,
 };
 
 use super::*;
@@ -114,6 +114,7 @@ fn blocks() -> &'static tempfile::TempDir {
             into: MergeBase::Full,
             device: &device,
             max_shard_bytes: u64::MAX,
+            existing: ExistingModel::Refuse,
         };
         let from = fixture("models/vicuna-tiny/base-llm");
         convert_checkpoint(&from, dir.path(), &options, Encoding::Ggml(Scheme::Q4_0)).unwrap();

@@ -2,7 +2,8 @@
 
 use tg_llava_core::llm::DecoderLayer;
 use tg_llava_core::weights::{
-    Adapter, LoadOptions, MergeBase, MergeOptions, load_model, merge_adapter, reference_tensors,
+    Adapter, ExistingModel, LoadOptions, MergeBase, MergeOptions, load_model, merge_adapter,
+    reference_tensors,
 };
 use tg_llava_train::config::BaseFormat;
 use tg_llava_train::start::StartError;
@@ -110,7 +111,14 @@ fn what_is_left_loads_over_its_base_and_merges_to_the_same() {
     assert!(moved.clone().any(|(key, values)| *values != from[key]));
     let device = Device::flex();
     let into = MergeBase::Full;
-    let options = MergeOptions { base: None, dtype: None, into, device: &device, max_shard_bytes: 100_000 };
+    let options = MergeOptions {
+        base: None,
+        dtype: None,
+        into,
+        device: &device,
+        max_shard_bytes: 100_000,
+        existing: ExistingModel::Refuse,
+    };
     let target = out.path().join("merged");
     let count = merge_adapter(dir.path(), &target, &options).unwrap();
     assert_eq!(count, 7 * 2);
@@ -237,8 +245,14 @@ fn an_adapter_over_four_bits_resumes_to_the_same_bits_and_learns() {
     let device = Device::flex();
     let merged = [MergeBase::Full, MergeBase::Dequantised].map(|into| {
         let out = tempfile::tempdir().unwrap();
-        let options =
-            MergeOptions { base: None, dtype: None, into, device: &device, max_shard_bytes: 1 << 30 };
+        let options = MergeOptions {
+            base: None,
+            dtype: None,
+            into,
+            device: &device,
+            max_shard_bytes: 1 << 30,
+            existing: ExistingModel::Refuse,
+        };
         merge_adapter(whole.path(), out.path(), &options).unwrap();
         loaded(out.path(), None)
     });

@@ -7,7 +7,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use tg_llava_core::burn::tensor::DType;
 use tg_llava_core::quant::Scheme;
-use tg_llava_core::weights::{Converted, Encoding, MergeBase, MergeOptions, SaveOptions, convert_checkpoint};
+use tg_llava_core::weights::{
+    Converted, Encoding, ExistingModel, MergeBase, MergeOptions, SaveOptions, convert_checkpoint,
+};
 
 use crate::args::OutputArgs;
 use crate::checkpoint;
@@ -29,6 +31,9 @@ pub struct ConvertArgs {
     /// Folder of the result
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Replace a model that --out holds
+    #[arg(long)]
+    pub force: bool,
     /// Format of all weights, or of the decoder's matrices
     #[arg(long, value_name = "FORMAT")]
     pub to: Format,
@@ -103,6 +108,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
         into: MergeBase::Full,
         device: &device::any()?,
         max_shard_bytes: SaveOptions::default().max_shard_bytes,
+        existing: if args.force { ExistingModel::Replace } else { ExistingModel::Refuse },
     };
     let spinner = Progress::spinner(&console, "converting");
     let converted = convert_checkpoint(&folders.model, &args.out, &options, encoding)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use tg_llava_core::burn::tensor::DType;
-use tg_llava_core::weights::{MergeBase, MergeOptions, SaveOptions, merge_adapter};
+use tg_llava_core::weights::{ExistingModel, MergeBase, MergeOptions, SaveOptions, merge_adapter};
 
 use crate::args::OutputArgs;
 use crate::checkpoint;
@@ -26,6 +26,9 @@ pub struct MergeArgs {
     /// Folder of the result
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Replace a model that --out holds
+    #[arg(long)]
+    pub force: bool,
     /// Add the adapter to the base as it is, or to what 4 bits (NF4) give back of it, which an adapter of QLoRA was trained over
     #[arg(long, value_enum, value_name = "BASE", default_value_t)]
     pub merge_into: MergeInto,
@@ -66,6 +69,7 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
         },
         device: &device::any()?,
         max_shard_bytes: SaveOptions::default().max_shard_bytes,
+        existing: if args.force { ExistingModel::Replace } else { ExistingModel::Refuse },
     };
     let spinner = Progress::spinner(&console, "merging");
     let merged = merge_adapter(&folders.model, &args.out, &options)?;

@@ -1,5 +1,6 @@
 //! `serve`: the options of the HTTP server.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -161,10 +162,12 @@ fn settings(args: &ServeArgs, folders: Folders) -> Result<Settings, Failure> {
         let folder = folder.canonicalize().ok()?;
         Some(hub_name_of(&folder).unwrap_or_else(|| folder_name(&folder))).filter(|name| !name.is_empty())
     };
+    let name = args.served_model_name.clone().or_else(of_folder).unwrap_or_else(|| "default".into());
+    distinct(&name, &args.adapters)?;
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     Ok(Settings {
         address: SocketAddr::new(args.host, args.port),
-        name: args.served_model_name.clone().or_else(of_folder).unwrap_or_else(|| "default".into()),
+        name,
         assistant: AssistantOptions {
             quantization: Some(args.quantize.quantization()),
             ..args.guide.assistant_options(base.as_deref(), args.template.as_deref())
@@ -193,6 +196,21 @@ fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+/// Refuses names that two models have, of which clients would reach the first alone.
+fn distinct(name: &str, adapters: &[(String, PathBuf)]) -> Result<(), Failure> {
+    let mut names = BTreeSet::from([name]);
+    match adapters.iter().find(|(adapter, _)| !names.insert(adapter)) {
+        None => Ok(()),
+        Some((twice, _)) if twice == name => Err(Failure::input(format_args!(
+            "--adapter {twice}=...: the model itself is called {twice}; give the adapter another name, or the model \
+             (--served-model-name)"
+        ))),
+        Some((twice, _)) => Err(Failure::input(format_args!(
+            "--adapter {twice}=... is given twice; each adapter needs a name of its own"
+        ))),
+    }
+}
+
 /// Keys from the command line, the environment and a file.
 fn keys(args: &ServeArgs) -> Result<Vec<String>, Failure> {
     let mut keys = args.api_keys.clone();
@@ -218,4 +236,22 @@ fn media_folder(folder: &Path) -> Result<PathBuf, Failure> {
     found.ok_or_else(|| {
         Failure::input(format_args!("--media-path {}: there is no such folder", folder.display()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_of_one_name_are_refused() {
+        let adapter = |name: &str| (name.to_owned(), PathBuf::from("folder"));
+        assert!(distinct("m", &[adapter("a"), adapter("b")]).is_ok());
+        for (adapters, part) in [
+            ([adapter("a"), adapter("a")], "is given twice"),
+            ([adapter("a"), adapter("m")], "--served-model-name"),
+        ] {
+            let message = distinct("m", &adapters).unwrap_err().message().unwrap();
+            assert!(message.contains(part), "{message}");
+        }
+    }
 }

@@ -57,6 +57,11 @@ impl HubError {
         |source| Self::Io { path, source }
     }
 
+    /// Whether nothing was learned of the model.
+    pub(super) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::NoHub { .. } | Self::Status { .. } | Self::Network { .. })
+    }
+
     /// Whether another attempt may do better.
     pub(super) fn may_pass(&self) -> bool {
         match self {

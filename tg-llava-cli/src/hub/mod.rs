@@ -61,11 +61,18 @@ impl Hub {
     /// # Errors
     /// Where it cannot be had.
     pub fn folder(&self, name: &ModelName, need: Need) -> Result<PathBuf, HubError> {
-        match self.settings.cache.snapshot(&name.name, name.revision()) {
-            Some(folder) if is_whole(&folder, need) => Ok(folder),
-            // What else is missing shows when it is loaded.
-            Some(folder) if self.settings.offline && is_usable(&folder, need) => Ok(folder),
-            _ => Ok(self.bring(name, need)?.folder),
+        let there = self.settings.cache.snapshot(&name.name, name.revision());
+        // What else is missing shows when it is loaded.
+        match there.filter(|folder| is_usable(folder, need)) {
+            Some(folder) if self.settings.offline || is_whole(&folder, need) => Ok(folder),
+            Some(folder) => match self.bring(name, need) {
+                Err(error) if error.is_unreachable() => {
+                    self.console.note(format_args!("{error}; {name} is used as it is in the cache"));
+                    Ok(folder)
+                }
+                done => Ok(done?.folder),
+            },
+            None => Ok(self.bring(name, need)?.folder),
         }
     }
 
@@ -81,6 +88,14 @@ impl Hub {
 
     fn bring(&self, model: &ModelName, need: Need) -> Result<Fetched, HubError> {
         let cache = &self.settings.cache;
+        // Small files of a newer commit would take the place of a model whose weights are there.
+        if need == Need::SmallFiles
+            && let Some(folder) = cache.snapshot(&model.name, model.revision())
+            && is_usable(&folder, Need::Everything)
+        {
+            let commit = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Ok(Fetched { folder, commit });
+        }
         if self.settings.offline {
             return Err(HubError::Offline { model: model.clone(), cache: cache.root().to_path_buf() });
         }

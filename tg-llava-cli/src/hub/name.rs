@@ -31,8 +31,13 @@ impl ModelName {
     /// What `path` names, where it is no path of this machine: neither a folder, nor below one that is there.
     pub fn instead_of(path: &Path) -> Option<Self> {
         let name: Self = path.to_str()?.parse().ok()?;
-        let first = path.components().next().filter(|part| matches!(part, Component::Normal(_)))?;
-        (!path.exists() && !Path::new(first.as_os_str()).exists()).then_some(name)
+        (!path.exists() && !first_part(path)?.exists()).then_some(name)
+    }
+
+    /// The folder here that makes a path of `path`, which may be meant as a name.
+    pub fn hidden_by(path: &Path) -> Option<&Path> {
+        let _: Self = path.to_str()?.parse().ok()?;
+        first_part(path).filter(|first| first.exists())
     }
 
     /// The revision that is meant.
@@ -56,6 +61,12 @@ impl ModelName {
     }
 }
 
+/// The first part of a path from here.
+fn first_part(path: &Path) -> Option<&Path> {
+    let first = path.components().next().filter(|part| matches!(part, Component::Normal(_)))?;
+    Some(Path::new(first.as_os_str()))
+}
+
 impl FromStr for ModelName {
     type Err = String;
 
@@ -63,7 +74,8 @@ impl FromStr for ModelName {
         let (name, revision) = text.split_once('@').map_or((text, None), |(name, rest)| (name, Some(rest)));
         let good = |text: &str| {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./+".contains(&byte);
-            !text.is_empty() && text.len() <= 255 && text.bytes().all(plain) && !text.contains("..")
+            let inside = |part: &str| !part.is_empty() && part != "." && !part.contains("..");
+            text.len() <= 255 && text.bytes().all(plain) && text.split('/').all(inside)
         };
         if !is_hub_name(name) || !revision.is_none_or(good) {
             return Err("a model on Hugging Face is named OWNER/NAME or OWNER/NAME@REVISION".into());
@@ -89,7 +101,19 @@ mod tests {
         assert_eq!((&*name.name, name.revision()), ("lmsys/vicuna-7b-v1.5", "refs/pr/1"));
         assert_eq!(name.to_string(), "lmsys/vicuna-7b-v1.5@refs/pr/1");
         assert_eq!("a/b".parse::<ModelName>().unwrap().revision(), "main");
-        for bad in ["a", "a/b@", "a/b@..", "a/b@x y", "a/b/c", "@x", "a/b@c@d"] {
+        for bad in [
+            "a",
+            "a/b@",
+            "a/b@..",
+            "a/b@x y",
+            "a/b@/etc/x",
+            "a/b@x/",
+            "a/b@x//y",
+            "a/b@./x",
+            "a/b/c",
+            "@x",
+            "a/b@c@d",
+        ] {
             assert!(bad.parse::<ModelName>().is_err(), "{bad}");
         }
         let short = ModelName::read_short("clip-l-336@v1").unwrap();
@@ -102,6 +126,10 @@ mod tests {
         // Tests run in the folder of the crate.
         for path in ["src", "src/hub", "src/nothing", "./a/b", "../a/b", "/a/b", "a", "a/b/c"] {
             assert_eq!(ModelName::instead_of(Path::new(path)), None, "{path}");
+        }
+        assert_eq!(ModelName::hidden_by(Path::new("src/nothing")), Some(Path::new("src")));
+        for path in ["./a/b", "a/b/c", "owner/name"] {
+            assert_eq!(ModelName::hidden_by(Path::new(path)), None, "{path}");
         }
         assert_eq!(ModelName::instead_of(Path::new("owner/name@v1")).unwrap().revision(), "v1");
     }

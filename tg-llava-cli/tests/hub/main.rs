@@ -263,7 +263,10 @@ fn a_path_and_an_offline_program_ask_nobody() {
     // Below a folder that is there it is a path.
     let path =
         scene.outcome(scene.program().current_dir(scene.home.path()).args(["chat", "--model", MODEL, "Hi"]));
-    assert!(path.contains("owner/small: no such folder"), "{path}");
+    assert!(
+        path.contains("owner/small: no such folder; it is read as a path since there is ./owner here"),
+        "{path}"
+    );
     for plain in ["./owner/small", "small", "../owner/small"] {
         let text = scene.outcome(scene.program().args(["chat", "--model", plain, "Hi"]));
         assert!(text.contains("no such folder"), "{text}");
@@ -367,27 +370,95 @@ fn a_model_by_name_answers_as_its_folder_does() {
     assert!(scene.server.seen().is_empty());
 }
 
-#[test]
-fn other_commands_take_names_too() {
-    let scene = Scene::new();
-    publish_checkpoint(&scene);
-    let text = stdout(scene.program().args(["inspect", "owner/vicuna-tiny"]));
-    assert!(text.contains("(owner/tower)") && text.contains("complete: all"), "{text}");
-    let base = files_of(&common::fixture("models/vicuna-tiny/base-llm"), "");
-    let base: Vec<(&str, Vec<u8>)> = base.iter().map(|(name, bytes)| (&**name, bytes.clone())).collect();
-    scene.server.publish("owner/decoder", "main", COMMIT, &base);
-    let run = scene.home.path().join("run");
-    let config = scene.home.path().join("run.toml");
+fn publish_folder(scene: &Scene, name: &str, folder: &Path) {
+    let files = files_of(folder, "");
+    let files: Vec<(&str, Vec<u8>)> = files.iter().map(|(name, bytes)| (&**name, bytes.clone())).collect();
+    scene.server.publish(name, "main", COMMIT, &files);
+}
+
+/// Trains for a step into the folder `name` of the scene; `tables` name the model.
+fn train(scene: &Scene, name: &str, tables: &str) -> PathBuf {
+    let (run, config) = (scene.home.path().join(name), scene.home.path().join("run.toml"));
     let examples = common::fixture("../../examples/data/easy-vqa");
     let text = format!(
-        "stage = 'pretrain'\noutput_dir = '{}'\n[model]\npath = 'owner/decoder'\nvision_tower = 'owner/tower'\n[data]\npath = '{}'\n\
-         image_folder = '{}'\n[run]\nbatch_size = 1\nmax_steps = 1\n",
+        "stage = 'pretrain'\noutput_dir = '{}'\n{tables}\n[data]\npath = '{}'\nimage_folder = '{}'\n[run]\nbatch_size = 1\n\
+         max_steps = 1\n",
         run.display(),
         examples.join("train.json").display(),
         examples.join("images").display()
     );
     std::fs::write(&config, text).unwrap();
     stdout(scene.program().args(["train", "--config"]).arg(config).args(common::device()));
+    run
+}
+
+#[test]
+fn a_run_needs_of_bridges_their_files_alone_and_an_adapter_names_its_decoder() {
+    let scene = Scene::new();
+    publish_checkpoint(&scene);
+    publish_folder(&scene, "owner/decoder", &common::fixture("models/vicuna-tiny/base-llm"));
+    let model = "[model]\npath = 'owner/decoder'\nvision_tower = 'owner/tower'\n";
+    let first = train(&scene, "first", model);
+    let mut bridges = files_of(&first, "");
+    bridges.retain(|(name, _)| name.starts_with("mm_"));
+    let mut bridges: Vec<(&str, Vec<u8>)> =
+        bridges.iter().map(|(name, bytes)| (&**name, bytes.clone())).collect();
+    bridges.push(("config.json", br#"{"_name_or_path": "owner/nowhere"}"#.to_vec()));
+    scene.server.publish("owner/bridges", "main", COMMIT, &bridges);
+    let run = train(
+        &scene,
+        "run",
+        &format!("{model}bridges = 'owner/bridges'\n[train]\nllm = true\n[lora]\nrank = 2"),
+    );
+    for (file, key) in [("adapter_config.json", "base_model_name_or_path"), ("config.json", "_name_or_path")]
+    {
+        let text = std::fs::read_to_string(run.join(file)).unwrap();
+        let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(config[key], "owner/decoder", "{file}");
+    }
+    let mut chat = scene.program();
+    chat.args(["chat", "--max-new-tokens", "4", "Hi", "--model"]).arg(run).args(common::device());
+    stdout(chat.env("HF_HUB_OFFLINE", "1"));
+}
+
+#[test]
+fn a_model_that_may_be_whole_is_used_where_the_hub_is_out_of_reach() {
+    let scene = Scene::new();
+    publish_folder(&scene, MODEL, &common::fixture("models/vicuna-tiny/base-llm"));
+    stdout(&mut scene.fetch(MODEL));
+    for entry in std::fs::read_dir(scene.snapshot()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().contains("token") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let mut inspect = scene.program();
+    let text = scene.outcome(inspect.args(["inspect", MODEL]).env("HF_ENDPOINT", "http://127.0.0.1:9"));
+    assert!(text.contains("owner/small is used as it is in the cache"), "{text}");
+}
+
+#[test]
+fn a_whole_tower_is_not_replaced_by_small_files_of_a_newer_commit() {
+    let scene = Scene::new();
+    publish_checkpoint(&scene);
+    stdout(&mut scene.fetch("owner/tower"));
+    let tower = common::fixture("models/vicuna-tiny/clip-tower");
+    let files = files_of(&tower, "");
+    let files: Vec<(&str, Vec<u8>)> = files.iter().map(|(name, bytes)| (&**name, bytes.clone())).collect();
+    scene.server.publish("owner/tower", "main", &COMMIT.replace('0', "f"), &files);
+    stdout(&mut scene.fetch("owner/vicuna-tiny"));
+    let main = scene.home.path().join("hub/models--owner--tower/refs/main");
+    assert_eq!(std::fs::read_to_string(main).unwrap(), COMMIT);
+}
+
+#[test]
+fn other_commands_take_names_too() {
+    let scene = Scene::new();
+    publish_checkpoint(&scene);
+    let text = stdout(scene.program().args(["inspect", "owner/vicuna-tiny"]));
+    assert!(text.contains("(owner/tower)") && text.contains("complete: all"), "{text}");
+    publish_folder(&scene, "owner/decoder", &common::fixture("models/vicuna-tiny/base-llm"));
+    let run = train(&scene, "run", "[model]\npath = 'owner/decoder'\nvision_tower = 'owner/tower'");
     // The names mean the same on another machine.
     let config = std::fs::read_to_string(run.join("config.json")).unwrap();
     assert!(config.contains("\"owner/tower\"") && config.contains("\"owner/decoder\""), "{config}");

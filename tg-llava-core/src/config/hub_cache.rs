@@ -112,6 +112,13 @@ pub fn folder_name(dir: &Path) -> String {
     }
 }
 
+/// What a checkpoint calls the folder that it builds on: its name on Hugging Face, which means the same on another machine, or else its
+/// absolute path.
+pub fn reference_to(dir: &Path) -> String {
+    let path = || dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    hub_name_of(dir).unwrap_or_else(|| path().to_string_lossy().into_owned())
+}
+
 /// Whether a name from a file or a user leads nowhere else.
 fn stays_inside(name: &str) -> bool {
     !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))

@@ -16,7 +16,9 @@ pub use hf::{
     read_tower_configs, write_model_config,
 };
 pub(crate) use hf::{read_json, unknown_tower};
-pub use hub_cache::{HubCache, MAIN_REVISION, folder_name, hub_name_of, hugging_face_home, is_hub_name};
+pub use hub_cache::{
+    HubCache, MAIN_REVISION, folder_name, hub_name_of, hugging_face_home, is_hub_name, reference_to,
+};
 pub use llm::{LlmConfig, LlmFamily};
 pub use lora::{ADAPTER_CONFIG, BLOCK_LINEARS, LoraConfig, LoraScaling, LoraSize, Patterns, TargetModules};
 pub use model::{GuidePadding, ModelConfig, MultimodalConfig, PaddingSide, SelectFeature, TowerLocation};

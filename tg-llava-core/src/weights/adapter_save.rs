@@ -12,19 +12,18 @@ use crate::error::{Error, Result};
 use crate::model::TgLlava;
 
 /// Writes `config.json`, the adapter of `model` that `lora` describes, and the components in `whole` as a PyTorch file, which the
-/// reference's code reads too. Other weights in `dir` go, as in [`save_model`](super::save_model).
+/// reference's code reads too; `base` is the folder of the decoder. Other weights in `dir` go, as in [`save_model`](super::save_model).
 ///
 /// # Errors
-/// Where a file cannot be written, or `dir` is the folder of the decoder that `lora` names, whose weights would go.
+/// Where a file cannot be written, or `dir` is the decoder's own folder, whose weights would go.
 pub fn save_adapter(
     model: &TgLlava,
-    lora: &LoraConfig,
+    (lora, base): (&LoraConfig, &Path),
     whole: &[Component],
     dir: &Path,
     options: &SaveOptions,
 ) -> Result<()> {
-    let base = lora.base.as_deref().map(Path::new);
-    if base.is_some_and(|base| same_folder(base, dir)) {
+    if same_folder(base, dir) {
         let reason =
             "this is the folder of the decoder that the adapter lies over; save it in another".into();
         return Err(WeightsError::Write { path: dir.to_path_buf(), reason }.into());

@@ -7,7 +7,7 @@ use super::pytorch::write_state_dict;
 use super::save::{Save, SaveOptions, reference_tensors, write_file};
 use super::staging::is_half_moved;
 use super::{Component, TensorSource, WeightsError};
-use crate::config::{hub_name_of, write_model_config};
+use crate::config::{reference_to, write_model_config};
 use crate::error::Result;
 use crate::model::TgLlava;
 
@@ -86,9 +86,7 @@ pub fn save_bridges(model: &TgLlava, dir: &Path, base: &Path, options: &SaveOpti
     }
     let save = Save::begin(dir, options)?;
     let mut config = save.base.clone().unwrap_or_else(|| serde_json::json!({}));
-    // A name on Hugging Face means the same on another machine.
-    let name = hub_name_of(base).unwrap_or_else(|| base.to_string_lossy().into_owned());
-    config["_name_or_path"] = serde_json::json!(name);
+    config["_name_or_path"] = serde_json::json!(reference_to(base));
     write_model_config(model.config(), Some(config), save.path())?;
     let mut by_bridge: BTreeMap<&str, BTreeMap<_, _>> = BTreeMap::new();
     for (key, tensor) in reference_tensors(model) {

@@ -1,7 +1,7 @@
 //! A checkpoint written anew, tensor by tensor: with its adapter added, in another number format, or with its decoder in fewer bits.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -15,7 +15,7 @@ use super::quantise::nf4;
 use super::save::{PendingTensor, Save, SaveOptions, copy_small_files, reference_tensors, write_shards};
 use super::{
     Adapter, Component, Encoding, QuantisedTensor, StoredDType, StoredTensor, TensorSource, WeightsError,
-    base_of, is_block_matrix, is_unused_key, open_sources,
+    base_of, folder_has_bridges, is_block_matrix, is_unused_key, open_sources,
 };
 use crate::config::{ModelConfig, locate_tower, read_json, read_model_config_over, write_model_config};
 use crate::error::Result;
@@ -34,6 +34,18 @@ pub struct MergeOptions<'a> {
     pub device: &'a Device,
     /// Files grow up to this many bytes of tensors.
     pub max_shard_bytes: u64,
+    /// What becomes of another model in the folder of the result.
+    pub existing: ExistingModel,
+}
+
+/// What becomes of a model in a folder that is written into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExistingModel {
+    /// Nothing is written.
+    #[default]
+    Refuse,
+    /// It goes.
+    Replace,
 }
 
 /// What an adapter is added to.
@@ -51,7 +63,7 @@ pub enum MergeBase {
 ///
 /// # Errors
 /// Where `dir` holds no adapter, a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be
-/// written or is one of the folders that are read.
+/// written, is one of the folders that are read, or holds another model that is to stay.
 pub fn merge_adapter(dir: &Path, out: &Path, options: &MergeOptions<'_>) -> Result<usize> {
     if !Adapter::is_in(dir) {
         let reason =
@@ -77,8 +89,8 @@ pub struct Converted {
 /// [`save_model`](super::save_model) does.
 ///
 /// # Errors
-/// Where a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be written or is one of
-/// the folders that are read.
+/// Where a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be written, is one of
+/// the folders that are read, or holds another model that is to stay.
 pub fn convert_checkpoint(
     dir: &Path,
     out: &Path,
@@ -87,12 +99,10 @@ pub fn convert_checkpoint(
 ) -> Result<Converted> {
     let base = base_of(dir, options.base)?;
     let decoder = base.as_deref().unwrap_or(dir);
-    let real = |path: &Path| path.canonicalize().ok();
-    if real(out).is_some_and(|out| [dir, decoder].into_iter().any(|read| real(read) == Some(out.clone()))) {
-        let reason = "the result would take the place of what it is made of; choose another folder".into();
-        return Err(WeightsError::Write { path: out.to_path_buf(), reason }.into());
-    }
     let config = read_model_config_over(dir, base.as_deref())?;
+    let towers = tower_folders(&config, [dir, decoder]);
+    let read = [dir, decoder].into_iter().chain(towers.values().map(PathBuf::as_path));
+    check_place(out, read, options.existing)?;
     let source = open_sources(dir, &config, base.as_deref())?;
     let expected = reference_tensors(&config.init(options.device)?);
     let (tensors, merged) = merged_tensors(&source, expected, config.llm.tie_word_embeddings, options)?;
@@ -110,20 +120,46 @@ pub fn convert_checkpoint(
     let keys = if own.is_file() { Some(read_json(&own)?) } else { save.base.clone() };
     let keys = keys.map(|keys| stated(keys, &config, options.dtype, encoding));
     let about = Provenance { source: dir, base: base.as_deref(), merged, quantised: &quantised, floats };
-    card::write(&about, keys.as_ref(), save.path())?;
+    card::write(&about, save.path())?;
     write_model_config(&config, keys, save.path())?;
-    for tower in config.multimodal.iter().flat_map(|mm| [&mm.towers.vision, &mm.towers.text]) {
-        if save.path().join(tower).join("config.json").is_file() {
-            continue;
-        }
-        let folder = locate_tower(dir, tower).or_else(|| locate_tower(decoder, tower));
-        if let (Some(folder), Some(name)) = (folder, Path::new(tower).file_name()) {
+    for (tower, folder) in towers {
+        let there = save.path().join(tower).join("config.json").is_file();
+        if let (false, Some(name)) = (there, Path::new(tower).file_name()) {
             copy_small_files(&folder, &save.path().join(name))?;
         }
     }
     write_shards(tensors, save.path(), options.max_shard_bytes)?;
     save.commit()?;
     Ok(Converted { merged, quantised, bytes })
+}
+
+/// The folders of the towers that `config` names, seen from the folders in `from`; those that are nowhere are left out.
+fn tower_folders<'a>(config: &'a ModelConfig, from: [&Path; 2]) -> BTreeMap<&'a str, PathBuf> {
+    let names = config.multimodal.iter().flat_map(|mm| [&*mm.towers.vision, &*mm.towers.text]);
+    names.filter_map(|name| Some((name, from.iter().find_map(|dir| locate_tower(dir, name))?))).collect()
+}
+
+/// Refuses a folder that is one of those that are `read`, and one that holds another model, unless that may go.
+fn check_place<'a>(
+    out: &Path,
+    read: impl IntoIterator<Item = &'a Path>,
+    existing: ExistingModel,
+) -> Result<()> {
+    let refused =
+        |reason: &str| Err(WeightsError::Write { path: out.to_path_buf(), reason: reason.into() }.into());
+    let real = |path: &Path| path.canonicalize().ok();
+    let own = real(out);
+    if own.is_some() && read.into_iter().any(|read| real(read) == own) {
+        return refused("the result would take the place of what it is made of; choose another folder");
+    }
+    let holds_model = out.join("config.json").is_file()
+        || TensorSource::folder_has_weights(out)
+        || folder_has_bridges(out)
+        || Adapter::is_in(out);
+    match holds_model && existing == ExistingModel::Refuse {
+        true => refused("it holds another model; choose another folder, or replace that model (--force)"),
+        false => Ok(()),
+    }
 }
 
 /// A config.json's keys with what they say of number formats replaced.

@@ -35,7 +35,7 @@ pub use error::{TensorProblem, WeightsError};
 pub use file::{StoredDType, StoredTensor};
 pub use gguf::Gguf;
 pub use load::{LoadReport, apply};
-pub use merge::{Converted, MergeBase, MergeOptions, convert_checkpoint, merge_adapter};
+pub use merge::{Converted, ExistingModel, MergeBase, MergeOptions, convert_checkpoint, merge_adapter};
 pub use names::{is_adapter_key, is_adapter_path, is_block_matrix, is_unused_key, reference_key};
 pub use quantise::{QuantisedTensor, Quantization, fill_nf4, quantise_decoder};
 pub use save::{SaveOptions, reference_tensors, save_model};

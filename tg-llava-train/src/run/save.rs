@@ -1,6 +1,6 @@
 //! What a run leaves: stage-1 files or a whole Hugging Face folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tg_llava_core::Result;
 use tg_llava_core::config::LoraConfig;
@@ -16,18 +16,18 @@ pub enum SavedForm {
     Bridges,
     /// Everything, the frozen towers too.
     Whole,
-    /// The adapter over a decoder, with the bridges and every other component that was trained.
-    Adapter(LoraConfig, Vec<Component>),
+    /// The adapter over the decoder in a folder, with the bridges and every other component that was trained.
+    Adapter(LoraConfig, PathBuf, Vec<Component>),
 }
 
 impl SavedForm {
-    /// The smallest form that holds all that was trained, `lora` among it.
-    pub fn of(parts: TrainedParts, lora: Option<LoraConfig>, from_scratch: bool) -> Self {
-        if let Some(lora) = lora {
+    /// The smallest form that holds all that was trained, the adapter over the decoder in a folder among it.
+    pub fn of(parts: TrainedParts, adapter: Option<(LoraConfig, PathBuf)>, from_scratch: bool) -> Self {
+        if let Some((lora, base)) = adapter {
             let trained = |component: &Component| *parts.get(*component) && *component != Component::Llm;
             let whole = Component::ALL.into_iter();
             let whole = whole.filter(|component| component.bridge_stem().is_some() || trained(component));
-            return Self::Adapter(lora, whole.collect());
+            return Self::Adapter(lora, base, whole.collect());
         }
         if parts.bridges_only() && !from_scratch { Self::Bridges } else { Self::Whole }
     }
@@ -46,11 +46,8 @@ pub fn save_trained(
 ) -> Result<()> {
     let options = SaveOptions { max_shard_bytes, template: Some(start.to_path_buf()) };
     match form {
-        SavedForm::Adapter(lora, whole) => save_adapter(model, &lora, &whole, dir, &options),
+        SavedForm::Adapter(lora, base, whole) => save_adapter(model, (&lora, &base), &whole, dir, &options),
         SavedForm::Whole => save_model(model, dir, &options),
-        SavedForm::Bridges => {
-            let start = start.canonicalize().unwrap_or_else(|_| start.to_path_buf());
-            save_bridges(model, dir, &start, &options)
-        }
+        SavedForm::Bridges => save_bridges(model, dir, start, &options),
     }
 }

@@ -33,8 +33,10 @@ pub enum StartError {
         /// The presets that are known.
         presets: String,
     },
-    /// A tower is neither a folder nor a preset.
-    #[error("model.{key} = {name:?}: no folder with a config.json, and no known preset ({presets})")]
+    /// A tower is neither a folder, nor in Hugging Face's cache, nor a preset.
+    #[error(
+        "model.{key} = {name:?}: no folder with a config.json, not in the cache of Hugging Face, and no known preset ({presets})"
+    )]
     UnknownTower {
         /// The key of the configuration.
         key: &'static str,

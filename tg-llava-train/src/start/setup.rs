@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tg_llava_core::config::{
     HubCache, LLM_PRESETS, LoraConfig, MAIN_REVISION, ModelConfig, MultimodalConfig, PaddingSide,
     ProjectorConfig, TOWER_PRESETS, TextTowerConfig, VisionTowerConfig, folder_name, llm_preset, multimodal,
-    read_model_config_over, read_tower_configs, tower_preset,
+    read_model_config_over, read_tower_configs, reference_to, tower_preset,
 };
 use tg_llava_core::conversation::Template;
 use tg_llava_core::weights::{Adapter, base_of};
@@ -31,11 +31,14 @@ pub struct ModelSetup {
 }
 
 impl ModelSetup {
+    /// The folder of the decoder that the run starts from.
+    pub fn decoder(&self) -> &Path {
+        self.base.as_ref().unwrap_or(&self.start)
+    }
+
     /// The adapter that `config` trains, over the decoder of this start.
     pub fn adapter(&self, config: &TrainConfig) -> Option<LoraConfig> {
-        let base = self.base.as_ref().unwrap_or(&self.start);
-        let base = base.canonicalize().unwrap_or_else(|_| base.clone());
-        Some(config.lora.as_ref()?.adapter(Some(base.to_string_lossy().into_owned())))
+        Some(config.lora.as_ref()?.adapter(Some(reference_to(self.decoder()))))
     }
 
     /// Reads the small files of the start.
@@ -173,4 +176,17 @@ fn apply_options(config: &TrainConfig, model: &mut ModelConfig) -> Result<(), St
         detail.num_positions = 4 * tokens;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_tower_is_told_with_all_places_where_it_was_sought() {
+        let message = towers("vision_tower", "none-such/tower").unwrap_err().to_string();
+        for part in ["model.vision_tower = \"none-such/tower\"", "cache of Hugging Face", TOWER_PRESETS[0]] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ mod threads;
 mod view;
 mod watch;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Error;
 use burn::tensor::DType;
@@ -140,15 +140,14 @@ fn read_config(args: &TrainArgs, console: &Console) -> Result<TrainConfig, Failu
 /// which what is trained is saved with.
 fn fetch_named(model: &mut ModelOptions, console: &Console) -> Result<(), Failure> {
     let hub = Hub::of_environment(console);
-    let folder = |path: &mut PathBuf| -> Result<(), Failure> {
-        if let Some(name) = ModelName::instead_of(path) {
-            *path = hub.model(&name, false)?;
-        }
-        Ok(())
-    };
-    folder(&mut model.path)?;
-    if let Some(Bridges::Folder(path)) = &mut model.bridges {
-        folder(path)?;
+    if let Some(name) = ModelName::instead_of(&model.path) {
+        model.path = hub.model(&name, false)?;
+    }
+    if let Some(Bridges::Folder(path)) = &mut model.bridges
+        && let Some(name) = ModelName::instead_of(path)
+    {
+        // Their files alone are read, not what they build on.
+        *path = hub.folder(&name, Need::Everything)?;
     }
     for name in [&model.vision_tower, &model.text_tower].into_iter().flatten() {
         if let Some(name) = ModelName::instead_of(Path::new(name)) {

@@ -115,8 +115,8 @@ fn write_model(
     setup: &ModelSetup,
     folder: &Path,
 ) -> tg_llava_core::Result<()> {
-    let form =
-        SavedForm::of(trainer.options().parts, setup.adapter(config), config.model.init == Init::Random);
+    let adapter = setup.adapter(config).map(|lora| (lora, setup.decoder().to_path_buf()));
+    let form = SavedForm::of(trainer.options().parts, adapter, config.model.init == Init::Random);
     save_trained(trainer.model(), folder, form, &setup.start, config.run.max_shard_bytes)
 }
 
