@@ -19,7 +19,8 @@ use crate::quant::{Activations, FourBitMatrix, GgmlMatrix, MatrixSite, Scheme};
 /// How a decoder's matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Quantization {
-    /// The formats of matrices that the files hold as floats; none where these stay so. What is quantised already stays as it is.
+    /// The formats of matrices that the files hold as floats; none where these stay so. Blocks of GGML in the files stay as they
+    /// are; matrices of bitsandbytes, and those that an adapter is added to, are taken as floats.
     pub scheme: Option<Scheme>,
     /// What meets quantised matrices in products.
     pub activations: Activations,
