@@ -142,7 +142,7 @@ fn blocks_that_do_not_fit_their_state_are_refused() {
         message(dir.path())
     };
     let text = change(r#""shape":[40,40]"#, r#""shape":[40,99]"#);
-    assert!(text.contains("model.safetensors") && text.contains("[40, 72] bytes"), "{text}");
+    assert!(text.contains("model.safetensors") && text.contains("expected U8 [40, 72]"), "{text}");
     let text = change(r#""type":"Q4_0""#, r#""type":"Q2_K""#);
     assert!(text.contains("has type Q2_K") && text.contains("Q4_K"), "{text}");
     let dir = tempfile::tempdir().unwrap();

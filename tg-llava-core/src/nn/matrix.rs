@@ -132,7 +132,7 @@ pub(super) fn apply_quantised<const D: usize>(
     let x = x.reshape([rows, d_input]);
     let pieces = pieces(d_output).map(|piece| {
         let weight = dequantised(matrix, piece, &device, dtype);
-        x.clone().matmul(weight.transpose())
+        super::multiply(x.clone(), weight.transpose(), None)
     });
     let y = Tensor::cat(pieces.collect(), 1);
     shape[D - 1] = d_output;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{DType, TensorData};
 use serde_json::{Value, json};
 
-use super::QuantisedTensor;
 use super::ggml_blocks::{self, BlockState};
 use super::save::PendingTensor;
+use super::{QuantisedTensor, WeightsError};
 use crate::error::Result;
 use crate::nn;
 use crate::quant::bnb::{Absmax, AbsmaxStorage, FourBit, Int8Rows};
@@ -154,7 +154,13 @@ impl Matrix {
             return Ok(Arc::clone(parts));
         }
         *latest = None;
-        let parts = Arc::new(self.format.parts(&self.tensor.values()?, self.shape, self.tensor.dtype()));
+        let values = self.tensor.values()?;
+        // Blocks would hold plain numbers in their place, and nobody would notice.
+        if !values.iter().all(|value| value.is_finite()) {
+            let (key, format) = (self.key.clone(), self.format.name());
+            return Err(WeightsError::NotFinite { key, format }.into());
+        }
+        let parts = Arc::new(self.format.parts(&values, self.shape, self.tensor.dtype()));
         *latest = Some((self.key.clone(), Arc::clone(&parts)));
         Ok(parts)
     }
@@ -281,6 +287,23 @@ mod tests {
                         "{format:?} {name}"
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_matrix_that_is_not_finite_is_refused_by_its_key() {
+        let key = "model.layers.0.mlp.up_proj.weight";
+        let q8 = Scheme::ALL.into_iter().map(Encoding::Ggml);
+        for encoding in [Encoding::Nf4, Encoding::Int8].into_iter().chain(q8) {
+            for damage in [f32::NAN, f32::INFINITY] {
+                let mut values = vec![0.5; 2 * 256];
+                values[300] = damage;
+                let read = move || Ok(TensorData::new(values.clone(), [2, 256]));
+                let tensor = PendingTensor::new(vec![2, 256], DType::F32, read);
+                let (written, _) = encode(BTreeMap::from([(key.to_owned(), tensor)]), encoding, 1);
+                let error = written[key].bytes().unwrap_err().to_string();
+                assert!(error.contains(key) && error.contains("not finite"), "{error}");
             }
         }
     }

@@ -98,6 +98,17 @@ pub enum WeightsError {
         /// The method.
         method: String,
     },
+    /// A matrix that has no form in fewer bits.
+    #[error(
+        "`{key}` has values that are not finite, which {format} cannot hold; convert a checkpoint whose weights are whole, or \
+         another --dtype where float16 is too narrow for them"
+    )]
+    NotFinite {
+        /// The matrix.
+        key: String,
+        /// What it was to become.
+        format: &'static str,
+    },
     /// A tensor of a GGUF file in a format that is not read.
     #[error("{path}: tensor `{tensor}` has type {found}; types that are read: {known}")]
     GgmlType {

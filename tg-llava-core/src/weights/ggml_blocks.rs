@@ -51,15 +51,59 @@ pub(super) fn join_blocks(tensors: &mut BTreeMap<String, StoredTensor>) -> Resul
             let (path, known) = (state.path.to_path_buf(), GgmlType::names());
             return Err(WeightsError::GgmlType { path, tensor: key, found: format, known }.into());
         };
-        // No block is of more than 256 values, nor has none.
-        let longest = usize::try_from(blocks.byte_len()).unwrap_or(usize::MAX).saturating_mul(256);
-        let expected = [shape[0], known.row_bytes(shape[1].min(longest))];
-        if shape[1] > longest || blocks.shape != expected {
-            let (expected, found) = (format!("{expected:?} bytes"), format!("{:?}", blocks.shape));
+        let row_bytes = known.checked_row_bytes(shape[1]);
+        let fits = row_bytes.is_some_and(|row_bytes| blocks.shape == [shape[0], row_bytes]);
+        if !fits || !blocks.dtype_name.eq_ignore_ascii_case("u8") {
+            let expected = match row_bytes {
+                Some(row_bytes) => format!("U8 {:?}", [shape[0], row_bytes]),
+                None => format!("U8 and fewer than {} values a row", shape[1]),
+            };
+            let found = format!("{} {:?}", blocks.dtype_name, blocks.shape);
             return Err(wrong(&blocks, TensorProblem::Layout { expected, found }));
         }
         let (dtype, dtype_name) = (StoredDType::Ggml(known), known.name().to_owned());
         tensors.insert(key, StoredTensor { dtype, dtype_name, shape: shape.to_vec(), ..blocks });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::Dtype;
+
+    use super::super::file::open_file;
+    use super::super::{NewTensor, write_safetensors};
+    use super::*;
+
+    /// What is said of a file with such blocks beside such a state.
+    fn joined((dtype, blocks): (Dtype, [usize; 2]), shape: [usize; 2]) -> Result<(), String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.safetensors");
+        let state = BlockState::new(GgmlType::Q8_0, shape).to_json();
+        let key = format!("q.weight{STATE}");
+        let bytes = vec![0; blocks.iter().product::<usize>() * dtype.bitsize() / 8];
+        let give = |bytes: Vec<u8>| move || Ok::<_, std::convert::Infallible>(bytes.clone());
+        let len = state.len();
+        let tensors = [
+            NewTensor::new("q.weight", dtype, blocks, give(bytes)),
+            NewTensor::new(&key, Dtype::U8, [len], give(state)),
+        ];
+        write_safetensors(&path, None, tensors).unwrap();
+        join_blocks(&mut open_file(&path).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn blocks_that_are_no_bytes_or_do_not_fit_their_state_are_refused() {
+        joined((Dtype::U8, [2, 34]), [2, 32]).unwrap();
+        for (blocks, shape, part) in [
+            ((Dtype::F32, [2, 34]), [2, 32], "expected U8 [2, 34], found F32 [2, 34]"),
+            ((Dtype::I8, [2, 34]), [2, 32], "found I8 [2, 34]"),
+            ((Dtype::U8, [2, 34]), [2, 33], "expected U8 [2, 68], found U8 [2, 34]"),
+            ((Dtype::U8, [2, 34]), [2, usize::MAX], "found U8 [2, 34]"),
+            ((Dtype::U8, [0, 34]), [0, usize::MAX], "found U8 [0, 34]"),
+        ] {
+            let error = joined(blocks, shape).unwrap_err();
+            assert!(error.contains("q.weight") && error.contains(part), "{error}");
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! The decoder's matrices, quantised while they are read: memory never holds one as floats, but for a piece.
+//! The decoder's matrices, quantised while they are read: memory holds a piece of one as floats, and one whole where its file
+//! cannot be read by pieces.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,8 @@ use crate::quant::{Activations, FourBitMatrix, GgmlMatrix, MatrixSite, Scheme};
 /// How a decoder's matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Quantization {
-    /// The formats of matrices that the files hold as floats; none where these stay so. What is quantised already stays as it is.
+    /// The formats of matrices that the files hold as floats; none where these stay so. Blocks of GGML in the files stay as they
+    /// are; matrices of bitsandbytes, and those that an adapter is added to, are taken as floats.
     pub scheme: Option<Scheme>,
     /// What meets quantised matrices in products.
     pub activations: Activations,
@@ -206,10 +208,17 @@ fn shape_of(matrix: &Matrix, site: MatrixSite) -> Option<[usize; 2]> {
     Some(if site == MatrixSite::Embedding { [rows, columns] } else { [columns, rows] })
 }
 
+/// Rows of a matrix that are floats at a time: all, where each piece would read the whole matrix again.
+fn rows_at_once(stored: &StoredTensor) -> usize {
+    let [rows, columns] = [stored.shape[0], stored.shape[1]];
+    let most = if stored.is_cut_cheaply() { PIECE / columns.max(1) } else { rows };
+    most.clamp(1, rows.max(1))
+}
+
 /// The blocks of a matrix of floats, and whether all its values are finite.
 fn quantise(stored: &StoredTensor, format: GgmlType) -> Result<(Vec<u8>, bool)> {
     let [rows, columns] = [stored.shape[0], stored.shape[1]];
-    let at_once = (PIECE / columns.max(1)).clamp(1, rows.max(1));
+    let at_once = rows_at_once(stored);
     let (mut blocks, mut all_finite) = (Vec::with_capacity(rows * format.row_bytes(columns)), true);
     for first in (0..rows).step_by(at_once) {
         let (values, finite) = read_as(&stored.rows(first, at_once.min(rows - first)), DType::F32)?;
@@ -217,4 +226,29 @@ fn quantise(stored: &StoredTensor, format: GgmlType) -> Result<(Vec<u8>, bool)> 
         all_finite &= finite;
     }
     Ok((blocks, all_finite))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{Bytes, open_file};
+    use super::super::{NewTensor, write_safetensors};
+    use super::*;
+
+    /// A `.bin` file's tensors, bitsandbytes' and interleaved heads are read whole for any of their rows.
+    #[test]
+    fn a_matrix_that_is_read_whole_for_each_row_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.safetensors");
+        let shape = [2048, 1024];
+        let values: Vec<u8> =
+            (0..shape[0] * shape[1]).flat_map(|i| ((i % 251) as f32).to_le_bytes()).collect();
+        let read = || Ok::<_, std::convert::Infallible>(values.clone());
+        write_safetensors(&path, None, [NewTensor::new("a", safetensors::Dtype::F32, shape, read)]).unwrap();
+        let plain = open_file(&path).unwrap().remove("a").unwrap();
+        let (whole, len) = (Box::new(plain.clone()), values.len());
+        let within = StoredTensor { bytes: Bytes::Within { whole, skip: 0, len }, ..plain.clone() };
+        assert_eq!((rows_at_once(&plain), rows_at_once(&within)), (1024, 2048));
+        let blocks = |stored| quantise(stored, GgmlType::Q8_0).unwrap();
+        assert!(blocks(&plain) == blocks(&within));
+    }
 }

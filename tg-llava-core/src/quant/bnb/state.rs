@@ -1,10 +1,11 @@
 use half::{bf16, f16};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{BnbError, FourBitKind};
 
 /// What a 4-bit tensor was: the JSON under `<key>.quant_state.bitsandbytes__<kind>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Fields")]
 pub struct QuantState {
     /// What the codes stand for.
     #[serde(rename = "quant_type")]
@@ -21,7 +22,7 @@ pub struct QuantState {
 }
 
 /// The part of a state that describes an absmax in eight bits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NestedState {
     /// Absmax of a block.
     #[serde(rename = "nested_blocksize")]
@@ -32,6 +33,45 @@ pub struct NestedState {
     /// Mean of all absmax, which was subtracted.
     #[serde(rename = "nested_offset")]
     pub offset: f64,
+}
+
+/// The keys of the JSON: those of a nested absmax are there together, or none of them.
+#[derive(Deserialize)]
+struct Fields {
+    #[serde(rename = "quant_type")]
+    kind: FourBitKind,
+    blocksize: usize,
+    dtype: String,
+    shape: Vec<usize>,
+    #[serde(default, deserialize_with = "present")]
+    nested_blocksize: Option<usize>,
+    #[serde(default, deserialize_with = "present")]
+    nested_dtype: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    nested_offset: Option<f64>,
+}
+
+/// A key that may be missing, but not `null`.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
+}
+
+impl TryFrom<Fields> for QuantState {
+    type Error = &'static str;
+
+    fn try_from(fields: Fields) -> Result<Self, Self::Error> {
+        let Fields { kind, blocksize, dtype, shape, .. } = fields;
+        let nested = match (fields.nested_blocksize, fields.nested_dtype, fields.nested_offset) {
+            (None, None, None) => None,
+            (Some(blocksize), Some(dtype), Some(offset)) => Some(NestedState { blocksize, dtype, offset }),
+            _ => {
+                return Err(
+                    "nested_blocksize, nested_dtype and nested_offset must be there together, or none of them",
+                );
+            }
+        };
+        Ok(Self { kind, blocksize, dtype, shape, nested })
+    }
 }
 
 impl QuantState {
@@ -97,6 +137,30 @@ mod tests {
             ("", "not valid JSON"),
         ] {
             let error = parse(json).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_nested_state_is_whole_or_not_there() {
+        let parse = |nested: &str| {
+            let json = format!(
+                r#"{{"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [4]{nested}}}"#
+            );
+            QuantState::parse(json.as_bytes()).map_err(|error| error.to_string())
+        };
+        let whole = r#", "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.5"#;
+        let state = parse(whole).unwrap();
+        assert_eq!(state.nested.as_ref().map(|nested| (nested.blocksize, nested.offset)), Some((256, 0.5)));
+        assert_eq!(QuantState::parse(&state.to_json()).unwrap(), state);
+        assert!(parse("").unwrap().nested.is_none());
+        for (nested, part) in [
+            (r#", "nested_blocksize": 256"#, "together"),
+            (r#", "nested_blocksize": 256, "nested_dtype": "float32""#, "together"),
+            (r#", "nested_blocksize": null, "nested_dtype": null, "nested_offset": null"#, "null"),
+            (r#", "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": "a""#, "invalid type"),
+        ] {
+            let error = parse(nested).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
     }

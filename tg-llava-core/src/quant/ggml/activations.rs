@@ -8,7 +8,7 @@ pub const GROUP: usize = 32;
 pub struct Int8Row {
     /// The integers, from -127 to 127.
     pub quants: Vec<i8>,
-    /// `max |x| / 127` of each group.
+    /// `max |x| / 127` of each group; not finite where one of its values is not.
     pub scales: Vec<f32>,
     /// The sum of each group's integers, times its scale.
     pub sums: Vec<f32>,
@@ -26,7 +26,10 @@ impl Int8Row {
             sums: Vec::with_capacity(len / GROUP),
         };
         for (values, quants) in values.chunks(GROUP).zip(row.quants.chunks_exact_mut(GROUP)) {
-            let scale = values.iter().fold(0.0f32, |max, x| max.max(x.abs())) / 127.0;
+            // Among magnitudes bits are in the order of values, and those of what is no number come last: such a group's scale, and
+            // with it each product, is none either.
+            let largest = values.iter().map(|x| x.abs().to_bits()).max().map_or(0.0, f32::from_bits);
+            let scale = largest / 127.0;
             let inverse = inverse(scale);
             for (quant, x) in quants.iter_mut().zip(values) {
                 *quant = nearest(x * inverse) as i8;

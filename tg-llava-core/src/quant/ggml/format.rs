@@ -118,6 +118,12 @@ impl GgmlType {
         len.div_ceil(self.block_values()) * self.block_bytes()
     }
 
+    /// [`GgmlType::row_bytes`] of a length that may be anything; `None` where no memory could hold so many.
+    pub fn checked_row_bytes(self, len: usize) -> Option<usize> {
+        let bytes = len.div_ceil(self.block_values()).checked_mul(self.block_bytes())?;
+        isize::try_from(bytes).is_ok().then_some(bytes)
+    }
+
     /// Whether values are plain floats.
     pub fn is_float(self) -> bool {
         self.block_values() == 1

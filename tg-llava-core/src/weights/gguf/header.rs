@@ -227,6 +227,12 @@ fn place(row: Row, format: GgmlType, data: u64, size: u64) -> Parsed<TensorInfo>
             "tensor {name} has rows of {width} values, which are no whole {format} blocks of {block}"
         ));
     }
+    // Biases and norms are floats in every file; rows of heads could not be told apart in blocks.
+    if shape.len() == 1 && !format.is_float() {
+        return Err(format!(
+            "tensor {name} has one dimension and is of {format} blocks; it must be F32, F16 or BF16"
+        ));
+    }
     let rows =
         shape[..shape.len() - 1].iter().try_fold(1usize, |product, extent| product.checked_mul(*extent));
     let row_bytes = (width / format.block_values()).checked_mul(format.block_bytes());

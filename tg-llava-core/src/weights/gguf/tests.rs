@@ -22,8 +22,17 @@ enum Pair<'a> {
     Float(&'a str, f32),
 }
 
-/// A file of a decoder that is two wide and has no blocks: `embedding` is the type and the bytes of its embedding.
-fn file(pairs: &[Pair<'_>], (kind, embedding): (u32, Vec<u8>)) -> Vec<u8> {
+/// A file of a decoder that has no blocks: `embedding` is the type and the bytes of its embedding.
+fn file(pairs: &[Pair<'_>], embedding: (u32, Vec<u8>)) -> Vec<u8> {
+    file_with(pairs, embedding, None)
+}
+
+/// [`file`] with a vector beside: its name, its length and its type. Its bytes are those of the embedding.
+fn file_with(
+    pairs: &[Pair<'_>],
+    (kind, embedding): (u32, Vec<u8>),
+    vector: Option<(&str, u64, u32)>,
+) -> Vec<u8> {
     let text = |out: &mut Vec<u8>, text: &str| {
         out.extend((text.len() as u64).to_le_bytes());
         out.extend(text.as_bytes());
@@ -45,7 +54,7 @@ fn file(pairs: &[Pair<'_>], (kind, embedding): (u32, Vec<u8>)) -> Vec<u8> {
     let all: Vec<&Pair<'_>> = kept.chain(pairs).collect();
     let mut out = b"GGUF".to_vec();
     out.extend(3u32.to_le_bytes());
-    out.extend(1u64.to_le_bytes());
+    out.extend((1 + u64::from(vector.is_some())).to_le_bytes());
     out.extend((all.len() as u64).to_le_bytes());
     for pair in all {
         text(&mut out, &key(pair));
@@ -70,6 +79,13 @@ fn file(pairs: &[Pair<'_>], (kind, embedding): (u32, Vec<u8>)) -> Vec<u8> {
     out.extend(2u64.to_le_bytes());
     out.extend(kind.to_le_bytes());
     out.extend(0u64.to_le_bytes());
+    if let Some((name, len, kind)) = vector {
+        text(&mut out, name);
+        out.extend(1u32.to_le_bytes());
+        out.extend(len.to_le_bytes());
+        out.extend(kind.to_le_bytes());
+        out.extend(0u64.to_le_bytes());
+    }
     out.resize(out.len().next_multiple_of(32), 0);
     out.extend(embedding);
     out
@@ -217,6 +233,19 @@ proptest! {
         }
         if let Err(error) = read_all(&bytes) {
             prop_assert!(error.to_string().contains("some.gguf"), "{}", error);
+        }
+    }
+
+    /// Rows of one head of q and k that are values, not blocks.
+    #[test]
+    fn vectors_are_floats_or_refused_by_name(
+        name in prop::sample::select(vec!["blk.0.attn_q.bias", "blk.0.attn_k.bias", "blk.0.attn_norm.weight"]),
+        format in prop::sample::select(GgmlType::ALL.to_vec()), len in prop::sample::select(vec![8u64, 32, 48, 64, 256]),
+    ) {
+        let kind = (0, vec![0; 2048]);
+        match read_all(&file_with(&[], kind, Some((name, len, format.id())))) {
+            Ok(()) => prop_assert!(format.is_float()),
+            Err(error) => prop_assert!(!format.is_float() && error.to_string().contains(name), "{}", error),
         }
     }
 

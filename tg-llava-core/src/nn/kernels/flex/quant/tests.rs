@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::super::tests::random;
 use super::*;
+use crate::nn::matrix::apply_quantised;
 
 /// A matrix `[d_output, d_input]` of random values in `format`, and its floats.
 fn matrix(format: GgmlType, shape: [usize; 2], activations: Activations) -> (QuantMatrix, Tensor<2>) {
@@ -71,6 +72,50 @@ proptest! {
 }
 
 #[test]
+fn a_value_that_is_no_number_spoils_every_product_of_its_row() {
+    for format in GgmlType::ALL.into_iter().filter(|format| !format.is_float()) {
+        let (matrix, _) = matrix(format, [5, 96], Activations::Int8);
+        let QuantMatrix::Ggml(stored) = &matrix else { unreachable!("made of blocks") };
+        for damage in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = random([2, 96], 2).into_data().try_to_vec::<f32>().expect("f32");
+            x[40] = damage;
+            let rows: Vec<Int8Row> = x.chunks(96).map(Int8Row::new).collect();
+            let products = |out| Products {
+                format,
+                row_bytes: stored.row_bytes(),
+                blocks: stored.blocks(),
+                x: &rows,
+                out,
+            };
+            let (mut fast, mut plain) = (vec![0.0; 10], vec![0.0; 10]);
+            products(&mut fast).run();
+            pulp::Arch::Scalar.dispatch(products(&mut plain));
+            let x = Tensor::<2>::from_data(
+                burn::tensor::TensorData::new(x, [2, 96]),
+                &burn::tensor::Device::flex(),
+            );
+            let whole = quantised_matvec(&x, &matrix, None)
+                .expect("flex")
+                .into_data()
+                .try_to_vec::<f32>()
+                .expect("f32");
+            // Products of one row of the matrix beside each other in the forms, those of one row of `x` in the tensor.
+            for (index, (fast, plain)) in fast.iter().zip(&plain).enumerate() {
+                assert_eq!(
+                    (fast.is_nan(), plain.is_nan()),
+                    (index % 2 == 0, index % 2 == 0),
+                    "{format} {damage}"
+                );
+            }
+            assert!(
+                whole[..5].iter().all(|y| y.is_nan()) && whole[5..].iter().all(|y| y.is_finite()),
+                "{format}"
+            );
+        }
+    }
+}
+
+#[test]
 fn rows_have_the_bits_that_they_have_alone() {
     for activations in [Activations::Int8, Activations::F32] {
         for format in GgmlType::ALL {
@@ -82,6 +127,24 @@ fn rows_have_the_bits_that_they_have_alone() {
                 .map(|row| quantised_matvec(&x.clone().narrow(0, row, 1), &matrix, None).expect("flex"));
             assert_eq!(together.into_data(), Tensor::cat(alone.collect(), 0).into_data(), "{format}");
         }
+    }
+}
+
+/// The matrix is floats in three pieces, the last of them narrow, where sums may be in another order for fewer rows.
+#[test]
+fn many_rows_have_the_bits_that_their_texts_have_alone() {
+    let shape = [2100, 600];
+    let (matrix, floats) = matrix(GgmlType::Q4_K, shape, Activations::Int8);
+    let RowsAlike { many, piece, .. } = crate::nn::matrix::quantised_rows_alike(&matrix);
+    let bias = random([shape[0]], 5);
+    let product = |x: Tensor<2>| apply_quantised(&matrix, x, Some(bias.clone()));
+    for lengths in [[many, many + 3, 2 * many], [piece, piece, piece]] {
+        let texts: Vec<_> = (2..).zip(lengths).map(|(seed, len)| random([len, shape[1]], seed)).collect();
+        let together = product(Tensor::cat(texts.clone(), 0));
+        let alone = Tensor::cat(texts.iter().cloned().map(product).collect(), 0);
+        assert_eq!(together.to_data(), alone.to_data(), "{lengths:?}");
+        let whole = Tensor::cat(texts, 0).matmul(floats.clone().transpose()) + bias.clone().unsqueeze();
+        together.into_data().assert_approx_eq::<f32>(&whole.into_data(), Tolerance::rel_abs(1e-5, 2e-3));
     }
 }
 
