@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use serde_json::Value;
-use tg_llava_core::config::read_model_config_over;
+use tg_llava_core::config::{locate_tower, read_model_config_over};
 use tg_llava_core::weights::{Adapter, TensorSource, base_of, open_sources};
 use tg_llava_train::checkpoint::{Fingerprint, hash_bytes, hash_file};
 
@@ -181,6 +181,11 @@ pub fn model_digest(Folders { model, base }: &Folders) -> Result<String, Failure
         .filter_map(|file| Some(file.parent()?.to_path_buf()))
         .collect();
     folders.insert(model.clone());
+    // Tokenizer and processor are those of a tower's folder, even where its weights are in the model's files.
+    for tower in config.multimodal.iter().flat_map(|mm| [&mm.towers.vision, &mm.towers.text]) {
+        let place = locate_tower(model, tower).or_else(|| locate_tower(base.as_deref()?, tower));
+        folders.extend(place);
+    }
     folders.extend(base.filter(|base| base.is_dir()));
     for folder in &folders {
         let entries: Vec<PathBuf> = std::fs::read_dir(folder)
