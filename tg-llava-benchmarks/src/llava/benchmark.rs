@@ -79,7 +79,7 @@ impl Benchmark {
         }
     }
 
-    /// Whether a question without an answer counts as wrong; elsewhere the scripts fail.
+    /// Whether a question without an answer counts as an empty or a wrong one; elsewhere the scripts fail.
     pub(super) fn allows_gaps(self) -> bool {
         matches!(self, Self::ScienceQa | Self::Seed | Self::VqaV2 | Self::MmBench(_))
     }

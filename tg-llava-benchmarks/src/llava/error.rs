@@ -67,6 +67,12 @@ pub enum LlavaError {
         /// The file of questions.
         file: String,
     },
+    /// A file that asks nothing, so that there is nothing to score.
+    #[error("{file}: no question")]
+    NoQuestions {
+        /// The file of questions.
+        file: String,
+    },
     /// An answer to no question.
     #[error(
         "{file}, line {line}: {questions} has no such question {id}; are these answers to another data set?"

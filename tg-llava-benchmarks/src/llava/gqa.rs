@@ -90,7 +90,7 @@ impl Line {
     }
 }
 
-/// The answers, in their order.
+/// The answers, in the order of their questions.
 ///
 /// # Errors
 /// [`LlavaError`] where the annotations lack a question.
@@ -110,7 +110,7 @@ pub fn lines(scored: &Scored<'_>) -> Result<Vec<Line>, LlavaError> {
             id,
         })
     };
-    scored.answers.iter().map(line).collect()
+    scored.answers.iter().copied().map(line).collect()
 }
 
 /// The scores of the balanced questions, in percent with two decimals as the official scorer prints them.
@@ -128,7 +128,10 @@ pub(super) fn score(scored: &Scored<'_>) -> Result<Report, LlavaError> {
     let grouped = lines.iter().filter(|line| line.is_balanced).filter_map(|line| {
         Some(Grouped { group: line.group.as_deref()?, right: &line.right, answer: &line.answer })
     });
-    scores.insert("Distribution".to_owned(), two_decimals(distribution(grouped)));
+    let grouped: Vec<Grouped<'_>> = grouped.collect();
+    if !grouped.is_empty() {
+        scores.insert("Distribution".to_owned(), two_decimals(distribution(grouped)));
+    }
     let item =
         |line: &Line| Item::new(line.id.clone(), line.answer.clone(), line.is_balanced.then(|| hit(line)));
     Ok(Report::of_one(lines.iter().map(item), scores))

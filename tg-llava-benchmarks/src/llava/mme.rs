@@ -61,7 +61,7 @@ impl Line {
     }
 }
 
-/// The answers, in their order.
+/// The answers, in the order of their questions.
 ///
 /// # Errors
 /// [`LlavaError`] where the release's files lack a question.
@@ -69,7 +69,7 @@ pub fn lines(scored: &Scored<'_>) -> Result<Vec<Line>, LlavaError> {
     let release = scored.annotations.folder("MME_Benchmark_release_version", PERCEPTION[0])?;
     let mut known: BTreeMap<_, String> = BTreeMap::new();
     let mut lines = Vec::new();
-    for answer in scored.answers {
+    for answer in &scored.answers {
         let id = answer.question_id.to_string();
         let (task, picture) = id.split_once('/').unwrap_or((&id, &id));
         let stem = picture.rsplit('/').next().and_then(|name| name.split('.').next()).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::annotations::read_json_lines;
-use super::{LlavaError, Scored};
+use super::{Answer, LlavaError, Question, Scored};
 use crate::report::{Item, Report};
 
 /// Reads an answer: no where its first sentence has a word that denies, else yes.
@@ -101,39 +101,43 @@ struct Label {
     label: String,
 }
 
-/// The scores of each category that has labels; these belong to its answers by their order.
+/// The scores of each category, whose labels belong to its questions by their order.
 pub(super) fn score(scored: &Scored<'_>) -> Result<Report, LlavaError> {
     const LABELS: [&str; 2] = ["coco_pope_", ".json"];
-    let questions = scored.questions_by_id();
-    let category = |answer: &super::Answer| {
-        questions.get(&answer.question_id.to_string()).and_then(|q| q.category.as_deref())
-    };
+    let mut categories: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let answered: Vec<(&Question, &Answer)> = scored.answered().collect();
+    for (at, (question, _)) in answered.iter().enumerate() {
+        let category = question.category.as_deref().ok_or_else(|| LlavaError::Question {
+            file: scored.questions.file.clone(),
+            place: question.place.clone(),
+            reason: "no `category`, which tells the file of its label".to_owned(),
+        })?;
+        categories.entry(category).or_default().push(at);
+    }
+    if categories.is_empty() {
+        return Err(LlavaError::NoQuestions { file: scored.questions.file.clone() });
+    }
+    // So that a message about no labels at all tells how they are called.
+    scored.annotations.all(&LABELS.join("*"))?;
     let (mut rights, mut splits) = (BTreeMap::new(), BTreeMap::new());
-    for path in scored.annotations.all(&LABELS.join("*"))? {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let name = name.trim_start_matches(LABELS[0]).trim_end_matches(LABELS[1]).to_owned();
+    for (category, own) in categories {
+        let path = scored.annotations.file(&[&LABELS.join(category)])?;
         let labels: Vec<Label> = read_json_lines(&path)?;
-        let own: Vec<_> = (0..scored.answers.len())
-            .filter(|&at| category(&scored.answers[at]) == Some(name.as_str()))
-            .collect();
-        if own.is_empty() {
-            continue;
-        }
         if own.len() != labels.len() {
             return Err(uneven(&path, own.len(), labels.len()));
         }
         let rights_of: Vec<(usize, bool)> =
             own.into_iter().zip(&labels).map(|(at, label)| (at, label.label != "no")).collect();
-        let pairs = rights_of.iter().map(|&(at, right)| (says_yes(&scored.answers[at].text), right));
-        splits.insert(name, Detection::new(pairs).named());
+        let pairs = rights_of.iter().map(|&(at, right)| (says_yes(&answered[at].1.text), right));
+        splits.insert(category.to_owned(), Detection::new(pairs).named());
         rights.extend(rights_of);
     }
-    let item = |(at, answer): (usize, &super::Answer)| {
+    let item = |(at, (_, answer)): (usize, &(&Question, &Answer))| {
         let said = says_yes(&answer.text);
         let hit = rights.get(&at).map(|&right| f64::from(u8::from(said == right)));
         Item::new(answer.question_id.to_string(), if said { "yes" } else { "no" }.to_owned(), hit)
     };
-    Ok(Report { items: scored.answers.iter().enumerate().map(item).collect(), splits })
+    Ok(Report { items: answered.iter().enumerate().map(item).collect(), splits })
 }
 
 fn uneven(path: &Path, answers: usize, labels: usize) -> LlavaError {

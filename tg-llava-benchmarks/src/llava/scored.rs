@@ -15,8 +15,8 @@ use crate::score::short::ShortItem;
 pub struct Scored<'a> {
     /// What was asked.
     pub questions: &'a Questions,
-    /// What was answered, in the order of the file.
-    pub answers: &'a [Answer],
+    /// What was answered, in the order of the questions: a run that went on has what it asked again at the file's end.
+    pub answers: Vec<&'a Answer>,
     /// What is right.
     pub annotations: &'a Annotations,
     /// The answer to each question.
@@ -33,7 +33,9 @@ impl<'a> Scored<'a> {
         answers: &'a Answers,
         annotations: &'a Annotations,
     ) -> Result<Self, LlavaError> {
-        Ok(Self { questions, answers: &answers.all, annotations, of_questions: questions.answered(answers)? })
+        let of_questions = questions.answered(answers)?;
+        let answers = of_questions.iter().copied().flatten().collect();
+        Ok(Self { questions, answers, annotations, of_questions })
     }
 
     /// Scores the answers as the benchmark's script does. Those of MMBench and MM-Vet are for a server.
@@ -69,14 +71,15 @@ impl<'a> Scored<'a> {
         Ok(Outcome::Scored(report))
     }
 
-    /// Questions by their ids; of those with the same, one.
-    pub(super) fn questions_by_id(&self) -> BTreeMap<String, &'a Question> {
-        self.questions.all.iter().map(|question| (question.id.to_string(), question)).collect()
+    /// Questions that have an answer, with it, in their order.
+    pub(super) fn answered(&self) -> impl Iterator<Item = (&'a Question, &'a Answer)> + '_ {
+        let asked = self.questions.all.iter().zip(&self.of_questions);
+        asked.filter_map(|(question, answer)| Some((question, (*answer)?)))
     }
 
     /// Answers by the ids of their questions; of those with the same, the last, as in the scripts.
     pub(super) fn answers_by_id(&self) -> BTreeMap<String, &'a Answer> {
-        self.answers.iter().map(|answer| (answer.question_id.to_string(), answer)).collect()
+        self.answers.iter().map(|&answer| (answer.question_id.to_string(), answer)).collect()
     }
 }
 

@@ -8,6 +8,11 @@ use super::seed::Seed;
 use super::{Benchmark, Id, LlavaError, Question, Scored, gqa, mmbench, mme, vqa};
 use crate::table::separated;
 
+/// What files to submit are called, where they are one.
+pub const FILES: [&str; 3] = ["upload.csv", "upload.json", "upload.jsonl"];
+/// The folder of those that are several, MME's: a `.txt` file a task.
+pub const BY_TASK: &str = "mme";
+
 /// A file to submit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
@@ -27,7 +32,8 @@ impl Upload {
 /// empty answer.
 ///
 /// # Errors
-/// [`LlavaError`] where annotations that it is made with cannot be used; where there are none, the files that need them are left out.
+/// [`LlavaError`] where annotations that it is made with cannot be used; where there are none, or those of another split, the files that need
+/// them are left out.
 pub fn files(scored: &Scored<'_>) -> Result<Vec<Upload>, LlavaError> {
     let asked = || {
         scored
@@ -63,7 +69,7 @@ pub fn files(scored: &Scored<'_>) -> Result<Vec<Upload>, LlavaError> {
             lines => vec![Upload { name: "upload.jsonl".to_owned(), text: lines? }],
         },
         Some(Benchmark::Mme) => match mme::lines(scored) {
-            Err(LlavaError::Missing { .. }) => Vec::new(),
+            Err(LlavaError::Missing { .. } | LlavaError::Unknown { .. }) => Vec::new(),
             lines => mme_files(&lines?),
         },
         _ => Vec::new(),
@@ -111,5 +117,5 @@ fn mme_files(lines: &[mme::Line]) -> Vec<Upload> {
         let cells = cells.map(|cell| cell.replace(['\n', '\r', '\t'], " "));
         *tasks.entry(&line.task).or_default() += &(cells.join("\t") + "\n");
     }
-    tasks.into_iter().map(|(task, text)| Upload { name: format!("mme/{task}.txt"), text }).collect()
+    tasks.into_iter().map(|(task, text)| Upload { name: format!("{BY_TASK}/{task}.txt"), text }).collect()
 }

@@ -1,6 +1,6 @@
 //! TextVQA, VizWiz and VQAv2: answers as they are submitted, and their scores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -68,7 +68,7 @@ pub fn textvqa(scored: &Scored<'_>) -> Result<Vec<ShortItem>, LlavaError> {
         let people = found.ok_or_else(|| LlavaError::Unknown { path: path.clone(), what: what() })?;
         Ok(item(picture, submitted(&answer.text), people))
     };
-    scored.answers.iter().map(answer).collect()
+    scored.answers.iter().copied().map(answer).collect()
 }
 
 /// What a person answered.
@@ -134,7 +134,8 @@ pub struct VqaV2Scores {
     pub by_answer: BTreeMap<String, f64>,
 }
 
-/// VQAv2's scores for the questions that the annotations tell of, of answers in `form`.
+/// VQAv2's scores for the questions that were asked and that the annotations tell of, of answers in `form`. A missing answer is an
+/// empty one, as in the upload.
 ///
 /// # Errors
 /// [`LlavaError`] where they tell of none.
@@ -142,11 +143,16 @@ pub fn vqav2(scored: &Scored<'_>, form: fn(&str) -> String) -> Result<VqaV2Score
     let path = scored.annotations.only(&["v2_mscoco_*_annotations.json"])?;
     let data: VqaV2 = read_json(&path)?;
     let answers = scored.answers_by_id();
+    let asked: BTreeSet<String> =
+        scored.questions.all.iter().map(|question| question.id.to_string()).collect();
     let mut items = Vec::new();
     let mut groups: [BTreeMap<String, Vec<f64>>; 3] = Default::default();
     for row in data.annotations {
         let id = row.question_id.to_string();
-        let Some(answer) = answers.get(&id).map(|answer| form(&answer.text)) else { continue };
+        if !asked.contains(&id) {
+            continue;
+        }
+        let answer = form(answers.get(&id).map_or("", |answer| answer.text.as_str()));
         let score = vqav2_score(&answer, &texts(&row.answers));
         for (group, name) in groups.iter_mut().zip(["", &row.question_type, &row.answer_type]) {
             group.entry(name.to_owned()).or_default().push(score);

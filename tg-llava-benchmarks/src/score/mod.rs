@@ -22,6 +22,16 @@ impl Predictions {
         Self(answers.into_iter().collect())
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether there is an answer to a row, even an empty one.
     pub fn has(&self, index: &str) -> bool {
         self.0.contains_key(index)

@@ -1,6 +1,7 @@
 //! Public benchmarks: what is asked, what answers are worth, and the files of both. Shared by `eval` and `score`.
 
 pub mod judge;
+pub mod lines;
 pub mod output;
 pub mod questions;
 pub mod scoring;

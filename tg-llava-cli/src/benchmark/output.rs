@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use tg_llava_benchmarks::llava::upload::Upload;
+use tg_llava_benchmarks::llava::upload::{self, Upload};
 use tg_llava_benchmarks::report::{Item, Report};
 use tg_llava_benchmarks::table::separated;
 
@@ -14,6 +14,9 @@ use crate::failure::Failure;
 
 /// How many failures are printed before the rest is counted.
 const SHOWN: usize = 20;
+
+/// Each row's verdict.
+const VERDICTS: &str = "verdicts.csv";
 
 /// The file that a run's scores are in.
 pub const SCORES: &str = "scores.json";
@@ -58,7 +61,7 @@ impl Summary<'_> {
                 files.push(write(output, name, text)?);
             }
             if let Some(report) = report {
-                files.push(write(output, "verdicts.csv", &verdicts(report))?);
+                files.push(write(output, VERDICTS, &verdicts(report))?);
             }
             let pretty = serde_json::to_string_pretty(&value).map_err(|e| Failure::Run(e.into()))?;
             files.push(write(output, SCORES, &(pretty + "\n"))?);
@@ -86,6 +89,23 @@ impl Summary<'_> {
         }
         print(&text)
     }
+}
+
+/// The files in `folder` that were made of answers.
+///
+/// # Errors
+/// Where a folder cannot be read.
+pub fn made(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths: Vec<PathBuf> =
+        [VERDICTS, SCORES].iter().chain(&upload::FILES).map(|name| folder.join(name)).collect();
+    let by_task = folder.join(upload::BY_TASK);
+    if by_task.is_dir() {
+        let entries: Vec<PathBuf> = std::fs::read_dir(by_task)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()?;
+        paths.extend(entries.into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "txt")));
+    }
+    Ok(paths)
 }
 
 /// Writes a file in whole.

@@ -11,7 +11,7 @@ use tg_llava_benchmarks::score::Predictions;
 
 use super::judge::About;
 use super::questions::Questions;
-use super::{ScoringArgs, input};
+use super::{RulesArg, ScoringArgs, input};
 use crate::console::Console;
 use crate::failure::Failure;
 
@@ -22,6 +22,16 @@ pub enum Answers {
     Kit(Predictions),
     /// LLaVA's, in their order.
     Llava(llava::Answers),
+}
+
+impl Answers {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Kit(predictions) => predictions.len(),
+            Self::Llava(answers) => answers.all.len(),
+        }
+    }
 }
 
 /// What answers came to.
@@ -47,8 +57,18 @@ pub enum ScoringError {
 impl ScoringError {
     /// Whether answers are as good as ever, and what is missing is something to score them with, or some of them.
     pub fn leaves_answers(&self) -> bool {
-        use LlavaError::{Missing, Unanswered, Unknown, Unnamed};
-        matches!(self, Self::Llava(Missing { .. } | Unanswered { .. } | Unknown { .. } | Unnamed { .. }))
+        use LlavaError::{Missing, NoQuestions, Question, Unanswered, Unknown, Unnamed};
+        matches!(
+            self,
+            Self::Llava(
+                Missing { .. }
+                    | NoQuestions { .. }
+                    | Question { .. }
+                    | Unanswered { .. }
+                    | Unknown { .. }
+                    | Unnamed { .. }
+            )
+        )
     }
 }
 
@@ -89,6 +109,33 @@ pub struct Places<'a> {
 }
 
 impl ScoringArgs {
+    /// Fails where an option has no effect on the scores of `questions`.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] that names it.
+    pub fn check(&self, questions: &Questions) -> Result<(), Failure> {
+        let (is_kit, takes_judge) = match questions {
+            Questions::Kit { kind, .. } => (true, JudgeTask::of(*kind).is_some()),
+            Questions::Llava { questions, .. } => (false, questions.benchmark == Some(Benchmark::LlavaBench)),
+        };
+        let idle = match () {
+            () if is_kit && !self.annotations.is_empty() => {
+                "--annotations: with --harness vlmevalkit the right answers are those in the table"
+            }
+            () if !is_kit && self.rules != RulesArg::Current => {
+                "--rules: with --harness llava there is one set of rules, that of its scripts"
+            }
+            () if !takes_judge && self.judge.judge_url.is_some() => {
+                "--judge-url: no judge scores this benchmark"
+            }
+            () if !takes_judge && self.judge.judge_replies.is_some() => {
+                "--judge-replies: no judge scores this benchmark"
+            }
+            () => return Ok(()),
+        };
+        Err(Failure::input(format_args!("{idle}; leave it out")))
+    }
+
     /// Scores `answers` to all `questions`.
     ///
     /// # Errors
@@ -123,7 +170,11 @@ impl ScoringArgs {
             _ => return Err(Failure::input("these answers are of another harness").into()),
         };
         let (state, report) = match outcome {
-            Outcome::Scored(report) => ("scored", Some(report)),
+            Outcome::Scored(mut report) => {
+                // A mean of nothing is no score.
+                report.splits.values_mut().for_each(|scores| scores.retain(|_, score| score.is_finite()));
+                ("scored", Some(report))
+            }
             Outcome::NotJudged => ("not judged", None),
             Outcome::NoAnswers if uploads.is_empty() => ("no answers", None),
             Outcome::NoAnswers => ("not scored; its server scores the upload", None),
@@ -166,27 +217,46 @@ impl ScoringArgs {
             }
             _ => Ok(()),
         };
+        let is_meant = |error: &ScoringError| {
+            matches!(error, ScoringError::Llava(LlavaError::Unknown { .. })) && !self.lacks_annotations(error)
+        };
         match found {
-            Err(error) if error.leaves_answers() => Ok(Failure::from(error).message()),
+            Err(error) if error.leaves_answers() && !is_meant(&error) => Ok(Failure::from(error).message()),
             found => Ok(found.map(|()| None)?),
         }
     }
 
-    /// What a server is sent, of answers that are not scored.
+    /// What answers come to that are not scored because of `error`: what a server is sent.
     ///
     /// # Errors
     /// [`Failure::Input`] where files cannot be used.
-    pub fn uploads(
+    pub fn not_scored(
         &self,
+        error: ScoringError,
         questions: &Questions,
         answers: &Answers,
         data: &Path,
-    ) -> Result<Vec<Upload>, Failure> {
-        let (Questions::Llava { questions, .. }, Answers::Llava(answers)) = (questions, answers) else {
-            return Ok(Vec::new());
+    ) -> Result<Scoring, Failure> {
+        let reason = Failure::from(error).message().unwrap_or_default();
+        let uploads = match (questions, answers) {
+            (Questions::Llava { questions, .. }, Answers::Llava(answers)) => {
+                let annotations = Annotations::new(&self.annotations, data);
+                let scored = llava::Scored::new(questions, answers, &annotations).map_err(input)?;
+                upload::files(&scored).map_err(input)?
+            }
+            _ => Vec::new(),
         };
-        let annotations = Annotations::new(&self.annotations, data);
-        let scored = llava::Scored::new(questions, answers, &annotations).map_err(input)?;
-        upload::files(&scored).map_err(input)
+        Ok(Scoring { state: format!("not scored: {reason}"), report: None, uploads })
+    }
+
+    /// Whether there are no annotations of the questions that were asked. What lies beside the data set may be of another split; what
+    /// `--annotations` names is meant.
+    pub fn lacks_annotations(&self, error: &ScoringError) -> bool {
+        use LlavaError::{Missing, Unknown};
+        match error {
+            ScoringError::Llava(Missing { .. }) => true,
+            ScoringError::Llava(Unknown { .. }) => self.annotations.is_empty(),
+            _ => false,
+        }
     }
 }

@@ -165,3 +165,82 @@ fn recorded_replies_are_taken_in_their_order() {
     let (code, message) = ended(&mut scored(json!([7])));
     assert!(code == 2 && message.contains("reply 1: no text, and no `reply`"), "{message}");
 }
+
+#[test]
+fn a_file_that_keeps_no_replies_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let [data, answers, prompts] = mm_vet(dir.path(), &["a cat"]);
+    let replies = dir.path().join("replies.json");
+    let command = || {
+        let mut command = score(&data, &answers);
+        command.args(["--judge-model", "j", "--judge-url", "http://127.0.0.1:9/v1"]);
+        command.arg("--judge-prompts").arg(&prompts).arg("--judge-replies").arg(&replies);
+        command
+    };
+    for text in ["[\"1.0\"]", "mine", "mine\n"] {
+        std::fs::write(&replies, text).unwrap();
+        let (code, message) = ended(&mut command());
+        assert!(
+            code == 2 && message.contains("replies.json, line 1: this is no reply of a judge"),
+            "{message}"
+        );
+        assert_eq!(read(&replies), text);
+    }
+    std::fs::write(&replies, "").unwrap();
+    let held = std::fs::File::open(&replies).unwrap();
+    held.lock().unwrap();
+    let (code, message) = ended(&mut command());
+    assert!(code == 2 && message.contains("another run is writing here"), "{message}");
+}
+
+#[test]
+fn rows_that_share_a_request_have_a_reply_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let [data, answers, prompts] = mm_vet(dir.path(), &["a cat", "a cat"]);
+    let (url, asked) = judge("1.0", 1);
+    let mut command = score(&data, &answers);
+    command.args(["--json", "--judge-model", "j", "--judge-url", &url]).arg("--judge-prompts").arg(&prompts);
+    let report = stdout(command.env("OPENAI_API_KEY", "secret"));
+    assert_eq!(asked.join().unwrap().len(), 1);
+    let replies = dir.path().join("judge.jsonl");
+    assert_eq!(read(&replies).lines().count(), 2);
+    let recorded = || {
+        let mut command = score(&data, &answers);
+        command.arg("--json").arg("--judge-replies").arg(&replies);
+        command
+    };
+    assert_eq!(stdout(&mut recorded()), report);
+    let text = read(&replies);
+    let line = |index: &str, tried: usize| json!({ "index": index, "tried": tried, "reply": "1.0" });
+    std::fs::write(&replies, format!("{text}{}\n", line("7", 0))).unwrap();
+    let (code, message) = ended(&mut recorded());
+    assert!(
+        code == 2 && message.contains("reply 3 is about index 7, which the data set does not have"),
+        "{message}"
+    );
+    std::fs::write(&replies, format!("{text}{}\n", line("1", 1))).unwrap();
+    let (code, message) = ended(&mut recorded());
+    assert!(code == 2 && message.contains("1 replies more than are asked for"), "{message}");
+}
+
+/// A reference that a judge gives no point is nothing to compare with.
+#[test]
+fn a_score_that_is_no_number_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: Value| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text.to_string()).unwrap();
+        path
+    };
+    let data = write(
+        "llava-bench.jsonl",
+        json!({ "question_id": 1, "image": "a.png", "text": "Who?", "category": "conv" }),
+    );
+    write("context.jsonl", json!({ "image": "a.png", "caption": "A cat." }));
+    write("answers_gpt4.jsonl", json!({ "question_id": 1, "text": "Tom." }));
+    let answers = write("answers.jsonl", json!({ "question_id": 1, "text": "Rex." }));
+    let replies = write("replies.json", json!(["0 6"]));
+    let text = stdout(score(&data, &answers).arg("--json").arg("--judge-replies").arg(&replies));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["report"]["splits"]["all"], json!({ "reference": 0.0, "model": 60.0 }));
+}

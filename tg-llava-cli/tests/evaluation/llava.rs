@@ -203,3 +203,134 @@ fn a_benchmark_that_is_not_known_is_asked_and_not_scored() {
     let (code, message) = ended(score(&data, &answers).args(["--benchmark", "MMStar"]));
     assert!(code == 2 && message.contains("--benchmark MMStar: LLaVA's scripts know POPE"), "{message}");
 }
+
+/// The lines of a file, the first of them last, as a run leaves them that asked its first question again.
+fn first_last(text: &str) -> String {
+    let (first, rest) = text.split_once('\n').unwrap();
+    format!("{}\n{first}\n", rest.trim_end())
+}
+
+#[test]
+fn answers_belong_to_their_questions_in_any_order() {
+    let dir = tempfile::tempdir().unwrap();
+    for (case, questions) in [
+        ("pope/llava", "llava_pope_test.jsonl"),
+        ("mme/llava", "llava_mme.jsonl"),
+        ("textvqa/llava", "llava_textvqa_val_v051_ocr.jsonl"),
+        ("gqa/llava", "llava_gqa_testdev_balanced.jsonl"),
+    ] {
+        let (data, answers) = recorded(case, questions);
+        let other = dir.path().join("other.jsonl");
+        std::fs::write(&other, first_last(&read(&answers))).unwrap();
+        let report = |answers: &Path| stdout(score(&data, answers).arg("--json"));
+        assert_eq!(report(&other), report(&answers), "{case}");
+    }
+}
+
+#[test]
+fn a_question_of_vqav2_without_answer_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("llava_vqav2.jsonl");
+    std::fs::write(
+        &data,
+        [question(1, "A dog?"), question(2, "A cat?")].map(|line| format!("{line}\n")).concat(),
+    )
+    .unwrap();
+    let annotation = |id: u64| json!({ "question_id": id, "question_type": "is", "answer_type": "yes/no", "answers": vec![json!({ "answer": "yes" }); 10] });
+    // Question 3 was not asked.
+    let annotations = json!({ "annotations": [annotation(1), annotation(2), annotation(3)] });
+    std::fs::write(dir.path().join("v2_mscoco_val2014_annotations.json"), annotations.to_string()).unwrap();
+    let answers = dir.path().join("answers.jsonl");
+    std::fs::write(&answers, json!({ "question_id": 1, "text": "yes" }).to_string()).unwrap();
+    let report: Value = serde_json::from_str(&stdout(score(&data, &answers).arg("--json"))).unwrap();
+    assert_eq!(report["report"]["splits"]["none"]["overall"], 50.0);
+    assert_eq!(report["answered"], 1);
+}
+
+/// Test sets have no annotations, and those beside them may be of another split.
+#[test]
+fn uploads_are_written_without_annotations_of_what_was_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("llava_vqav2_mscoco_test-dev2015.jsonl");
+    std::fs::write(&data, question(1, "A dog?").to_string()).unwrap();
+    let answers = dir.path().join("answers.jsonl");
+    std::fs::write(&answers, json!({ "question_id": 1, "text": "Yes." }).to_string()).unwrap();
+    let run = |output: &str| {
+        let mut command = score(&data, &answers);
+        command.arg("--output").arg(dir.path().join(output));
+        command
+    };
+    let (code, message) = ended(&mut score(&data, &answers));
+    assert!(code == 2 && message.contains("no v2_mscoco_*_annotations.json"), "{message}");
+    let upload = json!([{ "question_id": 1, "answer": "yes" }]).to_string() + "\n";
+    assert!(stdout(&mut run("none")).contains("not scored: no v2_mscoco_*_annotations.json"));
+    assert_eq!(read(dir.path().join("none/upload.json")), upload);
+    let other = dir.path().join("v2_mscoco_val2014_annotations.json");
+    std::fs::write(&other, json!({ "annotations": [] }).to_string()).unwrap();
+    let text = stdout(&mut run("other"));
+    assert!(
+        text.contains("not scored: ") && text.contains("nothing about any question that was asked"),
+        "{text}"
+    );
+    assert_eq!(read(dir.path().join("other/upload.json")), upload);
+    let (code, message) = ended(run("named").arg("--annotations").arg(&other));
+    assert!(code == 2 && message.contains("nothing about any question that was asked"), "{message}");
+}
+
+/// MME's upload is made with the release's files.
+#[test]
+fn answers_stay_where_annotations_are_of_another_split() {
+    let dir = tempfile::tempdir().unwrap();
+    let (output, mut command) = asked(
+        dir.path(),
+        "llava_mme.jsonl",
+        &[json!({ "question_id": "existence/1.png", "image": "photo_b.png", "text": "A dog?" })],
+    );
+    let task = dir.path().join("MME_Benchmark_release_version/existence");
+    std::fs::create_dir_all(&task).unwrap();
+    std::fs::write(task.join("1.txt"), "Another? Please answer yes or no.\tYes\n").unwrap();
+    let text = stdout(&mut command);
+    assert!(text.contains("not scored: ") && text.contains("nothing about \"A dog?\""), "{text}");
+    let (code, message) = ended(command.arg("--force").arg("--annotations").arg(dir.path()));
+    assert!(code == 2 && message.contains("nothing about \"A dog?\""), "{message}");
+    assert_eq!(lines(&output).len(), 1);
+}
+
+#[test]
+fn a_category_of_pope_without_labels_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("llava_pope_test.jsonl");
+    let lines = [question(1, "A dog?"), json!({ "question_id": 2, "text": "A cat?", "category": "random" })];
+    std::fs::write(&data, lines.map(|line| format!("{line}\n")).concat()).unwrap();
+    let answers = dir.path().join("answers.jsonl");
+    let lines = [1, 2].map(|id| json!({ "question_id": id, "text": "Yes" }).to_string() + "\n");
+    std::fs::write(&answers, lines.concat()).unwrap();
+    std::fs::write(dir.path().join("coco_pope_popular.json"), "{\"label\": \"yes\"}\n").unwrap();
+    let (code, message) = ended(&mut score(&data, &answers));
+    assert!(code == 2 && message.contains("no coco_pope_random.json in"), "{message}");
+    std::fs::write(
+        &data,
+        read(&data).replace(",\"category\":\"random\"", "").replace("\"category\":\"random\",", ""),
+    )
+    .unwrap();
+    let (code, message) = ended(&mut score(&data, &answers));
+    assert!(code == 2 && message.contains("line 2: no `category`"), "{message}");
+    for file in [&data, &answers] {
+        std::fs::write(file, "").unwrap();
+    }
+    let (code, message) = ended(&mut score(&data, &answers));
+    assert!(code == 2 && message.contains("llava_pope_test.jsonl: no question"), "{message}");
+}
+
+#[test]
+fn gqa_without_groups_has_no_distribution() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("llava_gqa.jsonl");
+    std::fs::write(&data, question(1, "A dog?").to_string()).unwrap();
+    let answers = dir.path().join("answers.jsonl");
+    std::fs::write(&answers, json!({ "question_id": 1, "text": "Yes" }).to_string()).unwrap();
+    let right = json!({ "1": { "answer": "yes", "isBalanced": true, "types": { "structural": "verify" } } });
+    std::fs::write(dir.path().join("testdev_balanced_questions.json"), right.to_string()).unwrap();
+    let report: Value = serde_json::from_str(&stdout(score(&data, &answers).arg("--json"))).unwrap();
+    assert_eq!(report["report"]["splits"]["none"], json!({ "Accuracy": 100.0, "Binary": 100.0 }));
+}

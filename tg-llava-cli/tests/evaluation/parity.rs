@@ -40,7 +40,7 @@ fn every_recorded_evaluation_is_repeated() {
 }
 
 /// Copies the files of a folder, and what is below it.
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -173,4 +173,31 @@ fn reviews_of_llava_bench_are_compared() {
         code == Some(1) && report.to_string().contains("index 3: max_tokens 1024, recorded 2048"),
         "{report:#}"
     );
+}
+
+/// A folder of which nothing is compared is no proof.
+#[test]
+fn a_recorded_evaluation_that_lacks_what_is_compared_is_refused() {
+    let failed = |dir: &Path| {
+        let (code, message) = ended(program().arg("parity").args(common::device()).arg(dir));
+        assert_ne!(code, 0);
+        message
+    };
+    let dir = tempfile::tempdir().unwrap();
+    copy(&golden("ai2d/vlmevalkit"), dir.path());
+    std::fs::remove_file(dir.path().join("expected.json")).unwrap();
+    let message = failed(dir.path());
+    assert!(message.contains("expected.json is missing"), "{message}");
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("meta.json", r#"{"harness": "vlmevalkit", "dataset": "MMVet"}"#);
+    write("MMVet.tsv", "index\tquestion\tanswer\tcategory\n0\tWho?\tcat\trec\n");
+    write("predictions.jsonl", r#"{"index": 0, "prediction": "a cat"}"#);
+    write("expected.json", "{}");
+    let message = failed(dir.path());
+    assert!(message.contains("judge.jsonl is missing"), "{message}");
+    std::fs::remove_file(dir.path().join("predictions.jsonl")).unwrap();
+    std::fs::create_dir(dir.path().join("answers")).unwrap();
+    let message = failed(dir.path());
+    assert!(message.contains("nothing there can be compared"), "{message}");
 }

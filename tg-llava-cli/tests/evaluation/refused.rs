@@ -167,3 +167,21 @@ fn what_scoring_needs_is_looked_at_first() {
         "{message}"
     );
 }
+
+#[test]
+fn an_option_without_effect_is_named() {
+    let [kit, llava] = ["ocrbench/vlmevalkit", "pope/llava"].map(golden);
+    let kit = [kit.join("OCRBench.tsv"), kit.join("predictions.jsonl")];
+    let llava = [llava.join("llava_pope_test.jsonl"), llava.join("answers/model.jsonl")];
+    let judge = ["--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "j", "--judge-prompts", "p.json"];
+    for (files, options, name) in [
+        (&kit, &["--annotations", "right.json"][..], "--annotations: "),
+        (&kit, &judge[..], "--judge-url: "),
+        (&llava, &judge[..], "--judge-url: "),
+        (&llava, &["--judge-replies", "replies.jsonl"][..], "--judge-replies: "),
+        (&llava, &["--rules", "2024"][..], "--rules: "),
+    ] {
+        let (code, message) = ended(score(&files[0], &files[1]).args(options));
+        assert!(code == 2 && message.contains(name) && message.contains("leave it out"), "{name}: {message}");
+    }
+}

@@ -130,3 +130,73 @@ fn a_killed_run_goes_on_to_the_same_bytes_with_both_harnesses() {
         }
     }
 }
+
+#[test]
+fn a_question_that_is_asked_again_keeps_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, output) = (table(dir.path(), 4, None), dir.path().join("out"));
+    stdout(&mut eval(&data, &output));
+    let file = output.join("answers.jsonl");
+    let whole = read(&file);
+    let second = whole.lines().nth(1).unwrap();
+    std::fs::write(&file, whole.replace(&format!("{second}\n"), "")).unwrap();
+    stdout(&mut eval(&data, &output));
+    assert_eq!(read(&file), whole);
+}
+
+#[test]
+fn a_new_start_leaves_nothing_of_another_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("out");
+    stdout(&mut eval(&table(dir.path(), 3, None), &output));
+    assert!(output.join("verdicts.csv").is_file());
+    for name in ["upload.csv", "mme/count.txt", "judge.jsonl"] {
+        std::fs::create_dir_all(output.join("mme")).unwrap();
+        std::fs::write(output.join(name), "").unwrap();
+    }
+    let data = dir.path().join("mmbench_dev_20230712.tsv");
+    std::fs::copy(dir.path().join("MMStar.tsv"), &data).unwrap();
+    stdout(eval(&data, &output).args(["--force", "--harness", "llava", "--samples", "2"]));
+    for name in ["verdicts.csv", "upload.csv", "mme/count.txt"] {
+        assert!(!output.join(name).exists(), "{name}");
+    }
+    assert!(output.join("judge.jsonl").is_file());
+    // A server takes answers to all questions.
+    stdout(eval(&data, &output).args(["--harness", "llava"]));
+    assert_eq!(read(output.join("upload.csv")).lines().count(), 4);
+}
+
+/// An adapter names its decoder and its towers, which lie elsewhere.
+#[test]
+fn another_decoder_or_tower_of_the_same_name_is_another_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("adapter");
+    parity::copy(&fixture("lora/vicuna-tiny/r4_split/final"), &model);
+    let base = dir.path().join("base-llm");
+    parity::copy(&fixture("models/vicuna-tiny"), &base);
+    let (data, output) = (table(dir.path(), 1, None), dir.path().join("out"));
+    let run = || {
+        let mut command = program();
+        command.args(["eval", "--max-new-tokens", "2"]).args(common::device()).arg("--model").arg(&model);
+        command.arg("--data").arg(&data).arg("--output").arg(&output);
+        command
+    };
+    stdout(&mut run());
+    stdout(&mut run());
+    for part in ["model.safetensors", "clip-tower/config.json"] {
+        let path = base.join(part);
+        let whole = std::fs::read(&path).unwrap();
+        let mut other = whole.clone();
+        match part.ends_with("json") {
+            true => other.push(b'\n'),
+            // The lowest bit of a value.
+            false => other[whole.len() - 4] ^= 1,
+        }
+        std::fs::write(&path, other).unwrap();
+        let (code, message) = ended(&mut run());
+        assert!(code == 2 && message.contains("model: "), "{part}: {message}");
+        std::fs::write(&path, whole).unwrap();
+    }
+    let (code, message) = ended(run().arg("--image-folder").arg(dir.path()));
+    assert!(code == 2 && message.contains("--image-folder: unknown, now "), "{message}");
+}

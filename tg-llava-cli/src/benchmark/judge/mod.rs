@@ -12,7 +12,7 @@ use tg_llava_benchmarks::judge::{Judge, JudgePrompt, JudgePrompts, JudgeTask, Ju
 
 use self::recorded::Recorded;
 use self::replies::Replies;
-use self::server::{Round, Server};
+use self::server::{Asked, Round, Server};
 use super::scoring::ScoringError;
 use crate::args::at_least_one;
 use crate::console::Console;
@@ -91,8 +91,12 @@ impl JudgeArgs {
         loop {
             let mut round = Round::new(&server, &replies, about.rows);
             let scored = score(Some(&mut round))?;
-            let open = round.finish()?;
+            let Asked { open, shared } = round.finish()?;
             if open.is_empty() {
+                // So that each row's replies are there when the file serves without the judge.
+                for reply in shared {
+                    replies.keep(reply).map_err(Failure::Run)?;
+                }
                 return Ok(scored);
             }
             server.ask(open, self.judge_jobs, &mut replies, console)?;

@@ -60,6 +60,11 @@ impl<'a> Recorded<'a> {
             };
             match (line["index"].as_str(), line["tried"].as_u64()) {
                 (Some(index), Some(tried)) => {
+                    rows.value(index, "question").ok_or_else(|| {
+                        named(anyhow!(
+                            "reply {number} is about index {index}, which the data set does not have"
+                        ))
+                    })?;
                     by_row.insert((index.to_owned(), tried as usize), record);
                 }
                 _ => in_order.push_back(record),
@@ -73,7 +78,7 @@ impl<'a> Recorded<'a> {
     /// # Errors
     /// [`Failure::Input`] that says so.
     pub fn finish(self) -> Result<(), Failure> {
-        let left = self.in_order.len();
+        let left = self.in_order.len() + self.by_row.len();
         let failed = self.failed.or_else(|| {
             (left > 0)
                 .then(|| anyhow!("{left} replies more than are asked for; are they about other answers?"))

@@ -1,14 +1,13 @@
 //! Replies that are kept.
 
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
-use anyhow::{Context, Error};
+use anyhow::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::benchmark::lines::LineFile;
 use crate::failure::Failure;
 
 /// A request and what came of it.
@@ -28,35 +27,38 @@ pub struct Reply {
 /// A file of replies.
 #[derive(Debug)]
 pub struct Replies {
-    path: PathBuf,
-    file: File,
-    known: HashMap<String, String>,
+    file: LineFile,
+    known: HashMap<String, Known>,
+}
+
+/// What a judge said, and the rows that the file has a line about.
+#[derive(Debug)]
+struct Known {
+    reply: String,
+    rows: HashSet<Option<String>>,
 }
 
 impl Replies {
     /// Opens a file, or begins it.
     ///
     /// # Errors
-    /// [`Failure::Input`] where it cannot be read or written, or holds something else.
+    /// [`Failure::Input`] where it cannot be read or written, another run has it, or it holds something else.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let named = |error: Error| Failure::Input(error.context(path.display().to_string()));
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| named(e.into()))?;
-        let text = std::fs::read_to_string(path).map_err(|e| named(e.into()))?;
-        // What a kill left of a last line is asked again.
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        file.set_len(whole as u64).map_err(|e| named(e.into()))?;
-        let mut known = HashMap::new();
-        for (at, line) in text[..whole].lines().enumerate() {
-            let parsed = serde_json::from_str(line).with_context(|| format!("line {}", at + 1));
-            let Reply { tried, request, reply, .. } = parsed.map_err(named)?;
-            known.insert(key(tried, &request), reply);
-        }
-        Ok(Self { path: path.to_path_buf(), file, known })
+        let (file, replies) = LineFile::open(path, "reply of a judge with its `request`")?;
+        let mut all = Self { file, known: HashMap::new() };
+        replies.into_iter().for_each(|reply| all.know(reply));
+        Ok(all)
     }
 
     /// The reply to a request, if there was one.
     pub fn to(&self, tried: usize, request: &Value) -> Option<&str> {
-        self.known.get(&key(tried, request)).map(String::as_str)
+        self.known.get(&key(tried, request)).map(|known| known.reply.as_str())
+    }
+
+    /// Whether a line about the row, or about none, has the request.
+    pub fn has(&self, index: &str, tried: usize, request: &Value) -> bool {
+        let known = self.known.get(&key(tried, request));
+        known.is_some_and(|known| known.rows.iter().any(|row| row.as_deref().is_none_or(|row| row == index)))
     }
 
     /// Adds one.
@@ -64,10 +66,16 @@ impl Replies {
     /// # Errors
     /// Where the file cannot be written.
     pub fn keep(&mut self, reply: Reply) -> Result<(), Error> {
-        let line = serde_json::to_string(&reply)? + "\n";
-        self.file.write_all(line.as_bytes()).with_context(|| self.path.display().to_string())?;
-        self.known.insert(key(reply.tried, &reply.request), reply.reply);
+        self.file.write(&reply)?;
+        self.know(reply);
         Ok(())
+    }
+
+    fn know(&mut self, Reply { index, tried, request, reply }: Reply) {
+        let known = Known { reply: reply.clone(), rows: HashSet::new() };
+        let known = self.known.entry(key(tried, &request)).or_insert(known);
+        known.reply = reply;
+        known.rows.insert(index);
     }
 }
 

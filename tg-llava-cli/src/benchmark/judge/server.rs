@@ -153,12 +153,21 @@ fn content(text: &str) -> Result<String, Error> {
     }
 }
 
+/// What a round asked.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// The requests that have no reply, each once.
+    pub open: Vec<Open>,
+    /// Replies that are known from other rows with the same request, and that no line about their own row has.
+    pub shared: Vec<Reply>,
+}
+
 /// A judge that knows the replies that are kept, and notes what else it is asked.
 pub struct Round<'a> {
     server: &'a Server,
     replies: &'a Replies,
     rows: &'a dyn JudgedRows,
-    open: Vec<Open>,
+    asked: Asked,
     seen: HashSet<String>,
     unknown: Option<String>,
 }
@@ -166,17 +175,17 @@ pub struct Round<'a> {
 impl<'a> Round<'a> {
     /// A round of questions to `server` about `rows`.
     pub fn new(server: &'a Server, replies: &'a Replies, rows: &'a dyn JudgedRows) -> Self {
-        Self { server, replies, rows, open: Vec::new(), seen: HashSet::new(), unknown: None }
+        Self { server, replies, rows, asked: Asked::default(), seen: HashSet::new(), unknown: None }
     }
 
-    /// The requests that have no reply, each once.
+    /// What was asked.
     ///
     /// # Errors
     /// [`Failure::Run`] where a row is not known.
-    pub fn finish(self) -> Result<Vec<Open>, Failure> {
+    pub fn finish(self) -> Result<Asked, Failure> {
         match self.unknown {
             Some(index) => Err(Failure::Run(anyhow!("no row to judge has the index {index}"))),
-            None => Ok(self.open),
+            None => Ok(self.asked),
         }
     }
 }
@@ -188,10 +197,17 @@ impl Judge for Round<'_> {
             return None;
         };
         if let Some(reply) = self.replies.to(ask.tried, &body) {
-            return Some(reply.to_owned());
+            let (index, reply) = (ask.index.to_owned(), reply.to_owned());
+            if !self.replies.has(&index, ask.tried, &body)
+                && self.seen.insert(format!("{index}\n{}", key(ask.tried, &body)))
+            {
+                let (index, reply) = (Some(index), reply.clone());
+                self.asked.shared.push(Reply { index, tried: ask.tried, request: body, reply });
+            }
+            return Some(reply);
         }
         if self.seen.insert(key(ask.tried, &body)) {
-            self.open.push(Open { index: ask.index.to_owned(), tried: ask.tried, body });
+            self.asked.open.push(Open { index: ask.index.to_owned(), tried: ask.tried, body });
         }
         None
     }

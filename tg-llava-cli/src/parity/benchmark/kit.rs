@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tg_llava_benchmarks::dataset::{Choice, Judged, Kind, YesNo};
 use tg_llava_benchmarks::judge::{Judge, TableRows};
@@ -42,10 +42,21 @@ pub fn run(folder: &Folder<'_>, name: &str) -> Result<Vec<Row>> {
     let predictions = &Predictions::new(answers.iter().map(answer));
     table.need_answers(predictions)?;
     let scored = Recorded { table, predictions };
+    let needs_judge = matches!(kind, Kind::Judged(_));
+    if !needs_judge && !table.has("answer") && !table.has("answers") {
+        // Predictions for a test set, which its server scores.
+        return Ok(rows);
+    }
+    // Without them nothing would be compared, and nothing could fail.
+    ensure!(
+        folder.has("expected.json"),
+        "expected.json is missing, which says what comes of predictions.jsonl"
+    );
+    ensure!(!needs_judge || folder.has("judge.jsonl"), "judge.jsonl is missing: a judge scores {name}");
     // Where there are no scores of their own with a judge, the scores are with it.
     let is_judged = folder.has("judge.jsonl");
     let with_judge = if folder.has("expected_judge.json") { "expected_judge.json" } else { "expected.json" };
-    if folder.has("expected.json") && !(is_judged && with_judge == "expected.json") {
+    if !(is_judged && with_judge == "expected.json") {
         rows.extend(scored.compared(*kind, None, &folder.json("expected.json")?, "")?);
     }
     if is_judged {

@@ -103,7 +103,7 @@ fn expected(benchmark: Benchmark, scored: &Scored<'_>) -> Result<Value> {
         Benchmark::Pope => {
             let Report { items, splits } = report(scored)?;
             let item = |(item, answer): (&Item, &Answer)| json!({ "question_id": item.index, "text": answer.text, "read_as": item.read });
-            json!({ "scores": splits, "items": items.iter().zip(scored.answers).map(item).collect::<Value>() })
+            json!({ "scores": splits, "items": items.iter().zip(scored.answers.iter().copied()).map(item).collect::<Value>() })
         }
         Benchmark::Mme => {
             let groups = report(scored)?.splits.into_iter().map(|(name, mut scores)| {
@@ -132,7 +132,7 @@ fn expected(benchmark: Benchmark, scored: &Scored<'_>) -> Result<Value> {
                 "samples": items.len(), "accuracy": accuracy,
                 "accuracy_printed": format!("{:.2}%", 100.0 * accuracy),
             });
-            json!({ "scores": scores, "items": items.iter().zip(scored.answers).map(item).collect::<Value>() })
+            json!({ "scores": scores, "items": items.iter().zip(scored.answers.iter().copied()).map(item).collect::<Value>() })
         }
         Benchmark::VizWiz => {
             let accuracy = report(scored)?.splits["none"]["accuracy"];

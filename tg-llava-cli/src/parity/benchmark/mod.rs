@@ -28,11 +28,13 @@ pub fn run(dir: &Path) -> Result<Vec<Row>> {
     let folder = Folder { dir };
     let meta = folder.json("meta.json")?;
     let name = meta["dataset"].as_str().context("meta.json: no `dataset`")?;
-    match meta["harness"].as_str() {
-        Some("llava") => llava::run(&folder, name),
-        Some("vlmevalkit") | None => kit::run(&folder, name),
+    let rows = match meta["harness"].as_str() {
+        Some("llava") => llava::run(&folder, name)?,
+        Some("vlmevalkit") | None => kit::run(&folder, name)?,
         Some(other) => anyhow::bail!("meta.json: `harness` is {other:?}; expected vlmevalkit or llava"),
-    }
+    };
+    anyhow::ensure!(!rows.is_empty(), "{}: nothing there can be compared", dir.display());
+    Ok(rows)
 }
 
 /// A recorded evaluation.

@@ -1,15 +1,19 @@
 //! The file of a benchmark's answers, and whose they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use serde_json::Value;
+use tg_llava_core::config::{locate_tower, read_model_config_over};
+use tg_llava_core::weights::{Adapter, TensorSource, base_of, open_sources};
 use tg_llava_train::checkpoint::{Fingerprint, hash_bytes, hash_file};
 
+use crate::benchmark::lines::LineFile;
+use crate::benchmark::output;
 use crate::benchmark::questions::{Questions, repetition};
+use crate::checkpoint::Folders;
 use crate::failure::Failure;
 
 /// Answers, a line each.
@@ -20,13 +24,13 @@ const RUN: &str = "run.json";
 /// A file that takes an answer a line, each as it comes, and knows those that it has.
 #[derive(Debug)]
 pub struct AnswerFile {
-    path: PathBuf,
-    file: File,
+    file: LineFile,
     answers: BTreeMap<String, String>,
 }
 
 impl AnswerFile {
-    /// Opens the answers in `folder`, which must be those of the run that `fingerprint` tells; `replace` removes them first.
+    /// Opens the answers in `folder`, which must be those of the run that `fingerprint` tells; `replace` removes them
+    /// first, with all that was made of them.
     ///
     /// # Errors
     /// [`Failure::Input`] where they are those of another run, or cannot be read.
@@ -38,7 +42,8 @@ impl AnswerFile {
     ) -> Result<Self, Failure> {
         let (path, run) = (folder.join(ANSWERS), folder.join(RUN));
         if replace {
-            for path in [&path, &run] {
+            let made = output::made(folder).map_err(|error| unusable(folder, error))?;
+            for path in made.iter().chain([&path, &run]) {
                 match std::fs::remove_file(path) {
                     Err(error) if error.kind() != ErrorKind::NotFound => return Err(unusable(path, error)),
                     _ => {}
@@ -60,40 +65,26 @@ impl AnswerFile {
             }
             Err(error) => return Err(unusable(&run, error)),
         }
-        let opened = OpenOptions::new().create(true).append(true).open(&path);
-        let file = opened.map_err(|error| unusable(&path, error))?;
-        // The lock ends with the program, however that ends.
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return Err(Failure::input(format_args!(
-                "{}: another run is writing here; wait for it, or name another --output",
-                path.display()
-            )));
-        }
-        let text = std::fs::read_to_string(&path).map_err(|error| unusable(&path, error))?;
-        // What a kill left of a last line is answered again.
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        file.set_len(whole as u64).map_err(|error| unusable(&path, error))?;
+        let (file, lines) = LineFile::open::<Value>(&path, "answer")?;
         let (mut answers, mut seen) = (BTreeMap::new(), BTreeMap::new());
-        for (at, line) in text[..whole].lines().enumerate() {
-            let value: Value = serde_json::from_str(line).unwrap_or_default();
+        for (line, number) in lines.iter().zip(1..) {
             let (index, answer) =
-                questions.index_of(&value).zip(questions.answer_of(&value)).ok_or_else(|| {
+                questions.index_of(line).zip(questions.answer_of(line)).ok_or_else(|| {
                     Failure::input(format_args!(
-                        "{}, line {}: this is no answer: {line}",
-                        path.display(),
-                        at + 1
+                        "{}, line {number}: this is no answer: {line}",
+                        path.display()
                     ))
                 })?;
             let times: &mut usize = seen.entry(index.clone()).or_default();
             answers.insert(repetition(index, *times), answer.to_owned());
             *times += 1;
         }
-        Ok(Self { path, file, answers })
+        Ok(Self { file, answers })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// Whether the row of this name is answered.
@@ -111,14 +102,33 @@ impl AnswerFile {
     /// # Errors
     /// [`Failure::Run`] where the file cannot be written.
     pub fn write(&mut self, questions: &Questions, row: usize, answer: &str) -> Result<(), Failure> {
-        let line =
-            serde_json::to_string(&questions.answered(row, answer)).map_err(|e| Failure::Run(e.into()))?;
-        let written = self.file.write_all((line + "\n").as_bytes());
-        written
-            .with_context(|| format!("{} could not be written", self.path.display()))
-            .map_err(Failure::Run)?;
+        self.file.write(&questions.answered(row, answer)).map_err(Failure::Run)?;
         self.answers.insert(questions.index(row), answer.to_owned());
         Ok(())
+    }
+
+    /// Puts the lines into the order of the questions, which those lack that failed before and were asked again.
+    ///
+    /// # Errors
+    /// [`Failure::Run`] where the file cannot be written.
+    pub fn sort(&self, questions: &Questions) -> Result<(), Failure> {
+        let (mut text, mut count) = (String::new(), 0);
+        for row in questions.order() {
+            if let Some(answer) = self.answers.get(&questions.index(row)) {
+                count += 1;
+                let line = serde_json::to_string(&questions.answered(row, answer));
+                text += &(line.map_err(|e| Failure::Run(e.into()))? + "\n");
+            }
+        }
+        let path = self.path();
+        let failed = |error| Failure::Run(anyhow!("{}: {error}", path.display()));
+        // What somebody else added stays.
+        if count < self.answers.len() || std::fs::read_to_string(path).map_err(failed)? == text {
+            return Ok(());
+        }
+        // In one step, so that no kill leaves less than all answers.
+        let sorted = path.with_extension("sorted");
+        std::fs::write(&sorted, text).and_then(|()| std::fs::rename(&sorted, path)).map_err(failed)
     }
 }
 
@@ -146,36 +156,49 @@ fn unusable(path: &Path, error: std::io::Error) -> Failure {
     Failure::Input(anyhow!("{}: {error}", path.display()))
 }
 
-/// Kinds of files that a model is made of.
-const PARTS: [&str; 5] = ["bin", "json", "model", "safetensors", "txt"];
+/// Kinds of files beside weights that decide an answer: configurations and vocabularies.
+const BESIDE: [&str; 3] = ["json", "model", "txt"];
 
-/// A digest of a checkpoint: of all files in its folders, towers and base included, that decide an answer. A base may be one file.
+/// A digest of what is loaded of a checkpoint: its weights, and those of the decoder and the towers that are found by their names, with
+/// all that lies beside them. It does not depend on where they lie.
 ///
 /// # Errors
-/// Where a file cannot be read.
-pub fn model_digest(model: &Path, base: Option<&Path>) -> Result<String, Failure> {
-    let mut digests = String::new();
-    for folder in [Some(model), base].into_iter().flatten() {
-        if folder.is_file() {
-            digests += &hash_file(folder).map_err(|e| Failure::Input(e.into()))?;
-            continue;
-        }
-        let mut folders = vec![folder.to_path_buf()];
-        while let Some(folder) = folders.pop() {
-            let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)
-                .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
-                .map_err(|error| unusable(&folder, error))?;
-            paths.sort();
-            for path in paths {
-                let is_part = path.extension().is_some_and(|kind| PARTS.iter().any(|part| kind == *part));
-                // A folder of a folder is a tower; a checkpoint in training keeps more below.
-                if path.is_dir() && folder == model && path.join("config.json").is_file() {
-                    folders.push(path);
-                } else if is_part && path.is_file() {
-                    digests += &hash_file(&path).map_err(|e| Failure::Input(e.into()))?;
-                }
-            }
-        }
+/// Where a file cannot be found or read.
+pub fn model_digest(Folders { model, base }: &Folders) -> Result<String, Failure> {
+    let base = base_of(model, base.as_deref())?;
+    let config = read_model_config_over(model, base.as_deref())?;
+    let source = open_sources(model, &config, base.as_deref())?;
+    let paths = |source: &TensorSource| -> BTreeSet<PathBuf> {
+        source.iter().map(|(_, tensor)| tensor.path.to_path_buf()).collect()
+    };
+    let mut files = paths(&source);
+    if Adapter::is_in(model) {
+        files.extend(paths(Adapter::open(model)?.matrices()));
     }
-    Ok(hash_bytes(digests.as_bytes()))
+    let mut folders: BTreeSet<PathBuf> = files
+        .iter()
+        .filter(|file| base.as_ref() != Some(*file))
+        .filter_map(|file| Some(file.parent()?.to_path_buf()))
+        .collect();
+    folders.insert(model.clone());
+    // Tokenizer and processor are those of a tower's folder, even where its weights are in the model's files.
+    for tower in config.multimodal.iter().flat_map(|mm| [&mm.towers.vision, &mm.towers.text]) {
+        let place = locate_tower(model, tower).or_else(|| locate_tower(base.as_deref()?, tower));
+        folders.extend(place);
+    }
+    folders.extend(base.filter(|base| base.is_dir()));
+    for folder in &folders {
+        let entries: Vec<PathBuf> = std::fs::read_dir(folder)
+            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
+            .map_err(|error| unusable(folder, error))?;
+        let is_beside =
+            |path: &PathBuf| path.extension().is_some_and(|kind| BESIDE.iter().any(|known| kind == *known));
+        files.extend(entries.into_iter().filter(|path| is_beside(path) && path.is_file()));
+    }
+    let digest = |file: &PathBuf| -> Result<String, Failure> {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        Ok(format!("{name} {}\n", hash_file(file).map_err(|e| Failure::Input(e.into()))?))
+    };
+    let digests = files.iter().map(digest).collect::<Result<BTreeSet<String>, Failure>>()?;
+    Ok(hash_bytes(digests.into_iter().collect::<String>().as_bytes()))
 }

@@ -14,7 +14,7 @@ use self::ask::{Asking, Limits};
 use super::EvalArgs;
 use crate::benchmark::output::{Summary, write};
 use crate::benchmark::questions::Questions;
-use crate::benchmark::scoring::{Answers, Places, Scoring};
+use crate::benchmark::scoring::{Places, Scoring};
 use crate::benchmark::{Harness, ScoringArgs, is_table, read};
 use crate::checkpoint::Folders;
 use crate::console::Console;
@@ -53,6 +53,7 @@ pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), 
     let (name, harness) = (own.scoring.name(&args.data)?, own.scoring.harness(&args.data));
     let text = read(&args.data)?;
     let questions = Questions::new(&text, &args.data, &name, harness)?;
+    own.scoring.check(&questions)?;
     questions.need_pictures()?;
     if let Some(reason) = own.scoring.foresee(&questions, &args.data)? {
         console.warn(format_args!("answers will not be scored: {reason}"));
@@ -67,7 +68,7 @@ pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), 
         ("benchmark", name.clone()),
         ("harness", harness.name().to_owned()),
         ("contents of --data", hash_bytes(text.as_bytes())),
-        ("model", answers::model_digest(&folders.model, folders.base.as_deref())?),
+        ("model", answers::model_digest(folders)?),
         ("template", assistant.template.name.to_owned()),
         ("device", opened.spec.to_string()),
         ("dtype", args.quantize.number_format(opened.dtype, &assistant.report.quantised)),
@@ -78,6 +79,10 @@ pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), 
     .collect();
     if let Some(beams) = args.beams() {
         fingerprint.insert("beams".to_owned(), beams.num_beams.to_string());
+    }
+    if let Some(pictures) = &args.image_folder {
+        let pictures = std::fs::canonicalize(pictures).unwrap_or_else(|_| pictures.clone());
+        fingerprint.insert("--image-folder".to_owned(), pictures.display().to_string());
     }
     let mut file = AnswerFile::open(&output, &fingerprint, &questions, args.force)?;
     let order = questions.order();
@@ -118,6 +123,7 @@ pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), 
         Ok(())
     })?;
     drop((bar, busy));
+    file.sort(&questions)?;
     let found = |row: usize| file.answers().get(&questions.index(row)).map(String::as_str);
     let table = questions.predicted(found);
     let files = table.map(|table| write(&output, &format!("{name}.tsv"), &table)).transpose()?;
@@ -127,14 +133,14 @@ pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), 
         match own.scoring.score(&questions, &answers, places, console) {
             // There are answers; that there is nothing to score them with does not take them away.
             Err(error) if error.leaves_answers() => {
-                let reason = Failure::from(error).message().unwrap_or_default();
-                not_scored(args, &questions, &answers, format!("not scored: {reason}"))?
+                own.scoring.not_scored(error, &questions, &answers, &args.data)?
             }
             scoring => scoring?,
         }
     } else {
+        // A server takes answers to all questions alone.
         let state = "not scored, since only a part was asked".to_owned();
-        not_scored(args, &questions, &answers, state)?
+        Scoring { state, report: None, uploads: Vec::new() }
     };
     let summary = Summary {
         name: &name,
@@ -147,14 +153,4 @@ pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), 
     };
     summary.finish(files.into_iter().collect(), console)?;
     if failures.is_empty() { Ok(()) } else { Err(Failure::Check) }
-}
-
-fn not_scored(
-    args: &EvalArgs,
-    questions: &Questions,
-    answers: &Answers,
-    state: String,
-) -> Result<Scoring, Failure> {
-    let uploads = args.benchmark.scoring.uploads(questions, answers, &args.data)?;
-    Ok(Scoring { state, report: None, uploads })
 }
