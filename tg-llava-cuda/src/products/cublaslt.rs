@@ -113,7 +113,9 @@ impl Product<Cube> for Chosen {
     fn product(self, lhs: FloatTensor<Cube>, rhs: FloatTensor<Cube>) -> FloatTensor<Cube> {
         let Some(state) = STATE.get().and_then(Option::as_ref) else { return Cube::float_matmul(lhs, rhs) };
         state.primitive(lhs.clone(), rhs.clone()).unwrap_or_else(|reason| {
-            state.failed.call_once(|| (state.note)(&format!("some products by Burn's own kernels: {reason}")));
+            state
+                .failed
+                .call_once(|| (state.note)(&format!("some products by Burn's own kernels: {reason}")));
             Cube::float_matmul(lhs, rhs)
         })
     }
