@@ -1,9 +1,10 @@
 //! Trainings of adapters over a decoder that stays as it is.
 
+use tg_llava_core::assistant::{Assistant, AssistantOptions};
 use tg_llava_core::llm::DecoderLayer;
 use tg_llava_core::weights::{
-    Adapter, ExistingModel, LoadOptions, MergeBase, MergeOptions, load_model, merge_adapter,
-    reference_tensors,
+    Adapter, Component as Part, ExistingModel, LoadOptions, MergeBase, MergeOptions, NewTensor, SaveOptions,
+    TensorSource, load_model, merge_adapter, reference_tensors, save_adapter,
 };
 use tg_llava_train::config::BaseFormat;
 use tg_llava_train::start::StartError;
@@ -147,11 +148,11 @@ fn a_folder_without_its_bridges_or_its_base_is_told() {
     let bare = tempfile::tempdir().unwrap();
     copy_folder(base.path(), bare.path());
     let file = bare.path().join("model.safetensors");
-    let source = tg_llava_core::weights::TensorSource::from_file(&file).unwrap();
+    let source = TensorSource::from_file(&file).unwrap();
     let kept = source.iter().filter(|(key, _)| !key.contains(".mm_")).map(|(key, stored)| {
         let bytes = stored.bytes().unwrap();
         let read = move || Ok::<_, std::convert::Infallible>(bytes);
-        tg_llava_core::weights::NewTensor::new(
+        NewTensor::new(
             key,
             tg_llava_train::checkpoint::Dtype::F32,
             stored.shape.clone(),
@@ -260,4 +261,71 @@ fn an_adapter_over_four_bits_resumes_to_the_same_bits_and_learns() {
     let key = "model.layers.0.mlp.up_proj.weight";
     assert_ne!(merged[0][key], merged[1][key]);
     assert_eq!(merged[0]["model.embed_tokens.weight"], merged[1]["model.embed_tokens.weight"]);
+}
+
+/// A run may train a tower beside the adapter.
+#[test]
+fn an_adapter_over_a_shared_decoder_has_the_tower_of_its_own_folder() {
+    let _turn = turn();
+    let (base, dir, out) = (base(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut session = open(&adapter(base.path(), dir.path(), 1)).unwrap();
+    session.run(&mut Quiet).unwrap();
+    let lora = Adapter::open(dir.path()).unwrap().config;
+    let mut model = session.trainer().model().clone();
+    let gamma = &mut model.llm.norm.gamma;
+    *gamma = gamma.clone().map(|gamma| gamma * 2.0);
+    model.vision_tower = {
+        let mut other = tg_llava_tests::config(Stage::Finetune, dir.path());
+        other.seed = 8;
+        let setup = ModelSetup::new(&other).unwrap();
+        let load = tg_llava_train::start::load_weights;
+        load(&other, &setup, None, &Device::flex(), DType::F32, &mut |_| {}).unwrap().model.vision_tower
+    };
+    let options = AssistantOptions::default();
+    let assistant = Assistant::load(base.path(), &Device::flex(), &options, &mut |_| {}).unwrap();
+    let served = |whole: &[Part]| {
+        let save = SaveOptions { template: Some(base.path().to_path_buf()), ..SaveOptions::default() };
+        save_adapter(&model, (&lora, base.path()), whole, out.path(), &save).unwrap();
+        assistant.with_adapter(out.path(), (base.path(), &options), &mut |_| {})
+    };
+    let bridges = Part::BRIDGES.to_vec();
+    let tower = |weights: BTreeMap<String, Vec<f32>>| -> BTreeMap<String, Vec<f32>> {
+        weights.into_iter().filter(|(key, _)| Part::of_key(key) == Some(Part::VisionTower)).collect()
+    };
+    let shared = served(&bridges).unwrap();
+    assert!(shared.report.initialised.is_empty(), "{:?}", shared.report.initialised);
+    assert!(tower(tg_llava_tests::weights(&shared.model)) == tower(loaded(base.path(), None)));
+    let own = served(&[&bridges[..], &[Part::VisionTower]].concat()).unwrap();
+    let alone = tower(loaded(out.path(), Some(base.path())));
+    assert!(alone != tower(loaded(base.path(), None)));
+    assert!(tower(tg_llava_tests::weights(&own.model)) == alone);
+    let error = served(&[&bridges[..], &[Part::Llm]].concat()).unwrap_err().to_string();
+    assert!(error.contains("decoder itself") && error.contains("model.norm.weight"), "{error}");
+}
+
+#[test]
+fn an_adapter_over_a_base_whose_towers_lie_apart_loads() {
+    let _turn = turn();
+    let (base, dir) = (base(), tempfile::tempdir().unwrap());
+    let file = base.path().join("model.safetensors");
+    let source = TensorSource::from_file(&file).unwrap();
+    let write = |to: &Path, towers: bool| {
+        let kept = source.iter().filter(|(key, _)| key.contains("_tower.") == towers);
+        let kept = kept.map(|(key, stored)| {
+            let bytes = stored.bytes().unwrap();
+            let read = move || Ok::<_, std::convert::Infallible>(bytes);
+            NewTensor::new(key, tg_llava_train::checkpoint::Dtype::F32, stored.shape.clone(), read)
+        });
+        tg_llava_core::weights::write_safetensors(to, None, kept.collect::<Vec<_>>()).unwrap();
+    };
+    write(&base.path().join("clip-tower/model.safetensors"), true);
+    let small = dir.path().join("small.safetensors");
+    write(&small, false);
+    std::fs::rename(&small, &file).unwrap();
+    run(&adapter(base.path(), dir.path(), 1));
+    assert!(dir.path().join("clip-tower/config.json").is_file());
+    let (over, from) = (loaded(dir.path(), None), loaded(base.path(), None));
+    for (key, values) in over.iter().filter(|(key, _)| key.contains("_tower.")) {
+        assert!(from[key] == *values, "{key}");
+    }
 }

@@ -13,7 +13,7 @@ impl Assistant {
     /// towers that are the same; the adapter stays beside the matrices, and its bridges are its own.
     ///
     /// # Errors
-    /// Where a file is missing or damaged, or the adapter is one over another decoder.
+    /// Where a file is missing or damaged, the adapter is one over another decoder, or its folder holds weights of the decoder.
     pub fn with_adapter(
         &self,
         dir: &Path,
@@ -21,6 +21,18 @@ impl Assistant {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
         let adapter = Adapter::open(dir)?;
+        let whole = |keys: &[Component]| -> Vec<&str> {
+            let of = |key: &str| Component::of_key(key).is_some_and(|component| keys.contains(&component));
+            adapter.whole().iter().map(|(key, _)| key).filter(|key| of(key)).collect()
+        };
+        let decoder = whole(&[Component::Llm]);
+        if !decoder.is_empty() {
+            return Err(Error::Config(format!(
+                "{}: beside the adapter it holds weights of the decoder itself, which several cannot share: {}",
+                dir.display(),
+                decoder.join(", ")
+            )));
+        }
         let small = SmallFiles::read(dir, Some(base), options)?;
         let own = self.model.config();
         let mut config = small.config.clone();
@@ -35,7 +47,9 @@ impl Assistant {
         let mut model = config.init(&self.model.llm.device())?;
         model.llm = self.model.llm.clone();
         model.llm.add_adapter(&adapter.config)?;
-        let same_towers = same_towers(&config, own);
+        // A tower that was trained with the adapter lies beside it.
+        let own_tower = !whole(&[Component::VisionTower, Component::TextTower]).is_empty();
+        let same_towers = !own_tower && same_towers(&config, own);
         if same_towers {
             model.vision_tower = self.model.vision_tower.clone();
             model.text_tower = self.model.text_tower.clone();
@@ -49,7 +63,8 @@ impl Assistant {
         let rest = open_sources(dir, &config, Some(base))?.without_adapter();
         source.merge(rest, |key| (!shared(key)).then(|| key.to_owned()));
         let source: TensorSource = source;
-        let (model, report) = apply(model, &source, options.dtype, &shared, progress)?;
+        let (model, mut report) = apply(model, &source, options.dtype, &shared, progress)?;
+        report.initialised.retain(|key| !shared(key));
         small.complete(Loaded { model, report }, options)
     }
 }

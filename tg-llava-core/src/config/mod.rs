@@ -11,6 +11,7 @@ mod preset;
 mod tower;
 
 pub use bridge::{DetailPerceiverConfig, FeatureGuideConfig, ProjectorConfig};
+pub(crate) use hf::tower_folders;
 pub use hf::{
     GenerationDefaults, locate_tower, model_config_json, read_model_config, read_model_config_over,
     read_tower_configs, write_model_config,

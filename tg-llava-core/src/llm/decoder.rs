@@ -83,10 +83,10 @@ impl Llm {
         KvCache::new(self.layers.len(), token, self.dtype(), &self.device())
     }
 
-    /// The texts of [`Llm::forward`] whose states are to the bit those of each text alone.
+    /// The texts of [`Llm::forward`] whose states and scores are to the bit those of each text alone.
     pub fn rows_alike(&self) -> RowsAlike {
-        let linears = self.layers.first().into_iter().flat_map(DecoderLayer::linears);
-        linears.fold(RowsAlike::ANY, |alike, (_, layer)| alike.and(layer.rows_alike()))
+        let linears = self.layers.iter().flat_map(DecoderLayer::linears);
+        linears.fold(self.vocabulary().rows_alike(), |alike, (_, layer)| alike.and(layer.rows_alike()))
     }
 
     /// Prepares rotary tables and masks for whole texts.

@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::Llm;
-use crate::nn::{BlockLinear, TokenTable};
+use crate::nn::{BlockLinear, RowsAlike, TokenTable};
 
 /// Embedding and head of a decoder. Each is whole, or in pieces that follow each other along the vocabulary (see
 /// [`LlmConfig::vocab_pieces`](crate::config::LlmConfig::vocab_pieces)); nobody else needs to know which.
@@ -62,6 +62,13 @@ impl VocabTable<'_> {
         }
     }
 
+    /// The rows that may go through [`VocabTable::logits`] together.
+    pub fn rows_alike(&self) -> RowsAlike {
+        let head = self.head.iter().map(|head| head.rows_alike());
+        let tied = self.embedding.iter().filter(|_| self.head.is_empty()).map(|table| table.rows_alike());
+        head.chain(tied).fold(RowsAlike::ANY, RowsAlike::and)
+    }
+
     /// Scores of every token of the vocabulary.
     ///
     /// # Shapes
@@ -75,5 +82,31 @@ impl VocabTable<'_> {
             1 => pieces.remove(0),
             _ => Tensor::cat(pieces, 1),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use crate::config::tiny;
+    use crate::nn::{BlockLinear, RowsAlike};
+
+    #[test]
+    fn rows_are_alike_as_every_layer_and_the_head_have_them() {
+        let device = Device::flex();
+        let config = tiny(64).llm;
+        let plain = config.init(&device).rows_alike();
+        // Narrow matrices over wide inputs ask for more rows.
+        let narrow = || BlockLinear::init(1024, 8, false, 0.1, &device);
+        let wanted = narrow().rows_alike();
+        assert!(wanted.many > plain.many, "{wanted:?} {plain:?}");
+        let with = |change: &dyn Fn(&mut super::Llm)| -> RowsAlike {
+            let mut llm = config.init(&device);
+            change(&mut llm);
+            llm.rows_alike()
+        };
+        assert_eq!(with(&|llm| llm.layers.last_mut().unwrap().mlp.up_proj = narrow()), plain.and(wanted));
+        assert_eq!(with(&|llm| llm.lm_head = Some(narrow())), plain.and(wanted));
     }
 }

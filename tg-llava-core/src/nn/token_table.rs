@@ -2,8 +2,8 @@ use burn::module::{Module, Param};
 use burn::nn::{EmbeddingConfig, Initializer};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::matrix::{apply_quantised, pick_quantised};
-use super::{Matrix, kernels, vendor};
+use super::matrix::{apply_quantised, pick_quantised, quantised_rows_alike};
+use super::{Matrix, RowsAlike, kernels, rows_alike, vendor};
 
 /// Vectors of tokens. Burn's `Embedding`, but for what the table may be besides plain floats.
 #[derive(Module, Debug)]
@@ -40,6 +40,14 @@ impl TokenTable {
                 let rows: Vec<usize> = rows.into_iter().map(|row| row as usize).collect();
                 pick_quantised(matrix, &rows, &like.device(), like.dtype())
             }
+        }
+    }
+
+    /// The rows that may go through [`TokenTable::scores`] together.
+    pub fn rows_alike(&self) -> RowsAlike {
+        match &self.weight {
+            Matrix::Float(weight) => rows_alike(&weight.val().transpose()),
+            Matrix::Quantised(matrix) => quantised_rows_alike(matrix),
         }
     }
 

@@ -9,7 +9,7 @@ use super::quantise::fill_quantised;
 use super::{Adapter, Component, Gguf, Quantization, TensorSource, WeightsError};
 use crate::config::{
     ADAPTER_CONFIG, HubCache, LlmConfig, LoraConfig, MAIN_REVISION, ModelConfig, ProjectorConfig,
-    is_hub_name, locate_tower, read_json, read_model_config_over,
+    is_hub_name, read_json, read_model_config_over, tower_folders,
 };
 use crate::error::{Error, Result};
 use crate::model::TgLlava;
@@ -129,8 +129,7 @@ pub fn open_sources(dir: &Path, config: &ModelConfig, base: Option<&Path>) -> Re
     for ((part, prefix), name) in towers {
         let Some(name) = name else { continue };
         let inside = source.iter().any(|(key, _)| key.starts_with(prefix));
-        let folder = locate_tower(dir, name).or_else(|| locate_tower(base?, name));
-        let folder = folder.and_then(|folder| weights_of_tower(&folder));
+        let folder = tower_folders(dir, base, name).find_map(|folder| weights_of_tower(&folder));
         if let (false, Some(folder)) = (inside, folder) {
             source.merge(TensorSource::from_folder(&folder)?, |key| tower_key(part, prefix, key));
         }

@@ -62,18 +62,25 @@ impl Learning {
         all.with_group(ParamGroup::from_paths(decaying.collect()), adamw(options.weight_decay), None)
     }
 
-    /// The course of the learning rate, with the components' own peaks.
+    /// The course of the learning rate, with the components' own peaks and that of an adapter's second matrices.
     pub fn rate(&self) -> ModuleLrScheduler {
         let TrainerOptions { schedule, lr, lr_of, parts, decay_rule, .. } = &self.options;
         let table = ParameterTable::new(&self.model, *parts, *decay_rule);
-        let of = |component: Component| {
-            let paths = table.iter().filter(move |(_, info)| info.component == component);
+        let of = |component: Component, ending: &str| {
+            let paths =
+                table.iter().filter(|(path, info)| info.component == component && path.ends_with(ending));
             ParamGroup::from_paths(paths.map(|(path, _)| format!("{MODEL}{path}")).collect())
         };
         let all = ModuleLrScheduler::new(ScheduledRate::new(*schedule, *lr));
-        lr_of.iter().fold(all, |rates, (&component, &peak)| {
-            rates.with_group(of(component), ScheduledRate::new(*schedule, peak))
-        })
+        let rates = lr_of.iter().fold(all, |rates, (&component, &peak)| {
+            rates.with_group(of(component, ""), ScheduledRate::new(*schedule, peak))
+        });
+        let decoder = lr_of.get(&Component::Llm).unwrap_or(lr);
+        match self.options.b_lr_ratio {
+            1.0 => rates,
+            ratio => rates
+                .with_group(of(Component::Llm, ".lora.b"), ScheduledRate::new(*schedule, decoder * ratio)),
+        }
     }
 }
 

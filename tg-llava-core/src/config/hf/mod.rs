@@ -106,6 +106,17 @@ pub fn read_tower_configs(dir: &Path) -> Result<(Option<VisionTowerConfig>, Opti
 /// relative to the checkpoint, then its last component inside or beside the checkpoint, then, for a name on Hugging Face, what
 /// its cache holds.
 pub fn locate_tower(dir: &Path, name: &str) -> Option<PathBuf> {
+    tower_folders(dir, None, name).next()
+}
+
+/// Every folder that [`locate_tower`] may find, of a checkpoint and then of the one that it lies over. A checkpoint may have
+/// a tower's small files only.
+pub(crate) fn tower_folders(dir: &Path, base: Option<&Path>, name: &str) -> impl Iterator<Item = PathBuf> {
+    let places = [Some(dir), base].into_iter().flatten().flat_map(|dir| tower_places(dir, name));
+    places.filter(|place| place.join("config.json").is_file()).collect::<Vec<_>>().into_iter()
+}
+
+fn tower_places(dir: &Path, name: &str) -> Vec<PathBuf> {
     let base = Path::new(name).file_name().map(PathBuf::from);
     let mut places = Vec::new();
     if Path::new(name).is_absolute() {
@@ -118,5 +129,5 @@ pub fn locate_tower(dir: &Path, name: &str) -> Option<PathBuf> {
         places.extend(dir.parent().map(|parent| parent.join(&base)));
     }
     places.extend(HubCache::of_environment().snapshot(name, MAIN_REVISION));
-    places.into_iter().find(|place| place.join("config.json").is_file())
+    places
 }

@@ -1,9 +1,9 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::bridges::{self, BridgeWidths};
 use super::raw::{RawConfig, RawTgLlava};
 use super::tower::{family_of, read_tower_file, text_from_json, vision_from_json};
-use super::{in_file, locate_tower};
+use super::{in_file, tower_folders};
 use crate::config::{
     GuidePadding, MultimodalConfig, ProjectorConfig, SelectFeature, TextTowerConfig, TowerLocation,
     VisionTowerConfig, is_hub_name, tower_preset,
@@ -91,16 +91,12 @@ fn bad(path: &Path, key: &str, value: &str, allowed: &str) -> Error {
 /// The folder and its base, where towers may be.
 type Places<'a> = (&'a Path, Option<&'a Path>);
 
-fn located((dir, base): Places<'_>, name: &str) -> Option<PathBuf> {
-    locate_tower(dir, name).or_else(|| locate_tower(base?, name))
-}
-
 fn vision_config(tg: &RawTgLlava, places: Places<'_>, name: &str) -> Result<VisionTowerConfig> {
     let dir = places.0;
     if let Some(value) = &tg.vision_config {
         return vision_from_json(value, family_of(value), &dir.join("config.json"));
     }
-    if let Some(folder) = located(places, name) {
+    if let Some(folder) = tower_folders(places.0, places.1, name).next() {
         let path = folder.join("config.json");
         return read_tower_file(&path)?
             .vision
@@ -114,7 +110,7 @@ fn text_config(tg: &RawTgLlava, places: Places<'_>, name: &str) -> Result<TextTo
     if let Some(value) = &tg.text_config {
         return text_from_json(value, family_of(value), &dir.join("config.json"));
     }
-    if let Some(folder) = located(places, name) {
+    if let Some(folder) = tower_folders(places.0, places.1, name).next() {
         let path = folder.join("config.json");
         return read_tower_file(&path)?
             .text
