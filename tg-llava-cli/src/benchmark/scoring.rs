@@ -26,7 +26,7 @@ pub enum Answers {
 
 impl Answers {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
             Self::Kit(predictions) => predictions.len(),
             Self::Llava(answers) => answers.all.len(),

@@ -22,7 +22,7 @@ use crate::progress::{Progress, short_bytes};
 /// Arguments of `convert`.
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// The checkpoint: a folder, or OWNER/NAME[@REVISION] on Hugging Face; an adapter is merged
+    /// The checkpoint: a folder, or OWNER/NAME(@REVISION) on Hugging Face; an adapter is merged
     #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
     /// The decoder, a folder or a GGUF file: where --model holds none, or in the place of its own

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 /// Arguments of `merge`.
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// The adapter: a folder, or OWNER/NAME[@REVISION] on Hugging Face
+    /// The adapter: a folder, or OWNER/NAME(@REVISION) on Hugging Face
     #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
     /// The decoder that the adapter lies over, named like --model [default: the one that the adapter names, inside its folder or beside it]

@@ -59,7 +59,7 @@ pub fn run(args: &ScoreArgs) -> Result<(), Failure> {
         harness,
         rules: scoring.rules,
         output: args.output.as_deref(),
-        answered: answers.len(),
+        answered: answers.count(),
         failures: &[],
         scoring: found,
     };

@@ -29,7 +29,7 @@ const KEY_VARIABLE: &str = "TG_LLAVA_API_KEY";
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct ServeArgs {
-    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME[@REVISION] [default: the one in weights/]
+    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME(@REVISION) [default: the one in weights/]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
     /// The decoder, named like --model, or a GGUF file: where --model holds none (stage-1 files, an adapter), or in the place of its own

@@ -15,7 +15,7 @@ use crate::quantised::QuantizeArgs;
 pub struct ChatArgs {
     /// The question; without it, a conversation begins (a question a line where input is piped)
     pub prompt: Option<String>,
-    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME[@REVISION] [default: the one in weights/]
+    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME(@REVISION) [default: the one in weights/]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
     /// Picture to show, a file or an http(s) address; may be repeated

@@ -19,7 +19,7 @@ use crate::failure::Failure;
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME[@REVISION]; or a GGUF file
+    /// Checkpoint: a folder, or a model on Hugging Face, OWNER/NAME(@REVISION); or a GGUF file
     #[arg(value_name = "MODEL|FILE")]
     pub model: PathBuf,
     /// The decoder, named like MODEL, or a GGUF file: where MODEL holds none (stage-1 files, an adapter), or in the place of its own
