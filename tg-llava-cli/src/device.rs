@@ -40,6 +40,16 @@ pub enum Dtype {
     Bf16,
 }
 
+impl From<Dtype> for DType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
+        }
+    }
+}
+
 /// What the numbers are computed with.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Device")]
@@ -343,9 +353,7 @@ fn no_backend() -> Failure {
 /// The format to compute in: what was asked for, or the default one.
 fn dtype_of(asked: Option<Dtype>, default: DefaultDtype, backend: Backend) -> DType {
     match (asked, default) {
-        (Some(Dtype::F32), _) => DType::F32,
-        (Some(Dtype::F16), _) => DType::F16,
-        (Some(Dtype::Bf16), _) => DType::BF16,
+        (Some(dtype), _) => dtype.into(),
         (None, DefaultDtype::Fast) if backend == Backend::Cuda => DType::BF16,
         (None, DefaultDtype::Fast | DefaultDtype::Exact) => DType::F32,
     }

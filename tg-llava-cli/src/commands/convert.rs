@@ -100,11 +100,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     }
     let options = MergeOptions {
         base: folders.base.as_deref(),
-        dtype: dtype.or(args.dtype.map(|dtype| match dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::Bf16 => DType::BF16,
-        })),
+        dtype: dtype.or(args.dtype.map(DType::from)),
         into: MergeBase::Full,
         device: &device::any()?,
         max_shard_bytes: SaveOptions::default().max_shard_bytes,

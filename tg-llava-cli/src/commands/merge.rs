@@ -58,11 +58,7 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let folders = checkpoint::find(Some(&args.model), args.base.as_deref(), &console)?;
     let options = MergeOptions {
         base: folders.base.as_deref(),
-        dtype: args.dtype.map(|dtype| match dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::Bf16 => DType::BF16,
-        }),
+        dtype: args.dtype.map(DType::from),
         into: match args.merge_into {
             MergeInto::Full => MergeBase::Full,
             MergeInto::Dequantised => MergeBase::Dequantised,

@@ -106,7 +106,7 @@ pub(super) fn companions(dir: &Path, has_base: bool) -> Vec<(ModelName, Need)> {
     let keys = stored_keys(dir);
     let mut needed = Vec::new();
     for (part, name) in tower_names(&config) {
-        let beside = locate_tower(dir, &name).is_some_and(|folder| hub_name_of(&folder).is_none());
+        let beside = locate_tower(dir, None, &name).is_some_and(|folder| hub_name_of(&folder).is_none());
         let stored = keys.iter().any(|key| key.starts_with(part.key_prefix()));
         if !beside {
             needed.push((name, if stored { Need::SmallFiles } else { Need::Everything }));

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use crate::config::{ModelConfig, MultimodalConfig, TowerFamily, tower_folders, unknown_tower};
+use crate::config::{ModelConfig, MultimodalConfig, TowerFamily, locate_tower, unknown_tower};
 use crate::error::{Error, Result};
 use crate::preprocess::ImageProcessor;
 use crate::tokenizer::{GuideTokenizer, TextTokenizer};
@@ -46,7 +46,7 @@ fn tokenizer(dir: &Path, base: Option<&Path>) -> Result<TextTokenizer> {
 fn guide_tokenizer(dir: &Path, base: Option<&Path>, mm: &MultimodalConfig) -> Result<GuideTokenizer> {
     let positions = mm.text.as_ref().map(|text| text.max_position_embeddings);
     let name = &mm.towers.text;
-    let folder = tower_folders(dir, base, name).next().unwrap_or_else(|| dir.join(name));
+    let folder = locate_tower(dir, base, name).unwrap_or_else(|| dir.join(name));
     if !folder.is_dir() {
         return Err(unknown_tower(dir, "mm_text_tower", name));
     }
@@ -54,7 +54,7 @@ fn guide_tokenizer(dir: &Path, base: Option<&Path>, mm: &MultimodalConfig) -> Re
 }
 
 fn processor(dir: &Path, base: Option<&Path>, mm: &MultimodalConfig) -> Result<ImageProcessor> {
-    let folder = tower_folders(dir, base, &mm.towers.vision).next();
+    let folder = locate_tower(dir, base, &mm.towers.vision);
     let file = folder.map(|folder| folder.join("preprocessor_config.json")).filter(|file| file.is_file());
     let processor = match (file, mm.vision.family) {
         (Some(file), _) => ImageProcessor::from_file(file)?,

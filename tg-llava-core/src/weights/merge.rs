@@ -100,7 +100,7 @@ pub fn convert_checkpoint(
     let base = base_of(dir, options.base)?;
     let decoder = base.as_deref().unwrap_or(dir);
     let config = read_model_config_over(dir, base.as_deref())?;
-    let towers = tower_folders(&config, [dir, decoder]);
+    let towers = tower_folders(&config, dir, base.as_deref());
     let read = [dir, decoder].into_iter().chain(towers.values().map(PathBuf::as_path));
     check_place(out, read, options.existing)?;
     let source = open_sources(dir, &config, base.as_deref())?;
@@ -133,10 +133,10 @@ pub fn convert_checkpoint(
     Ok(Converted { merged, quantised, bytes })
 }
 
-/// The folders of the towers that `config` names, seen from the folders in `from`; those that are nowhere are left out.
-fn tower_folders<'a>(config: &'a ModelConfig, from: [&Path; 2]) -> BTreeMap<&'a str, PathBuf> {
+/// The folders of the towers that `config` names; those that are nowhere are left out.
+fn tower_folders<'a>(config: &'a ModelConfig, dir: &Path, base: Option<&Path>) -> BTreeMap<&'a str, PathBuf> {
     let names = config.multimodal.iter().flat_map(|mm| [&*mm.towers.vision, &*mm.towers.text]);
-    names.filter_map(|name| Some((name, from.iter().find_map(|dir| locate_tower(dir, name))?))).collect()
+    names.filter_map(|name| Some((name, locate_tower(dir, base, name)?))).collect()
 }
 
 /// Refuses a folder that is one of those that are `read`, and one that holds another model, unless that may go.

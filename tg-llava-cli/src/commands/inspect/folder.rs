@@ -178,7 +178,7 @@ fn small_files(dir: &Path, base: Option<&Path>, config: &ModelConfig, contents: 
                 "guide texts end in id {end}, which is outside the text tower's vocabulary of {rows}"
             ));
         }
-        let place = locate_tower(dir, &mm.towers.text).or_else(|| locate_tower(base?, &mm.towers.text));
+        let place = locate_tower(dir, base, &mm.towers.text);
         let place = place.unwrap_or_else(|| dir.join(&mm.towers.text));
         let place = place.strip_prefix(dir).unwrap_or(&place);
         contents.description.push(("guide tokenizer", format!("in {}", place.display())));

@@ -104,13 +104,12 @@ pub fn read_tower_configs(dir: &Path) -> Result<(Option<VisionTowerConfig>, Opti
 
 /// The folder of a tower that config.json calls `name`, where there is one: the path as it stands, then
 /// relative to the checkpoint, then its last component inside or beside the checkpoint, then, for a name on Hugging Face, what
-/// its cache holds.
-pub fn locate_tower(dir: &Path, name: &str) -> Option<PathBuf> {
-    tower_folders(dir, None, name).next()
+/// its cache holds; and then the same as seen from `base`, which the checkpoint lies over.
+pub fn locate_tower(dir: &Path, base: Option<&Path>, name: &str) -> Option<PathBuf> {
+    tower_folders(dir, base, name).next()
 }
 
-/// Every folder that [`locate_tower`] may find, of a checkpoint and then of the one that it lies over. A checkpoint may have
-/// a tower's small files only.
+/// Every folder that [`locate_tower`] may find. A checkpoint may have a tower's small files only.
 pub(crate) fn tower_folders(dir: &Path, base: Option<&Path>, name: &str) -> impl Iterator<Item = PathBuf> {
     let places = [Some(dir), base].into_iter().flatten().flat_map(|dir| tower_places(dir, name));
     places.filter(|place| place.join("config.json").is_file()).collect::<Vec<_>>().into_iter()

@@ -3,7 +3,7 @@ use std::path::Path;
 use super::bridges::{self, BridgeWidths};
 use super::raw::{RawConfig, RawTgLlava};
 use super::tower::{family_of, read_tower_file, text_from_json, vision_from_json};
-use super::{in_file, tower_folders};
+use super::{in_file, locate_tower};
 use crate::config::{
     GuidePadding, MultimodalConfig, ProjectorConfig, SelectFeature, TextTowerConfig, TowerLocation,
     VisionTowerConfig, is_hub_name, tower_preset,
@@ -96,7 +96,7 @@ fn vision_config(tg: &RawTgLlava, places: Places<'_>, name: &str) -> Result<Visi
     if let Some(value) = &tg.vision_config {
         return vision_from_json(value, family_of(value), &dir.join("config.json"));
     }
-    if let Some(folder) = tower_folders(places.0, places.1, name).next() {
+    if let Some(folder) = locate_tower(places.0, places.1, name) {
         let path = folder.join("config.json");
         return read_tower_file(&path)?
             .vision
@@ -110,7 +110,7 @@ fn text_config(tg: &RawTgLlava, places: Places<'_>, name: &str) -> Result<TextTo
     if let Some(value) = &tg.text_config {
         return text_from_json(value, family_of(value), &dir.join("config.json"));
     }
-    if let Some(folder) = tower_folders(places.0, places.1, name).next() {
+    if let Some(folder) = locate_tower(places.0, places.1, name) {
         let path = folder.join("config.json");
         return read_tower_file(&path)?
             .text

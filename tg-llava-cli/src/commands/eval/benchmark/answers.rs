@@ -183,7 +183,7 @@ pub fn model_digest(Folders { model, base }: &Folders) -> Result<String, Failure
     folders.insert(model.clone());
     // Tokenizer and processor are those of a tower's folder, even where its weights are in the model's files.
     for tower in config.multimodal.iter().flat_map(|mm| [&mm.towers.vision, &mm.towers.text]) {
-        let place = locate_tower(model, tower).or_else(|| locate_tower(base.as_deref()?, tower));
+        let place = locate_tower(model, base.as_deref(), tower);
         folders.extend(place);
     }
     folders.extend(base.filter(|base| base.is_dir()));
