@@ -12,7 +12,7 @@ use super::text_stream::TextStream;
 use super::{CacheCounts, Event, Request, RequestId};
 use crate::error::{Error, Result};
 use crate::model::{EncodedImage, TgLlava};
-use crate::nn::{KvCache, cast_to};
+use crate::nn::{KvCache, among_workers, cast_to};
 use crate::preprocess::{PictureId, PreparedImage};
 use crate::tokenizer::TextTokenizer;
 
@@ -177,6 +177,11 @@ impl<'m> Engine<'m> {
     /// One more token for every answer whose prompt is read to its end, and some more of the other prompts: a piece, and
     /// where nothing else is to do as many as it takes for somebody's first token.
     pub fn step(&mut self) -> Vec<Event> {
+        let norm = self.model.llm.norm.gamma.val();
+        among_workers(&norm, || self.next_tokens())
+    }
+
+    fn next_tokens(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         let jobs = self.jobs.iter().enumerate();
         let texts: Vec<(usize, (usize, i64))> =

@@ -10,10 +10,14 @@ mod flex;
 mod none;
 
 #[cfg(feature = "flex")]
+pub(crate) use flex::among_workers;
+#[cfg(feature = "flex")]
 pub(super) use flex::{
     attend_newest, attention, dequantise_rows, linear, quantise, quantised_matvec, quantised_rows_alike,
     quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax,
 };
+#[cfg(not(feature = "flex"))]
+pub(crate) use none::among_workers;
 #[cfg(not(feature = "flex"))]
 pub(super) use none::{
     attend_newest, attention, dequantise_rows, linear, quantise, quantised_matvec, quantised_rows_alike,

@@ -25,6 +25,7 @@ impl Block for Q4_0 {
     const BYTES: usize = 18;
     const SIGNED: bool = true;
     const OFFSET: bool = false;
+    const SCALE_FIRST: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
@@ -45,6 +46,7 @@ impl Block for Q4_1 {
     const BYTES: usize = 20;
     const SIGNED: bool = false;
     const OFFSET: bool = true;
+    const SCALE_FIRST: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
@@ -67,6 +69,7 @@ impl Block for Q5_0 {
     const BYTES: usize = 22;
     const SIGNED: bool = true;
     const OFFSET: bool = false;
+    const SCALE_FIRST: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
@@ -88,6 +91,7 @@ impl Block for Q5_1 {
     const BYTES: usize = 24;
     const SIGNED: bool = false;
     const OFFSET: bool = true;
+    const SCALE_FIRST: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
@@ -110,6 +114,7 @@ impl Block for Q8_0 {
     const BYTES: usize = 34;
     const SIGNED: bool = true;
     const OFFSET: bool = false;
+    const SCALE_FIRST: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {

@@ -1,11 +1,13 @@
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use tg_llava_x86::Tiles;
 
 use super::half::Values;
 use super::softmax::{seen_keys, softmax_row};
 use super::tile::{self, Buffer, Rows, Sink, Turner};
+use super::tiled_attention;
 use super::{PARALLEL, Wrapper, each_chunk, in_rows, reduce, rows_of};
 
 /// Queries of one task: enough that keys and values are not what they wait for, few enough that their scores stay in a cache.
@@ -40,6 +42,13 @@ pub(crate) fn attention(
     let worth_it = batch * heads * query_len * key_len > PARALLEL;
 
     let sizes = Sizes { heads, kv_heads, key_len, head_dim };
+    if let (DType::BF16, Some(tiles)) = (wrapper.dtype, Tiles::detect())
+        && let Some(values) =
+            tiled_attention::attend(tiles, [&query, &key, &value], bias.as_ref(), [batch, query_len], sizes)
+    {
+        let merged = FlexTensor::from_data(TensorData::new(values, [batch, query_len, heads, head_dim]));
+        return Some(wrapper.rewrap::<4>(merged).swap_dims(1, 2));
+    }
     let mut packed = vec![0.0f32; batch * kv_heads * sizes.packed()];
     each_chunk(&mut packed, sizes.packed(), worth_it, |(index, out)| {
         let place = [index / kv_heads, index % kv_heads];
@@ -73,11 +82,11 @@ pub(crate) fn attention(
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Sizes {
-    heads: usize,
-    kv_heads: usize,
-    key_len: usize,
-    head_dim: usize,
+pub(super) struct Sizes {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub key_len: usize,
+    pub head_dim: usize,
 }
 
 impl Sizes {
@@ -98,8 +107,8 @@ impl Sizes {
 }
 
 /// Heads of any layout whose rows lie in one piece.
-struct Heads {
-    tensor: FlexTensor,
+pub(super) struct Heads {
+    pub tensor: FlexTensor,
     strides: [usize; 3],
 }
 
@@ -115,6 +124,14 @@ impl Heads {
         Some(Self { tensor, strides })
     }
 
+    /// Adds the values of a row of so many to `out`, from the tensor's buffer.
+    pub fn push<T: Copy>(&self, values: &[T], [sample, head, row]: [usize; 3], len: usize, out: &mut Vec<T>) {
+        let [per_sample, per_head, per_row] = self.strides;
+        let start =
+            self.tensor.layout().start_offset() + sample * per_sample + head * per_head + row * per_row;
+        out.extend_from_slice(&values[start..start + len]);
+    }
+
     /// Fills `room` with values of a row from `from` on.
     #[inline(always)]
     fn copy(&self, values: Values<'_>, [sample, head, row]: [usize; 3], from: usize, room: &mut [f32]) {
@@ -125,7 +142,7 @@ impl Heads {
 }
 
 /// Biases by row, and how many keys each row sees.
-struct Bias {
+pub(super) struct Bias {
     tensor: FlexTensor,
     seen: Vec<usize>,
     samples: usize,
@@ -142,7 +159,8 @@ impl Bias {
         Some(Self { tensor, seen, samples, queries, key_len })
     }
 
-    fn row(&self, sample: usize, query: usize) -> (&[f32], usize) {
+    /// The biases of a query's keys, as far as it sees any, and their number.
+    pub fn row(&self, sample: usize, query: usize) -> (&[f32], usize) {
         let sample = if self.samples > 1 { sample } else { 0 };
         let row = sample * self.queries + if self.queries > 1 { query } else { 0 };
         let seen = self.seen[row];
@@ -358,7 +376,7 @@ impl WithSimd for Newest<'_> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{DType, Tolerance, activation};
+    use burn::tensor::{Tolerance, activation};
 
     use super::super::tests::{close, random};
     use super::*;
@@ -393,9 +411,9 @@ mod tests {
     }
 
     #[test]
-    fn half_precision_is_computed_in_f32() {
+    fn f16_is_computed_in_f32() {
         let [q, k, v] = [1, 2, 3].map(|seed| random([1, 2, 70, 16], seed) * 0.3);
-        for dtype in [DType::F16, DType::BF16] {
+        for dtype in [DType::F16] {
             let [q, k, v] = [&q, &k, &v].map(|x| cast_to(x.clone(), dtype));
             let [wide_q, wide_k, wide_v] = [&q, &k, &v].map(|x| cast_to(x.clone(), DType::F32));
             let mine = attention(&q, &k, &v, None).expect("flex");

@@ -66,6 +66,86 @@ impl<'a> Values<'a> {
     }
 }
 
+/// What is stored in memory and read into registers of f32.
+pub(super) trait Number<S: Simd>: Copy {
+    /// As many values as a register of f32 takes.
+    type Vector: Copy;
+
+    /// The values, but for those that fill no register.
+    fn vectors(values: &[Self]) -> &[Self::Vector];
+
+    fn widen(simd: S, vector: Self::Vector) -> S::f32s;
+
+    fn to_f32(self) -> f32;
+}
+
+impl<S: Simd> Number<S> for f32 {
+    type Vector = S::f32s;
+
+    #[inline(always)]
+    fn vectors(values: &[Self]) -> &[Self::Vector] {
+        S::as_simd_f32s(values).0
+    }
+
+    #[inline(always)]
+    fn widen(_: S, vector: Self::Vector) -> S::f32s {
+        vector
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+/// Values in half precision are widened in registers where a processor has instructions for it that can be reached safely.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use pulp::x86::V4;
+    use pulp::{as_arrays, cast, f32x16};
+
+    use super::{HalfFloatSliceExt, Number, bf16, f16};
+
+    impl Number<V4> for f16 {
+        type Vector = [u16; 16];
+
+        #[inline(always)]
+        fn vectors(values: &[Self]) -> &[Self::Vector] {
+            as_arrays::<16, u16>(values.reinterpret_cast()).0
+        }
+
+        #[inline(always)]
+        fn widen(simd: V4, vector: Self::Vector) -> f32x16 {
+            cast(simd.avx512f._mm512_cvtph_ps(cast(vector)))
+        }
+
+        #[inline(always)]
+        fn to_f32(self) -> f32 {
+            self.to_f32()
+        }
+    }
+
+    impl Number<V4> for bf16 {
+        type Vector = [u16; 16];
+
+        #[inline(always)]
+        fn vectors(values: &[Self]) -> &[Self::Vector] {
+            as_arrays::<16, u16>(values.reinterpret_cast()).0
+        }
+
+        #[inline(always)]
+        fn widen(simd: V4, vector: Self::Vector) -> f32x16 {
+            let wide = simd.avx512f._mm512_cvtepu16_epi32(cast(vector));
+            cast(simd.avx512f._mm512_slli_epi32::<16>(wide))
+        }
+
+        #[inline(always)]
+        fn to_f32(self) -> f32 {
+            f32::from_bits(u32::from(self.to_bits()) << 16)
+        }
+    }
+}
+
 /// Fills `to`, of the same length. In loops that are compiled for wide registers a processor's own instruction; a call for every few
 /// values, as `half` has it where it knows no more, would cost several times what is done with them.
 #[inline(always)]

@@ -1,11 +1,13 @@
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::FlexTensor;
+use half::bf16;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use tg_llava_x86::Tiles;
 
-use super::half::Values;
+use super::half::{Number, Values};
 use super::reduce::dots;
-use super::{Wrapper, in_rows, product, rows_of};
+use super::{Wrapper, in_rows, product, rows_of, tiled};
 use crate::nn::RowsAlike;
 
 /// Most rows of a text for which reading the matrix is the work. Beyond, a product in blocks is better.
@@ -46,24 +48,32 @@ pub(crate) fn linear<const D: usize>(
         None => None,
     };
     let bias: Option<&[f32]> = bias.as_ref().map(|bias| bias.storage());
+    shape[D - 1] = d_output;
+    if let (false, Values::Bf16(columns), DType::BF16, Some(tiles)) =
+        (few, matrix.values, wrapper.dtype, Tiles::detect())
+    {
+        let x = wrapper.strip(x.clone())?.to_contiguous();
+        let x = &x.storage::<bf16>()[x.layout().start_offset()..][..rows * d_input];
+        let columns = &columns[matrix.start..][..d_input * d_output];
+        let values = tiled::multiply(tiles, x, columns, d_input, bias);
+        return Some(wrapper.rewrap(FlexTensor::from_data(TensorData::new(values, shape))));
+    }
     let x = in_rows(wrapper.strip(x.clone())?);
     let x: &[f32] = x.storage();
 
     let mut values = vec![0.0f32; rows * d_output];
     let threads = rayon::current_num_threads();
-    let arch = pulp::Arch::new();
     if few {
         let stretch = d_output.div_ceil(4 * threads).max(16);
         each_stretch(&mut values, d_output, stretch, |first, out| {
-            arch.dispatch(Columns { out, first, x, matrix, bias });
+            run(out, first, x, matrix, bias);
         });
     } else {
         let stretch = product::stretch(d_output, threads);
         each_stretch(&mut values, d_output, stretch, |first, out| {
-            arch.dispatch(product::Columns { out, first, x, matrix, bias });
+            pulp::Arch::new().dispatch(product::Columns { out, first, x, matrix, bias });
         });
     }
-    shape[D - 1] = d_output;
     Some(wrapper.wrap(super::tensor(values, shape)))
 }
 
@@ -113,19 +123,19 @@ fn columns_of(weight: &Tensor<2>) -> Option<FlexTensor> {
 }
 
 /// Runs `task` on stretches of the columns of all rows, each with the number of its first column, in all threads where it is worth it.
-fn each_stretch(
-    values: &mut [f32],
+pub(super) fn each_stretch<T: Send>(
+    values: &mut [T],
     width: usize,
     stretch: usize,
-    task: impl Fn(usize, &mut [&mut [f32]]) + Sync + Send,
+    task: impl Fn(usize, &mut [&mut [T]]) + Sync + Send,
 ) {
     let rows = values.len() / width;
-    let mut stretches: Vec<Vec<&mut [f32]>> =
+    let mut stretches: Vec<Vec<&mut [T]>> =
         (0..width.div_ceil(stretch)).map(|_| Vec::with_capacity(rows)).collect();
     for row in values.chunks_exact_mut(width) {
         stretches.iter_mut().zip(row.chunks_mut(stretch)).for_each(|(out, part)| out.push(part));
     }
-    let task = |(index, mut out): (usize, Vec<&mut [f32]>)| task(index * stretch, &mut out);
+    let task = |(index, mut out): (usize, Vec<&mut [T]>)| task(index * stretch, &mut out);
     match stretches.len() > 1 {
         true => stretches.into_par_iter().enumerate().for_each(task),
         false => stretches.into_iter().enumerate().for_each(task),
@@ -141,7 +151,67 @@ pub(super) struct Matrix<'a> {
 }
 
 /// Columns `first..` of a few rows.
-struct Columns<'a, 'o> {
+struct Columns<'a, 'o, N> {
+    out: &'a mut [&'o mut [f32]],
+    first: usize,
+    x: &'a [f32],
+    /// Rows of `d_input`, each one of these columns.
+    weights: &'a [N],
+    d_input: usize,
+    bias: Option<&'a [f32]>,
+}
+
+/// Columns `first..` of a few rows of `x`, whatever the weights are stored as.
+fn run(out: &mut [&mut [f32]], first: usize, x: &[f32], matrix: Matrix<'_>, bias: Option<&[f32]>) {
+    let d_input = matrix.d_input;
+    let from = matrix.start + first * d_input;
+    let stored = from..from + out[0].len() * d_input;
+    let arch = pulp::Arch::new();
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = pulp::x86::V4::try_new() {
+        match matrix.values {
+            Values::F32(_) => {}
+            Values::F16(values) => {
+                let weights = &values[stored];
+                return simd.vectorize(OnV4(simd, Columns { out, first, x, weights, d_input, bias }));
+            }
+            Values::Bf16(values) => {
+                let weights = &values[stored];
+                return simd.vectorize(OnV4(simd, Columns { out, first, x, weights, d_input, bias }));
+            }
+        }
+    }
+    if let Values::F32(values) = matrix.values {
+        let weights = &values[stored];
+        return arch.dispatch(Columns { out, first, x, weights, d_input, bias });
+    }
+    arch.dispatch(Widened { out, first, x, matrix, bias });
+}
+
+impl WithSimd for Columns<'_, '_, f32> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        self.compute(simd);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+struct OnV4<T>(pulp::x86::V4, T);
+
+#[cfg(target_arch = "x86_64")]
+impl<N: Number<pulp::x86::V4>> pulp::NullaryFnOnce for OnV4<Columns<'_, '_, N>> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.1.compute(self.0);
+    }
+}
+
+/// The same of values that become f32 in memory, a few columns at a time.
+struct Widened<'a, 'o> {
     out: &'a mut [&'o mut [f32]],
     first: usize,
     x: &'a [f32],
@@ -149,35 +219,53 @@ struct Columns<'a, 'o> {
     bias: Option<&'a [f32]>,
 }
 
-impl WithSimd for Columns<'_, '_> {
+impl WithSimd for Widened<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        let columns = self.out[0].len();
-        // As many sums at a time as there are registers for.
-        let at_once = if self.out.len() == 1 && S::REGISTER_COUNT >= 32 { 4 } else { 3 };
-        let mut room = match self.matrix.values.are_half() {
-            true => vec![0.0; at_once * self.matrix.d_input],
-            false => Vec::new(),
-        };
-        let mut column = 0;
-        while column < columns {
-            column += match columns - column {
-                4.. if at_once == 4 => self.block::<S, 4>(simd, column, &mut room),
-                3.. => self.block::<S, 3>(simd, column, &mut room),
-                _ => self.block::<S, 1>(simd, column, &mut room),
-            };
+    fn with_simd<S: Simd>(self, simd: S) {
+        /// As many as are multiplied at a time.
+        const COLUMNS: usize = 12;
+        let Self { out, first, x, matrix: Matrix { values, start, d_input }, bias } = self;
+        let mut room = vec![0.0; COLUMNS * d_input];
+        for column in (0..out[0].len()).step_by(COLUMNS) {
+            let used = COLUMNS.min(out[0].len() - column);
+            let mut out: Vec<&mut [f32]> =
+                out.iter_mut().map(|row| &mut row[column..column + used]).collect();
+            let first = first + column;
+            let weights = values.read(start + first * d_input, used * d_input, &mut room);
+            Columns { out: &mut out, first, x, weights, d_input, bias }.compute(simd);
         }
     }
 }
 
-impl Columns<'_, '_> {
+impl<N> Columns<'_, '_, N> {
+    #[inline(always)]
+    fn compute<S: Simd>(mut self, simd: S)
+    where
+        N: Number<S>,
+    {
+        let columns = self.out[0].len();
+        // As many sums at a time as there are registers for.
+        let at_once = if self.out.len() == 1 && S::REGISTER_COUNT >= 32 { 4 } else { 3 };
+        let mut column = 0;
+        while column < columns {
+            column += match columns - column {
+                4.. if at_once == 4 => self.block::<S, 4>(simd, column),
+                3.. => self.block::<S, 3>(simd, column),
+                _ => self.block::<S, 1>(simd, column),
+            };
+        }
+    }
+
     /// `C` columns of all rows; returns `C`.
     #[inline(always)]
-    fn block<S: Simd, const C: usize>(&mut self, simd: S, column: usize, room: &mut [f32]) -> usize {
-        let Matrix { values, start, d_input } = self.matrix;
-        let block = values.read(start + (self.first + column) * d_input, C * d_input, room);
+    fn block<S: Simd, const C: usize>(&mut self, simd: S, column: usize) -> usize
+    where
+        N: Number<S>,
+    {
+        let d_input = self.d_input;
+        let block = &self.weights[column * d_input..(column + C) * d_input];
         let mut weights = [block; C];
         for (weights, part) in weights.iter_mut().zip(block.chunks_exact(d_input)) {
             *weights = part;

@@ -13,6 +13,8 @@ mod reduce;
 mod rotary;
 mod softmax;
 mod tile;
+mod tiled;
+mod tiled_attention;
 
 use ::half::{bf16, f16, slice::HalfFloatSliceExt};
 use burn::backend::{Autodiff, Flex, tensor::FloatTensor};
@@ -27,6 +29,15 @@ pub(in crate::nn) use norm::rms_norm;
 pub(in crate::nn) use quant::{dequantise_rows, quantise, quantised_matvec, quantised_rows_alike};
 pub(in crate::nn) use rotary::rotate;
 pub(in crate::nn) use softmax::softmax;
+
+/// Runs `task` on one of the threads that the kernels share their work among, where `tensor` is of this backend: another thread
+/// would go to sleep, and be woken, for each of them.
+pub(crate) fn among_workers<T: Send>(tensor: &Tensor<1>, task: impl FnOnce() -> T + Send) -> T {
+    match Wrapper::of(tensor) {
+        Some(_) => rayon::scope(|_| task()),
+        None => task(),
+    }
+}
 
 /// Values below which a second thread costs more than it brings.
 const PARALLEL: usize = 1 << 15;
@@ -72,7 +83,11 @@ impl Wrapper {
 
     /// A tensor of the f32 values, in the dtype and on the device of the one that this is from.
     fn wrap<const D: usize>(self, tensor: FlexTensor) -> Tensor<D> {
-        let tensor = self.narrow(tensor);
+        self.rewrap(self.narrow(tensor))
+    }
+
+    /// A tensor of the dtype that this is from, on its device.
+    fn rewrap<const D: usize>(self, tensor: FlexTensor) -> Tensor<D> {
         match self.device {
             Recording::Never => Tensor::from_primitive::<Flex>(tensor),
             Recording::Others => {

@@ -1,9 +1,15 @@
 //! Sums, maxima and dot products in vector registers.
 
 use pulp::{Simd, as_arrays};
+use tg_llava_x86::prefetch;
+
+use super::half::Number;
 
 /// Independent sums, so that the processor need not wait for one addition before the next.
 const CHAINS: usize = 4;
+
+/// Bytes that memory gives at a time.
+const LINE: usize = 64;
 
 /// The sum of `a[i] * b[i]`.
 #[inline(always)]
@@ -15,25 +21,31 @@ pub(super) fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
 /// The sums of `a[r][i] * b[c][i]`, each in the order of [`dot`], so that each value is loaded once for several sums. All slices
 /// are of one length.
 #[inline(always)]
-pub(super) fn dots<S: Simd, const R: usize, const C: usize>(
+pub(super) fn dots<S: Simd, N: Number<S>, const R: usize, const C: usize>(
     simd: S,
     a: [&[f32]; R],
-    b: [&[f32]; C],
+    b: [&[N]; C],
 ) -> [[f32; C]; R] {
     let len = a[0].len();
     let vectors = len / S::F32_LANES;
     let blocks = vectors / CHAINS;
     let a_vectors = a.map(|a| &S::as_simd_f32s(a).0[..vectors]);
-    let b_vectors = b.map(|b| &S::as_simd_f32s(b).0[..vectors]);
+    let b_vectors = b.map(|b| &N::vectors(b)[..vectors]);
     let a_blocks = a_vectors.map(|a| &as_arrays::<CHAINS, _>(a).0[..blocks]);
     let b_blocks = b_vectors.map(|b| &as_arrays::<CHAINS, _>(b).0[..blocks]);
+    // The same place in the next `C` slices: in a matrix they follow these.
+    let ahead = C * len * size_of::<N>() / size_of::<N::Vector>();
+    let in_a_line = (LINE / size_of::<N::Vector>()).max(1);
     // Loops and no closures, which would not be compiled for the wide registers.
     let mut sums = [[[simd.splat_f32s(0.0); CHAINS]; C]; R];
     for i in 0..blocks {
         for chain in 0..CHAINS {
             let mut b = [simd.splat_f32s(0.0); C];
             for c in 0..C {
-                b[c] = b_blocks[c][i][chain];
+                if chain % in_a_line == 0 {
+                    prefetch(b_vectors[c], i * CHAINS + chain + ahead);
+                }
+                b[c] = N::widen(simd, b_blocks[c][i][chain]);
             }
             for r in 0..R {
                 let a = a_blocks[r][i][chain];
@@ -46,7 +58,8 @@ pub(super) fn dots<S: Simd, const R: usize, const C: usize>(
     for i in blocks * CHAINS..vectors {
         for r in 0..R {
             for c in 0..C {
-                sums[r][c][0] = simd.mul_add_e_f32s(a_vectors[r][i], b_vectors[c][i], sums[r][c][0]);
+                let b = N::widen(simd, b_vectors[c][i]);
+                sums[r][c][0] = simd.mul_add_e_f32s(a_vectors[r][i], b, sums[r][c][0]);
             }
         }
     }
@@ -56,7 +69,7 @@ pub(super) fn dots<S: Simd, const R: usize, const C: usize>(
         for c in 0..C {
             let [sum0, sum1, sum2, sum3] = sums[r][c];
             let sum = simd.add_f32s(simd.add_f32s(sum0, sum1), simd.add_f32s(sum2, sum3));
-            let rest = a[r][done..].iter().zip(&b[c][done..]).map(|(a, b)| a * b).sum::<f32>();
+            let rest = a[r][done..].iter().zip(&b[c][done..]).map(|(a, b)| a * b.to_f32()).sum::<f32>();
             totals[r][c] = simd.reduce_sum_f32s(sum) + rest;
         }
     }
@@ -65,15 +78,15 @@ pub(super) fn dots<S: Simd, const R: usize, const C: usize>(
 
 /// Adds `factor * values` to `sums`.
 #[inline(always)]
-pub(super) fn add_scaled<S: Simd>(simd: S, sums: &mut [f32], factor: f32, values: &[f32]) {
+pub(super) fn add_scaled<S: Simd, N: Number<S>>(simd: S, sums: &mut [f32], factor: f32, values: &[N]) {
     let (sums, sums_rest) = S::as_mut_simd_f32s(sums);
-    let (values, values_rest) = S::as_simd_f32s(values);
+    let values_rest = &values[values.len() / S::F32_LANES * S::F32_LANES..];
     let factors = simd.splat_f32s(factor);
-    for (sum, value) in sums.iter_mut().zip(values) {
-        *sum = simd.mul_add_e_f32s(factors, *value, *sum);
+    for (sum, value) in sums.iter_mut().zip(N::vectors(values)) {
+        *sum = simd.mul_add_e_f32s(factors, N::widen(simd, *value), *sum);
     }
     for (sum, value) in sums_rest.iter_mut().zip(values_rest) {
-        *sum += factor * value;
+        *sum += factor * value.to_f32();
     }
 }
 
