@@ -27,7 +27,7 @@ pub use cast::cast_to;
 pub use encoder::{EncoderAttention, EncoderLayer, EncoderLayerConfig};
 pub use kv_cache::{CachedTexts, KvCache, LayerTexts};
 pub use lora::LoraBranch;
-pub use loss::{IGNORE_INDEX, LossError, LossTargets, cross_entropy};
+pub use loss::{IGNORE_INDEX, LossError, LossTargets, cross_entropy, cross_entropy_sum};
 pub use mask::{causal_bias, combine_bias, key_padding_bias};
 pub use matrix::Matrix;
 pub use mlp::{GatedMlp, GatedMlpConfig, Mlp, MlpConfig};
