@@ -11,11 +11,13 @@ mod none;
 
 #[cfg(feature = "flex")]
 pub(super) use flex::{
-    attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, quantise, quantised_matvec, quantised_rows_alike,
-    quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax,
+    attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, linear_against, quantise,
+    quantised_matvec, quantised_rows_alike, quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate,
+    softmax,
 };
 #[cfg(not(feature = "flex"))]
 pub(super) use none::{
-    attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, quantise, quantised_matvec, quantised_rows_alike,
-    quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax,
+    attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, linear_against, quantise,
+    quantised_matvec, quantised_rows_alike, quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate,
+    softmax,
 };

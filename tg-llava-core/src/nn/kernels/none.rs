@@ -15,6 +15,14 @@ pub(crate) fn linear<const D: usize>(
     None
 }
 
+pub(crate) fn linear_against<const D: usize>(
+    _: &Tensor<D>,
+    _: &Tensor<2>,
+    _: &Tensor<D>,
+) -> Option<Tensor<1>> {
+    None
+}
+
 pub(crate) fn attention(
     _: &Tensor<4>,
     _: &Tensor<4>,

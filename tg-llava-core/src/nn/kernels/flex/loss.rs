@@ -15,7 +15,8 @@ use super::{PARALLEL, each_chunk, exp::exp, in_rows, reduce};
 pub(crate) fn cross_entropy_sum(logits: &Tensor<2>, tokens: &[i64]) -> Option<Tensor<1>> {
     let inputs = recorded::inputs([Input::of(logits)])?;
     let [rows, width] = logits.dims();
-    let tokens: Vec<usize> = tokens.iter().map(|&token| usize::try_from(token).ok()).collect::<Option<_>>()?;
+    let tokens: Vec<usize> =
+        tokens.iter().map(|&token| usize::try_from(token).ok()).collect::<Option<_>>()?;
     if width == 0 || tokens.len() != rows || tokens.iter().any(|&token| token >= width) {
         return None;
     }

@@ -29,6 +29,7 @@ pub(in crate::nn) use loss::cross_entropy_sum;
 pub(in crate::nn) use matvec::{linear, rows_alike};
 pub(in crate::nn) use norm::rms_norm;
 pub(in crate::nn) use quant::{dequantise_rows, quantise, quantised_matvec, quantised_rows_alike};
+pub(in crate::nn) use recorded_linear::linear_against;
 pub(in crate::nn) use rotary::rotate;
 pub(in crate::nn) use softmax::softmax;
 
@@ -244,7 +245,7 @@ pub(super) mod tests {
         let products: Vec<f64> = products.into_data().iter::<f64>().collect();
         let (said, scale) =
             (products.iter().sum::<f64>(), products.iter().map(|x| x * x).sum::<f64>().sqrt());
-        assert!((found - said).abs() <= 1e-2 * scale + 1e-4, "{found} and not {said}, of about {scale}");
+        assert!((found - said).abs() <= 1e-2 * scale + 5e-3, "{found} and not {said}, of about {scale}");
     }
 
     /// Equal up to a few units in the last place of the largest value.

@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn gradients_are_those_of_the_written_out_form() {
-        for (rows, width) in [(1, 1), (3, 48), (700, 576)] {
+        // Of a width of 1 nothing but rounding is left.
+        for (rows, width) in [(1, 5), (3, 48), (700, 576)] {
             gradients_agree(
                 [random([2, rows, width], 1), random([1, 1, width], 2)],
                 |[x, gamma]| rms_norm(&x, &gamma.reshape([width]), 1e-5).expect("flex in f32"),

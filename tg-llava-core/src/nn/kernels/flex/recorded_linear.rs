@@ -2,6 +2,7 @@ use burn::backend::Flex;
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
+use super::in_rows;
 use super::recorded::{self, Derivative, Input};
 
 /// `x W + bias` where a gradient of `x` or `W` is wanted: the backend's products, of two axes each, as it would copy a transposed matrix
@@ -16,23 +17,41 @@ pub(super) fn linear<const D: usize>(
     weight: &Tensor<2>,
     bias: Option<&Tensor<1>>,
 ) -> Option<Tensor<D>> {
-    let mut shape = x.dims();
-    let [d_input, d_output] = weight.dims();
     recorded::inputs([Input::of(x), Input::of(weight)])?;
-    let x = x.clone().reshape([shape[..D - 1].iter().product(), d_input]);
+    let (mut shape, x) = (x.dims(), in_two_axes(x));
     let inputs = recorded::inputs([Input::of(&x), Input::of(weight)])?;
-    let [of_x, of_weight] = inputs.each_ref().map(|input| Some(input.values()).filter(|_| input.is_tracked()));
-    let by_columns = is_by_columns(&inputs[1].values());
-    // Each gradient needs the other operand.
-    let back = Back {
-        x: of_weight.and(Some(inputs[0].values())),
-        weight: of_x.and(Some(inputs[1].values())),
-        by_columns,
-    };
+    let back = Back::new(&inputs);
     let y = recorded::record(inputs, back, x.inner().matmul(weight.clone().inner()))?;
     let y: Tensor<2> = bias.map_or(y.clone(), |bias| y + bias.clone().unsqueeze());
-    shape[D - 1] = d_output;
+    shape[D - 1] = weight.dims()[1];
     Some(y.reshape(shape))
+}
+
+/// A number with the gradients of `sum(x W * gradient)`, without the product: its value is zero.
+///
+/// # Shapes
+/// - x: `[.., d_input]`
+/// - weight: `[d_input, d_output]`
+/// - gradient: `[.., d_output]`, of which no gradient is wanted
+pub(crate) fn linear_against<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    gradient: &Tensor<D>,
+) -> Option<Tensor<1>> {
+    recorded::inputs([Input::of(x), Input::of(weight)])?;
+    let (x, gradient) = (in_two_axes(x), Input::of(&in_two_axes(gradient))?);
+    if gradient.is_tracked() {
+        return None;
+    }
+    let inputs = recorded::inputs([Input::of(&x), Input::of(weight)])?;
+    let against = Against { product: Back::new(&inputs), gradient: gradient.values() };
+    let zero = super::tensor(vec![0.0], [1]);
+    recorded::record(inputs, against, Tensor::from_primitive::<Flex>(zero))
+}
+
+fn in_two_axes<const D: usize>(x: &Tensor<D>) -> Tensor<2> {
+    let shape = x.dims();
+    x.clone().reshape([shape[..D - 1].iter().product(), shape[D - 1]])
 }
 
 fn is_by_columns(weight: &FlexTensor) -> bool {
@@ -47,6 +66,18 @@ struct Back {
     by_columns: bool,
 }
 
+impl Back {
+    fn new(inputs: &[Input; 2]) -> Self {
+        let [x, weight] = inputs;
+        // Each gradient needs the other operand.
+        Self {
+            x: weight.is_tracked().then(|| x.values()),
+            weight: x.is_tracked().then(|| weight.values()),
+            by_columns: is_by_columns(&weight.values()),
+        }
+    }
+}
+
 impl Derivative<2> for Back {
     fn gradients(self, gradient: FlexTensor, _: [bool; 2]) -> [Option<FlexTensor>; 2] {
         let open = |tensor: FlexTensor| Tensor::<2>::from_primitive::<Flex>(tensor);
@@ -57,6 +88,23 @@ impl Derivative<2> for Back {
             false => open(x).transpose().matmul(gradient),
         });
         [for_x, for_weight].map(|found| found?.try_into_primitive::<Flex>().ok())
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Against {
+    product: Back,
+    gradient: FlexTensor,
+}
+
+impl Derivative<2> for Against {
+    fn gradients(self, factor: FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        let factor = in_rows(factor).storage::<f32>()[0];
+        let gradient = Tensor::<2>::from_primitive::<Flex>(self.gradient) * factor;
+        match gradient.try_into_primitive::<Flex>() {
+            Ok(gradient) => self.product.gradients(gradient, wanted),
+            Err(_) => [None, None],
+        }
     }
 }
 

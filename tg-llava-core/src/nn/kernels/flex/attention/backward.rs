@@ -45,7 +45,16 @@ impl Derivative<3> for Back {
             let [sample, head] = [index / heads, index % heads];
             let packed = &packed[(sample * kv_heads + head * kv_heads / heads) * packed_len(sizes)..];
             let packed = &packed[..packed_len(sizes)];
-            arch.dispatch(Head { out, query: &query, gradient: &gradient, packed, bias, sample, head, sizes });
+            arch.dispatch(Head {
+                out,
+                query: &query,
+                gradient: &gradient,
+                packed,
+                bias,
+                sample,
+                head,
+                sizes,
+            });
         });
         let [for_query, for_key, _] = lengths;
         [

@@ -302,14 +302,7 @@ fn stride<S: Simd>(last: usize) -> usize {
 
 /// Products of rows, `[rows, head_dim]`, with the first `last` turned ones, in rows of [`stride`].
 #[inline(always)]
-fn with_turned<S: Simd>(
-    simd: S,
-    rows: &[f32],
-    turned: &[f32],
-    last: usize,
-    out: &mut [f32],
-    sizes: Sizes,
-) {
+fn with_turned<S: Simd>(simd: S, rows: &[f32], turned: &[f32], last: usize, out: &mut [f32], sizes: Sizes) {
     let (width, dim, stride) = (tile::width::<S>(), sizes.head_dim, stride::<S>(last));
     let count = rows.len() / dim;
     let rows = Rows { values: rows, start: 0, stride: dim };
@@ -369,7 +362,12 @@ pub(super) mod tests {
     use crate::nn::{cast_to, causal_bias, key_padding_bias};
 
     /// As [`crate::nn::attention`] writes it out.
-    pub(super) fn written_out(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, bias: Option<&Tensor<4>>) -> Tensor<4> {
+    pub(super) fn written_out(
+        q: &Tensor<4>,
+        k: &Tensor<4>,
+        v: &Tensor<4>,
+        bias: Option<&Tensor<4>>,
+    ) -> Tensor<4> {
         let (heads, kv_heads) = (q.dims()[1], k.dims()[1]);
         let repeat = |x: &Tensor<4>| {
             Tensor::cat((0..heads).map(|head| x.clone().narrow(1, head * kv_heads / heads, 1)).collect(), 1)
