@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{DecoderAttention, DecoderContext};
 use crate::config::LlmConfig;
-use crate::nn::{Activation, GatedMlp, GatedMlpConfig, LayerTexts, rms_norm};
+use crate::nn::{Activation, GatedMlp, GatedMlpConfig, LayerTexts, Residual, rms_norm};
 
 /// One decoder block: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 #[derive(Module, Debug)]
@@ -44,8 +44,19 @@ impl DecoderLayer {
         context: &DecoderContext,
         cache: Option<LayerTexts<'_, '_>>,
     ) -> Tensor<3> {
+        self.up_to_last(x, context, cache).sum()
+    }
+
+    /// [`Self::forward`] up to its last product.
+    pub fn up_to_last(
+        &self,
+        x: Tensor<3>,
+        context: &DecoderContext,
+        cache: Option<LayerTexts<'_, '_>>,
+    ) -> Residual<'_> {
         let normed = rms_norm(&self.input_layernorm, x.clone());
-        let x = x + self.self_attn.forward(normed, context, cache);
-        x.clone() + self.mlp.forward(rms_norm(&self.post_attention_layernorm, x))
+        let base = x + self.self_attn.forward(normed, context, cache);
+        let input = self.mlp.before_down(rms_norm(&self.post_attention_layernorm, base.clone()));
+        Residual { base, input, last: &self.mlp.down_proj }
     }
 }

@@ -18,8 +18,8 @@ impl Llm {
         let mut hidden = inputs_embeds;
         for (block, layer) in self.layers.iter().enumerate() {
             let context = context.clone();
-            let step = move |x: &[Tensor<3>]| layer.forward(x[0].clone(), &context, None);
-            hidden = pass.run_one(Site::DecoderBlock(block), &[hidden], step);
+            let step = move |x: &[Tensor<3>]| layer.up_to_last(x[0].clone(), &context, None);
+            hidden = pass.run_residual(Site::DecoderBlock(block), &[hidden], step);
         }
         hidden
     }

@@ -3,7 +3,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 
 use super::matrix::{apply_quantised, quantised_rows_alike};
-use super::{LoraBranch, Matrix, RowsAlike, linear, multiply, rows_alike};
+use super::{LoraBranch, Matrix, RowsAlike, kernels, linear, multiply, rows_alike};
 
 /// A linear layer of the decoder: `x W + bias`. Burn's own, but for what a decoder's matrices may be besides plain floats.
 #[derive(Module, Debug)]
@@ -30,6 +30,17 @@ impl BlockLinear {
             None => self.product(x),
             Some(branch) => self.product(x.clone()) + branch.forward(x),
         }
+    }
+
+    /// A number with the gradients of `sum(forward(x) * gradient)` but not its value; `None` where it would take the product all the
+    /// same.
+    pub fn against<const D: usize>(&self, x: &Tensor<D>, gradient: &Tensor<D>) -> Option<Tensor<1>> {
+        let (Matrix::Float(weight), None) = (&self.weight, &self.bias) else { return None };
+        let product = kernels::linear_against(x, &weight.val(), gradient)?;
+        Some(match &self.lora {
+            None => product,
+            Some(branch) => product + (branch.forward(x.clone()) * gradient.clone()).sum(),
+        })
     }
 
     /// What the layer gives without an adapter.

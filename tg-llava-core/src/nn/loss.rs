@@ -89,6 +89,21 @@ pub fn cross_entropy(logits: Tensor<2>, targets: &LossTargets) -> Tensor<1> {
     log_softmax(cast_to(logits, DType::F32), 1).gather(1, tokens).mean().neg()
 }
 
+/// The sum of the cross-entropies of all rows, in f32.
+///
+/// # Shapes
+/// - logits: `[rows, vocab_size]`
+/// - tokens: the right one of each row
+/// - output: `[1]`, f32
+pub fn cross_entropy_sum(logits: Tensor<2>, tokens: &[i64]) -> Tensor<1> {
+    let logits = cast_to(logits, DType::F32);
+    if let Some(sum) = super::kernels::cross_entropy_sum(&logits, tokens) {
+        return sum;
+    }
+    let tokens = int_tensor(tokens.to_vec(), &logits.device()).reshape([tokens.len(), 1]);
+    log_softmax(logits, 1).gather(1, tokens).sum().neg()
+}
+
 fn int_tensor(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
     let len = values.len();
     // Index tensors carry no gradient; the plain device keeps them out of any graph.

@@ -92,8 +92,16 @@ impl GatedMlp {
     /// # Shapes
     /// - x: `[batch, len, hidden_size]`, output the same
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.down_proj.forward(self.before_down(x))
+    }
+
+    /// What the output projection reads.
+    ///
+    /// # Shapes
+    /// - x: `[batch, len, hidden_size]`, output: `[batch, len, intermediate_size]`
+    pub fn before_down(&self, x: Tensor<3>) -> Tensor<3> {
         let (gate, up) = (self.gate_proj.forward(x.clone()), self.up_proj.forward(x));
-        self.down_proj.forward(self.gated(gate, up))
+        self.gated(gate, up)
     }
 
     fn gated(&self, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {

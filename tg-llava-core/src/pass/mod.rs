@@ -11,6 +11,8 @@ use burn::tensor::Tensor;
 pub use site::Site;
 pub use trace::Trace;
 
+use crate::nn::Residual;
+
 /// Walks the model step by step. `'m` is how long the steps may borrow the model.
 pub trait Pass<'m> {
     /// What stands for a tensor between two steps.
@@ -34,6 +36,16 @@ pub trait Pass<'m> {
     ) -> Self::Var {
         let mut outputs = self.run(at, inputs, move |inputs| vec![step(inputs)]);
         outputs.remove(0)
+    }
+
+    /// [`Self::run_one`] for a step that gives its end uncomputed, since a pass that runs it again to go back does not need the end.
+    fn run_residual(
+        &mut self,
+        at: Site,
+        inputs: &[Self::Var],
+        step: impl Fn(&[Tensor<3>]) -> Residual<'m> + 'm,
+    ) -> Self::Var {
+        self.run_one(at, inputs, move |inputs| step(inputs).sum())
     }
 }
 

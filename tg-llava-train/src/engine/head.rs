@@ -1,8 +1,8 @@
 //! Final norm, output head and cross-entropy in chunks, forwards and backwards at once.
 
-use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 use tg_llava_core::model::TgLlava;
-use tg_llava_core::nn::{LossTargets, cast_to, rms_norm};
+use tg_llava_core::nn::{LossTargets, cross_entropy_sum, rms_norm};
 
 use super::tape::GradientSink;
 
@@ -42,9 +42,7 @@ pub fn head_loss(
         let places: Tensor<1, Int> = Tensor::from_data(TensorData::new(places, [size]), &device);
         let hidden = Tensor::from_inner(rows.clone().select(0, places.clone())).require_grad();
         let logits = model.llm.logits(rms_norm(&model.llm.norm, hidden.clone()));
-        let tokens: Tensor<2, Int> =
-            Tensor::from_data(TensorData::new(tokens.to_vec(), [size, 1]), &logits.device());
-        let loss = log_softmax(cast_to(logits, DType::F32), 1).gather(1, tokens).sum().neg();
+        let loss = cross_entropy_sum(logits, tokens);
         let value = loss.clone().inner();
         sum = Some(sum.map_or(value.clone(), |sum| sum + value));
         let found = (loss * (scale / count)).backward();

@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Gradients, Tensor};
 use tg_llava_core::model::TgLlava;
+use tg_llava_core::nn::Residual;
 use tg_llava_core::pass::{Pass, Site};
 
 use super::parts::TrainedParts;
@@ -50,14 +51,16 @@ pub struct Var {
     gradient: Option<usize>,
 }
 
-type Step<'m> = Box<dyn Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + 'm>;
+/// Runs a step once more, for a number whose gradients on the step's inputs and weights are those of the outputs' own gradients, of which
+/// some may be missing.
+type Repeat<'m> = Box<dyn Fn(&[Tensor<3>], Vec<Option<Tensor<3>>>) -> Option<Tensor<1>> + 'm>;
 
 /// A step that is repeated on the way back.
 struct Segment<'m> {
     site: Site,
     inputs: Vec<Var>,
     outputs: Vec<usize>,
-    step: Step<'m>,
+    repeat: Repeat<'m>,
     seed: u64,
 }
 
@@ -116,7 +119,9 @@ impl<'m> Tape<'m> {
         gradients[last] = Some(gradient);
         while let Some(segment) = self.segments.pop() {
             Progress::of_process().tick();
-            let seeds: Vec<_> = segment.outputs.iter().map(|&output| gradients[output].take()).collect();
+            let seeds =
+                segment.outputs.iter().map(|&output| gradients[output].take().map(Tensor::from_inner));
+            let seeds: Vec<_> = seeds.collect();
             if seeds.iter().all(Option::is_none) {
                 continue;
             }
@@ -129,11 +134,7 @@ impl<'m> Tape<'m> {
                 })
                 .collect();
             self.device.seed(segment.seed);
-            let outputs = (segment.step)(&inputs);
-            // The gradient of sum(y * g) with regard to y is g itself, so the seeds pass through exactly.
-            let seeded = outputs.into_iter().zip(seeds);
-            let seeded = seeded.filter_map(|(y, g)| Some((y * Tensor::from_inner(g?)).sum()));
-            let Some(sum) = seeded.reduce(|a, b| a + b) else { continue };
+            let Some(sum) = (segment.repeat)(&inputs, seeds) else { continue };
             let found = sum.backward();
             sink.add(self.model, &found);
             for (input, var) in inputs.iter().zip(&segment.inputs) {
@@ -147,6 +148,40 @@ impl<'m> Tape<'m> {
             sink.passed(segment.site)?;
         }
         Ok(())
+    }
+
+    /// Computes a step; its outputs, and the seed that it started from.
+    fn compute(
+        &mut self,
+        at: Site,
+        inputs: &[Var],
+        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>>,
+    ) -> (Vec<Var>, u64) {
+        Progress::of_process().tick();
+        let seed = mix(self.seed, self.steps);
+        self.steps += 1;
+        let learns = self.parts.learn_at(at, self.with_adapter);
+        let needs_gradient = learns || inputs.iter().any(|input| input.gradient.is_some());
+        let tensors: Vec<_> = inputs.iter().map(|input| self.lifted(input)).collect();
+        self.device.seed(seed);
+        let outputs = step(&tensors).into_iter().map(|tensor| {
+            let gradient = needs_gradient.then_some(self.gradients);
+            self.gradients += usize::from(needs_gradient);
+            let tensor = match (self.activations, needs_gradient) {
+                (Activations::Keep, true) => tensor,
+                _ => tensor.inner(),
+            };
+            Var { tensor, gradient }
+        });
+        (outputs.collect(), seed)
+    }
+
+    /// Keeps what is to be repeated.
+    fn keep(&mut self, site: Site, inputs: &[Var], outputs: &[Var], seed: u64, repeat: Repeat<'m>) {
+        let outputs: Vec<usize> = outputs.iter().filter_map(|output| output.gradient).collect();
+        if !outputs.is_empty() && self.activations == Activations::Recompute {
+            self.segments.push(Segment { site, inputs: inputs.to_vec(), outputs, repeat, seed });
+        }
     }
 
     fn on_graph(&self, var: &Var) -> bool {
@@ -170,34 +205,36 @@ impl<'m> Pass<'m> for Tape<'m> {
         inputs: &[Var],
         step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + 'm,
     ) -> Vec<Var> {
-        Progress::of_process().tick();
-        let seed = mix(self.seed, self.steps);
-        self.steps += 1;
-        let learns = self.parts.learn_at(at, self.with_adapter);
-        let needs_gradient = learns || inputs.iter().any(|input| input.gradient.is_some());
-        let tensors: Vec<_> = inputs.iter().map(|input| self.lifted(input)).collect();
-        self.device.seed(seed);
-        let outputs = step(&tensors).into_iter().map(|tensor| {
-            let gradient = needs_gradient.then_some(self.gradients);
-            self.gradients += usize::from(needs_gradient);
-            let tensor = match (self.activations, needs_gradient) {
-                (Activations::Keep, true) => tensor,
-                _ => tensor.inner(),
-            };
-            Var { tensor, gradient }
-        });
-        let outputs: Vec<Var> = outputs.collect();
-        if needs_gradient && self.activations == Activations::Recompute {
-            let places = outputs.iter().filter_map(|output| output.gradient).collect();
-            self.segments.push(Segment {
-                site: at,
-                inputs: inputs.to_vec(),
-                outputs: places,
-                step: Box::new(step),
-                seed,
-            });
-        }
+        let (outputs, seed) = self.compute(at, inputs, &step);
+        self.keep(
+            at,
+            inputs,
+            &outputs,
+            seed,
+            Box::new(move |inputs, gradients| {
+                // The gradient of sum(y * g) with regard to y is g itself, so these pass through exactly.
+                let pairs = step(inputs).into_iter().zip(gradients);
+                pairs.filter_map(|(y, g)| Some((y * g?).sum())).reduce(|a, b| a + b)
+            }),
+        );
         outputs
+    }
+
+    fn run_residual(
+        &mut self,
+        at: Site,
+        inputs: &[Var],
+        step: impl Fn(&[Tensor<3>]) -> Residual<'m> + 'm,
+    ) -> Var {
+        let (mut outputs, seed) = self.compute(at, inputs, |inputs| vec![step(inputs).sum()]);
+        self.keep(
+            at,
+            inputs,
+            &outputs,
+            seed,
+            Box::new(move |inputs, mut gradients| Some(step(inputs).against(gradients.pop()??))),
+        );
+        outputs.remove(0)
     }
 }
 

@@ -1,8 +1,8 @@
 //! What some backend computes in one pass over memory instead of several.
 //!
-//! Each function says where it does not apply (another backend, another dtype, a tensor that gradients are recorded
-//! for, a build without the kernels). The caller then writes the same out in Burn's operations, which is also what
-//! defines it.
+//! Each function says where it does not apply (another backend, another dtype, for some of them a tensor that gradients are
+//! recorded for, a build without the kernels). The caller then writes the same out in Burn's operations, which is also what
+//! defines it. Those that say that they are recorded have a backward step of their own, in f32.
 
 #[cfg(feature = "flex")]
 mod flex;
@@ -13,13 +13,15 @@ mod none;
 pub(crate) use flex::among_workers;
 #[cfg(feature = "flex")]
 pub(super) use flex::{
-    attend_newest, attention, dequantise_rows, linear, quantise, quantised_matvec, quantised_rows_alike,
-    quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax,
+    attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, linear_against, quantise,
+    quantised_matvec, quantised_rows_alike, quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate,
+    softmax,
 };
 #[cfg(not(feature = "flex"))]
 pub(crate) use none::among_workers;
 #[cfg(not(feature = "flex"))]
 pub(super) use none::{
-    attend_newest, attention, dequantise_rows, linear, quantise, quantised_matvec, quantised_rows_alike,
-    quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate, softmax,
+    attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, linear_against, quantise,
+    quantised_matvec, quantised_rows_alike, quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate,
+    softmax,
 };

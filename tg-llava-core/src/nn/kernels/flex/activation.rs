@@ -1,7 +1,9 @@
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
+use burn_flex::FlexTensor;
 use pulp::{Simd, WithSimd};
 
-use super::{PARALLEL, Wrapper, each_chunk, exp::exp, in_rows, rows_of};
+use super::recorded::{self, Derivative, Input};
+use super::{PARALLEL, Wrapper, each_chunk, each_two_chunks, exp::exp, in_rows, rows_of};
 
 /// Values that one task computes.
 const CHUNK: usize = 1 << 14;
@@ -16,8 +18,13 @@ pub(crate) fn silu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
     gate(x, None, 1.0)
 }
 
-/// `silu(x) * up`.
+/// `silu(x) * up`, recorded where a gradient is wanted.
 pub(crate) fn silu_gate<const D: usize>(x: &Tensor<D>, up: &Tensor<D>) -> Option<Tensor<D>> {
+    if let Some(inputs) = recorded::inputs([Input::of(x), Input::of(up)]) {
+        let output = silu_gate(&x.clone().inner(), &up.clone().inner())?;
+        let [x, up] = inputs.each_ref().map(Input::values);
+        return recorded::record(inputs, GateBack { x, up }, output);
+    }
     gate(x, Some(up), 1.0)
 }
 
@@ -73,11 +80,59 @@ fn gate_values(out: &mut [f32], x: &[f32], factor: Option<&[f32]>, steepness: f3
     }
 }
 
+#[derive(Debug, Clone)]
+struct GateBack {
+    x: FlexTensor,
+    up: FlexTensor,
+}
+
+impl Derivative<2> for GateBack {
+    fn gradients(self, gradient: FlexTensor, _: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        let shape = self.x.layout().shape().clone();
+        let [x, up, gradient] = [self.x, self.up, gradient].map(in_rows);
+        let [x, up, gradient]: [&[f32]; 3] = [&x, &up, &gradient].map(FlexTensor::storage);
+        let mut for_x = vec![0.0f32; x.len()];
+        let mut for_up = vec![0.0f32; x.len()];
+        let worth_it = x.len() > PARALLEL;
+        let arch = pulp::Arch::new();
+        each_two_chunks((&mut for_x, CHUNK), (&mut for_up, CHUNK), worth_it, |(index, (for_x, for_up))| {
+            let part = index * CHUNK..index * CHUNK + for_x.len();
+            let (x, up, gradient) = (&x[part.clone()], &up[part.clone()], &gradient[part]);
+            arch.dispatch(GateValuesBack { for_x, for_up, x, up, gradient });
+        });
+        [for_x, for_up].map(|values| Some(FlexTensor::from_data(TensorData::new(values, shape.clone()))))
+    }
+}
+
+/// With `s = sigmoid(x)`: `g up s (1 + x (1 - s))` for x, and `g x s` for up.
+struct GateValuesBack<'a> {
+    for_x: &'a mut [f32],
+    for_up: &'a mut [f32],
+    x: &'a [f32],
+    up: &'a [f32],
+    gradient: &'a [f32],
+}
+
+impl WithSimd for GateValuesBack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { for_x, for_up, x, up, gradient } = self;
+        let outputs = for_x.iter_mut().zip(for_up);
+        for ((for_x, for_up), ((&x, &up), &gradient)) in outputs.zip(x.iter().zip(up).zip(gradient)) {
+            let sigmoid = 1.0 / (1.0 + exp(-x));
+            *for_x = gradient * up * sigmoid * (1.0 + x * (1.0 - sigmoid));
+            *for_up = gradient * x * sigmoid;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::activation::sigmoid;
 
-    use super::super::tests::{close, random};
+    use super::super::tests::{close, gradients_agree, random};
     use super::*;
 
     #[test]
@@ -95,5 +150,16 @@ mod tests {
     fn views_are_followed() {
         let x = random([3, 5], 3);
         close(&silu(&x.clone().transpose()).expect("flex"), &silu(&x).expect("flex").transpose());
+    }
+
+    #[test]
+    fn gradients_are_those_of_the_written_out_form() {
+        for len in [1, 17, 70_001] {
+            gradients_agree(
+                [random([1, len], 1), random([1, len], 2)],
+                |[x, up]| silu_gate(&x, &up).expect("flex in f32"),
+                |[x, up]| x.clone() * sigmoid(x) * up,
+            );
+        }
     }
 }

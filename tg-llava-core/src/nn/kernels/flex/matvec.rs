@@ -7,7 +7,7 @@ use tg_llava_x86::Tiles;
 
 use super::half::{Number, Values};
 use super::reduce::dots;
-use super::{Wrapper, in_rows, product, rows_of, tiled};
+use super::{Wrapper, in_rows, product, recorded_linear, rows_of, tiled};
 use crate::nn::RowsAlike;
 
 /// Most rows of a text for which reading the matrix is the work. Beyond, a product in blocks is better.
@@ -34,6 +34,9 @@ pub(crate) fn linear<const D: usize>(
     let rows = shape[..D - 1].iter().product::<usize>();
     if rows == 0 || d_input == 0 || d_output == 0 || shape[D - 1] != d_input {
         return None;
+    }
+    if let Some(y) = recorded_linear::linear(x, weight, bias) {
+        return Some(y);
     }
     let wrapper = Wrapper::of(x)?;
     let few = if D > 2 { shape[D - 2] <= FEW_ROWS } else { rows <= MOST_ENDS };

@@ -5,16 +5,18 @@ mod activation;
 mod attention;
 mod exp;
 mod half;
+mod loss;
 mod matvec;
 mod norm;
 mod product;
 mod quant;
+mod recorded;
+mod recorded_linear;
 mod reduce;
 mod rotary;
 mod softmax;
 mod tile;
 mod tiled;
-mod tiled_attention;
 
 use ::half::{bf16, f16, slice::HalfFloatSliceExt};
 use burn::backend::{Autodiff, Flex, tensor::FloatTensor};
@@ -24,9 +26,11 @@ use rayon::prelude::*;
 
 pub(in crate::nn) use activation::{quick_gelu, silu, silu_gate};
 pub(in crate::nn) use attention::{attend_newest, attention};
+pub(in crate::nn) use loss::cross_entropy_sum;
 pub(in crate::nn) use matvec::{linear, rows_alike};
 pub(in crate::nn) use norm::rms_norm;
 pub(in crate::nn) use quant::{dequantise_rows, quantise, quantised_matvec, quantised_rows_alike};
+pub(in crate::nn) use recorded_linear::linear_against;
 pub(in crate::nn) use rotary::rotate;
 pub(in crate::nn) use softmax::softmax;
 
@@ -144,6 +148,19 @@ fn each_chunk(
     }
 }
 
+/// As [`each_chunk`] with chunks of two slices, each of a size of its own; all but the last ones are full.
+fn each_two_chunks(
+    (a, a_size): (&mut [f32], usize),
+    (b, b_size): (&mut [f32], usize),
+    worth_it: bool,
+    task: impl Fn((usize, (&mut [f32], &mut [f32]))) + Sync + Send,
+) {
+    match worth_it {
+        true => a.par_chunks_mut(a_size).zip(b.par_chunks_mut(b_size)).enumerate().for_each(task),
+        false => a.chunks_mut(a_size).zip(b.chunks_mut(b_size)).enumerate().for_each(task),
+    }
+}
+
 /// `tensor` with its values in a row, in f32, from the start of a buffer of exactly their size.
 fn in_rows(tensor: FlexTensor) -> FlexTensor {
     let layout = tensor.layout();
@@ -184,5 +201,71 @@ pub(super) mod tests {
     /// Equal up to the last few bits.
     pub fn close<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) {
         a.to_data().assert_approx_eq::<f32>(&b.to_data(), Tolerance::rel_abs(3e-6, 1e-6));
+    }
+
+    /// What `ours` gives and its gradients are those of `written_out`, whichever of the inputs they are wanted of.
+    pub fn gradients_agree<const N: usize, const D: usize, const O: usize>(
+        inputs: [Tensor<D>; N],
+        ours: impl Fn([Tensor<D>; N]) -> Tensor<O>,
+        written_out: impl Fn([Tensor<D>; N]) -> Tensor<O>,
+    ) {
+        let seed = random(ours(inputs.clone()).dims(), 99);
+        for wanted in 1..1 << N {
+            let run = |f: &dyn Fn([Tensor<D>; N]) -> Tensor<O>| {
+                let mut index = 0;
+                let inputs = inputs.clone().map(|input| {
+                    let input = Tensor::from_inner(input);
+                    index += 1;
+                    if wanted >> (index - 1) & 1 == 1 { input.require_grad() } else { input }
+                });
+                let y = f(inputs.clone());
+                let value = y.clone().inner();
+                let grads = (y * Tensor::from_inner(seed.clone())).sum().backward();
+                (value, inputs.map(|input| input.grad(&grads)))
+            };
+            let ((mine, my_gradients), (theirs, their_gradients)) = (run(&ours), run(&written_out));
+            near(&mine, &theirs);
+            for (mine, theirs) in my_gradients.iter().zip(&their_gradients) {
+                assert_eq!(mine.is_some(), theirs.is_some());
+                mine.iter().zip(theirs).for_each(|(mine, theirs)| near(mine, theirs));
+            }
+        }
+        let small = inputs.iter().all(|input| input.shape().num_elements() < 2_000);
+        for place in 0..if small { N } else { 0 } {
+            follows_differences(&inputs, place, &seed, &ours);
+        }
+    }
+
+    /// Input `place` moved a little changes what `f` gives as its gradient says.
+    fn follows_differences<const N: usize, const D: usize, const O: usize>(
+        inputs: &[Tensor<D>; N],
+        place: usize,
+        seed: &Tensor<O>,
+        f: impl Fn([Tensor<D>; N]) -> Tensor<O>,
+    ) {
+        const STEP: f64 = 1e-3;
+        let direction: Tensor<D> = random(inputs[place].dims(), 98) / 3.0;
+        let at = |step: f64| {
+            let mut inputs = inputs.clone();
+            inputs[place] = inputs[place].clone() + direction.clone() * step;
+            let products = f(inputs) * seed.clone();
+            products.into_data().iter::<f64>().sum::<f64>()
+        };
+        let found = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+        let mut inputs = inputs.clone().map(Tensor::from_inner);
+        inputs[place] = inputs[place].clone().require_grad();
+        let grads = (f(inputs.clone()) * Tensor::from_inner(seed.clone())).sum().backward();
+        let products = inputs[place].grad(&grads).expect("wanted") * direction;
+        let products: Vec<f64> = products.into_data().iter::<f64>().collect();
+        let (said, scale) =
+            (products.iter().sum::<f64>(), products.iter().map(|x| x * x).sum::<f64>().sqrt());
+        assert!((found - said).abs() <= 1e-2 * scale + 5e-3, "{found} and not {said}, of about {scale}");
+    }
+
+    /// Equal up to a few units in the last place of the largest value.
+    pub fn near<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) {
+        assert_eq!(a.dims(), b.dims());
+        let largest: f32 = b.clone().abs().max().into_scalar();
+        a.to_data().assert_approx_eq::<f32>(&b.to_data(), Tolerance::rel_abs(1e-5, 3e-6 * largest));
     }
 }

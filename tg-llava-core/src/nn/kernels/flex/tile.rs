@@ -30,17 +30,22 @@ pub(super) struct Rows<'a> {
     pub stride: usize,
 }
 
-impl<'a> Rows<'a> {
-    #[inline(always)]
-    fn row(self, row: usize, len: usize) -> &'a [f32] {
-        let start = self.start + row * self.stride;
-        &self.values[start..start + len]
-    }
+/// The same turned: the values of all rows at one depth lie side by side, and those at the next one `stride` further on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turned<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+}
 
-    #[inline(always)]
-    fn skip(self, rows: usize) -> Self {
-        Self { start: self.start + rows * self.stride, ..self }
-    }
+/// The left operand of a product.
+pub(super) trait Left: Copy {
+    /// The sums of `R` rows from `row` on with a panel, in `V` vectors of columns.
+    fn tile<S: Simd, const R: usize, const V: usize>(
+        self,
+        simd: S,
+        row: usize,
+        panel: &[[S::f32s; V]],
+    ) -> [[S::f32s; V]; R];
 }
 
 /// What becomes of sums.
@@ -58,7 +63,7 @@ pub(super) trait Sink<S: Simd> {
 #[inline(always)]
 pub(super) fn multiply<S: Simd>(
     simd: S,
-    a: Rows<'_>,
+    a: impl Left,
     [rows, depth, columns]: [usize; 3],
     (panels, whole): (&[f32], usize),
     sink: &mut impl Sink<S>,
@@ -79,7 +84,7 @@ pub(super) fn multiply<S: Simd>(
 #[inline(always)]
 fn strip<S: Simd, const V: usize>(
     simd: S,
-    a: Rows<'_>,
+    a: impl Left,
     rows: usize,
     panel: &[S::f32s],
     column: usize,
@@ -88,12 +93,11 @@ fn strip<S: Simd, const V: usize>(
     let panel = as_arrays::<V, _>(panel).0;
     let mut row = 0;
     while row < rows {
-        let a = a.skip(row);
         row += match rows - row {
-            ROWS.. => put(simd, tile::<S, ROWS, V>(simd, a, panel), (row, column), sink),
-            4.. => put(simd, tile::<S, 4, V>(simd, a, panel), (row, column), sink),
-            2.. => put(simd, tile::<S, 2, V>(simd, a, panel), (row, column), sink),
-            _ => put(simd, tile::<S, 1, V>(simd, a, panel), (row, column), sink),
+            ROWS.. => put(simd, a.tile::<S, ROWS, V>(simd, row, panel), (row, column), sink),
+            4.. => put(simd, a.tile::<S, 4, V>(simd, row, panel), (row, column), sink),
+            2.. => put(simd, a.tile::<S, 2, V>(simd, row, panel), (row, column), sink),
+            _ => put(simd, a.tile::<S, 1, V>(simd, row, panel), (row, column), sink),
         };
     }
 }
@@ -111,30 +115,56 @@ fn put<S: Simd, const R: usize, const V: usize>(
     R
 }
 
-/// `R` rows, in `V` vectors of columns.
-#[inline(always)]
-fn tile<S: Simd, const R: usize, const V: usize>(
-    simd: S,
-    a: Rows<'_>,
-    panel: &[[S::f32s; V]],
-) -> [[S::f32s; V]; R] {
-    let depth = panel.len();
-    let mut rows = [&a.values[..0]; R];
-    for (r, row) in rows.iter_mut().enumerate() {
-        *row = a.row(r, depth);
-    }
-    // Loops and no closures, which would not be compiled for the wide registers.
-    let mut sums = [[simd.splat_f32s(0.0); V]; R];
-    for i in 0..depth {
-        let b = panel[i];
-        for r in 0..R {
-            let a = simd.splat_f32s(rows[r][i]);
-            for v in 0..V {
-                sums[r][v] = simd.mul_add_e_f32s(a, b[v], sums[r][v]);
+// In both, loops and no closures, which would not be compiled for the wide registers.
+
+impl Left for Rows<'_> {
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const V: usize>(
+        self,
+        simd: S,
+        row: usize,
+        panel: &[[S::f32s; V]],
+    ) -> [[S::f32s; V]; R] {
+        let depth = panel.len();
+        let mut rows = [&self.values[..0]; R];
+        for (r, values) in rows.iter_mut().enumerate() {
+            let start = self.start + (row + r) * self.stride;
+            *values = &self.values[start..start + depth];
+        }
+        let mut sums = [[simd.splat_f32s(0.0); V]; R];
+        for i in 0..depth {
+            let b = panel[i];
+            for r in 0..R {
+                let a = simd.splat_f32s(rows[r][i]);
+                for v in 0..V {
+                    sums[r][v] = simd.mul_add_e_f32s(a, b[v], sums[r][v]);
+                }
             }
         }
+        sums
     }
-    sums
+}
+
+impl Left for Turned<'_> {
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const V: usize>(
+        self,
+        simd: S,
+        row: usize,
+        panel: &[[S::f32s; V]],
+    ) -> [[S::f32s; V]; R] {
+        let mut sums = [[simd.splat_f32s(0.0); V]; R];
+        for (values, b) in self.values.chunks(self.stride).zip(panel) {
+            let values = &values[row..row + R];
+            for r in 0..R {
+                let a = simd.splat_f32s(values[r]);
+                for v in 0..V {
+                    sums[r][v] = simd.mul_add_e_f32s(a, b[v], sums[r][v]);
+                }
+            }
+        }
+        sums
+    }
 }
 
 /// Values that begin where a cache line does, so that no vector lies across two.

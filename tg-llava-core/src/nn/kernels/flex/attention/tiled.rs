@@ -7,26 +7,25 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use tg_llava_x86::{PackedColumns, PackedRows, Tiles};
 
-use super::attention::{Bias, Heads, Sizes};
-use super::softmax::softmax_row;
+use super::super::softmax::softmax_row;
+use super::{Bias, Heads, Sizes};
 
 /// Queries of one task: two blocks of the registers' rows.
 const QUERIES: usize = 64;
 
-/// As [`super::attention`], of bf16 alone, `[batch, query_len, heads, head_dim]`: scores and their softmax are f32, weights are rounded to
+/// As [`super::attend`], of bf16 alone, `[batch, query_len, heads, head_dim]`: scores and their softmax are f32, weights are rounded to
 /// bf16, sums are f32.
 pub(super) fn attend(
     tiles: Tiles,
     heads: [&Heads; 3],
     bias: Option<&Bias>,
-    [batch, query_len]: [usize; 2],
     sizes: Sizes,
 ) -> Option<Vec<bf16>> {
     let [query, key, value] = heads;
     if heads.iter().any(|heads| heads.tensor.dtype() != DType::BF16) {
         return None;
     }
-    let Sizes { kv_heads, key_len, head_dim, .. } = sizes;
+    let Sizes { batch, kv_heads, query_len, key_len, head_dim, .. } = sizes;
     let packed: Vec<[PackedColumns; 2]> = (0..batch * kv_heads)
         .into_par_iter()
         .map(|index| {
@@ -76,7 +75,7 @@ impl WithSimd for Queries<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { tiles, out, query, packed, bias, sample, first, sizes } = self;
-        let Sizes { heads, kv_heads, key_len, head_dim } = sizes;
+        let Sizes { heads, kv_heads, key_len, head_dim, .. } = sizes;
         let queries = out.len() / (heads * head_dim);
         let mut last = if bias.is_some() { 0 } else { key_len };
         for row in 0..queries {
@@ -118,8 +117,8 @@ impl WithSimd for Queries<'_> {
 mod tests {
     use burn::tensor::{Tensor, Tolerance};
 
-    use super::super::attention::attention;
-    use super::super::tests::random;
+    use super::super::super::tests::random;
+    use super::super::attention;
     use super::*;
     use crate::nn::{cast_to, causal_bias};
 
