@@ -307,7 +307,7 @@ pub fn open(args: &ComputeArgs, default: DefaultDtype, console: &Console) -> Res
         None => best(console)?,
     };
     let dtype = dtype_of(args.dtype, default, spec.backend);
-    check_dtype(dtype, spec, &device, console)?;
+    check_dtype(dtype, spec, &device)?;
     console.detail(format_args!("device {spec}, numbers in {}", dtype.name()));
     #[cfg(any(feature = "cuda", feature = "cuda-plain"))]
     if spec.backend == Backend::Cuda && dtype != DType::F32 {
@@ -359,7 +359,7 @@ fn dtype_of(asked: Option<Dtype>, default: DefaultDtype, backend: Backend) -> DT
     }
 }
 
-fn check_dtype(dtype: DType, spec: DeviceSpec, device: &Device, console: &Console) -> Result<(), Failure> {
+fn check_dtype(dtype: DType, spec: DeviceSpec, device: &Device) -> Result<(), Failure> {
     let refused = spec.backend == Backend::Wgpu && dtype == DType::BF16;
     if refused || !device.supports_dtype(dtype) {
         return Err(Failure::input(format_args!(
@@ -367,17 +367,6 @@ fn check_dtype(dtype: DType, spec: DeviceSpec, device: &Device, console: &Consol
             dtype.name(),
             if spec.backend == Backend::NdArray { " or --device flex" } else { "" }
         )));
-    }
-    let slower = match dtype {
-        DType::BF16 => Some("over ten times"),
-        DType::F16 => Some("about five times"),
-        _ => None,
-    };
-    if let Some(slower) = slower.filter(|_| spec.backend.is_cpu()) {
-        console.warn(format_args!(
-            "{0} is {slower} slower than f32 on a CPU; --dtype f32 loads {0} files as well",
-            dtype.name()
-        ));
     }
     Ok(())
 }

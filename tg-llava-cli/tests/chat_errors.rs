@@ -217,10 +217,10 @@ fn devices_that_this_build_lacks() {
 
 #[cfg(feature = "flex")]
 #[test]
-fn half_precision_on_a_cpu_is_slow() {
-    for (dtype, slower) in [("bf16", "over ten times slower"), ("f16", "about five times slower")] {
+fn half_precision_on_a_cpu_is_nothing_to_warn_of() {
+    for dtype in ["bf16", "f16"] {
         let text = outcome(chat(&vicuna()).args(["--dtype", dtype, "--json", "Hi"]), &[]);
-        assert!(text.contains(&format!("warning: {dtype} is {slower}")), "{text}");
+        assert!(text.contains("exit code 0") && !text.contains("warning"), "{text}");
     }
 }
 

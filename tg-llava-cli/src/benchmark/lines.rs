@@ -25,14 +25,7 @@ impl LineFile {
     /// [`Failure::Input`] where it cannot be read or written, another run has it, or it holds something else.
     pub fn open<T: DeserializeOwned>(path: &Path, what: &str) -> Result<(Self, Vec<T>), Failure> {
         let unusable = |error: std::io::Error| Failure::Input(anyhow!("{}: {error}", path.display()));
-        let opened = OpenOptions::new().create(true).read(true).append(true).open(path);
-        let mut file = opened.map_err(unusable)?;
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return Err(Failure::input(format_args!(
-                "{}: another run is writing here; wait for it, or name another place",
-                path.display()
-            )));
-        }
+        let mut file = alone(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(unusable)?;
         let (mut lines, mut start) = (Vec::new(), 0);
@@ -75,6 +68,36 @@ impl LineFile {
             .write_all(line.as_bytes())
             .with_context(|| format!("{} could not be written", self.path.display()))
     }
+
+    /// Puts `text` in the place of all lines, in one step, so that no kill leaves less; the file stays this run's alone.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn replace(&mut self, text: &str) -> std::io::Result<()> {
+        let beside = self.path.with_extension("new");
+        std::fs::write(&beside, text)?;
+        let file = OpenOptions::new().append(true).open(&beside)?;
+        file.lock()?;
+        std::fs::rename(&beside, &self.path)?;
+        self.file = file;
+        Ok(())
+    }
+}
+
+/// Opens a file, or begins it, for this run alone.
+///
+/// # Errors
+/// [`Failure::Input`] where it cannot be opened, or another run has it.
+pub fn alone(path: &Path) -> Result<File, Failure> {
+    let opened = OpenOptions::new().create(true).read(true).append(true).open(path);
+    let file = opened.map_err(|error| Failure::Input(anyhow!("{}: {error}", path.display())))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Failure::input(format_args!(
+            "{}: another run is writing here; wait for it, or name another place",
+            path.display()
+        ))),
+        _ => Ok(file),
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +132,19 @@ mod tests {
         let (mut file, lines) = open(&path).unwrap();
         file.write(&lines[0]).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"a\":1}\n");
+    }
+
+    #[test]
+    fn a_file_whose_lines_are_replaced_stays_this_runs_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        let (mut file, _) = open(&path).unwrap();
+        file.write(&json!(1)).unwrap();
+        file.replace("2\n").unwrap();
+        assert!(open(&path).unwrap_err().contains("another run is writing here"));
+        file.write(&json!(3)).unwrap();
+        drop(file);
+        assert_eq!(open(&path).unwrap().1, [2, 3]);
     }
 
     #[test]

@@ -91,7 +91,12 @@ impl Summary<'_> {
     }
 }
 
-/// The files in `folder` that were made of answers.
+/// VLMEvalKit's data set `name` with its answers.
+pub fn data_set(name: &str) -> String {
+    format!("{name}.tsv")
+}
+
+/// The files in `folder` that were made of answers, but for that of [`data_set`].
 ///
 /// # Errors
 /// Where a folder cannot be read.

@@ -10,8 +10,25 @@ use ureq::http::{HeaderMap, Method, Response, StatusCode, Uri, header};
 use super::{HubError, HubSettings, ModelName};
 use crate::web::{MAX_REDIRECTS, resolve};
 
-/// How long a server may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// What is done about a server that does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// It is waited for, and asked again.
+    Long,
+    /// It is asked once: there is something to use without it.
+    Short,
+}
+
+impl Patience {
+    /// How long a server may take to accept a connection.
+    fn connect_timeout(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Long => 15,
+            Self::Short => 3,
+        })
+    }
+}
+
 /// How long a server may send nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait before each further attempt.
@@ -26,6 +43,7 @@ pub(super) struct Client<'a> {
     settings: &'a HubSettings,
     endpoint: Uri,
     agent: Agent,
+    patience: Patience,
 }
 
 /// A model's files at a commit.
@@ -55,14 +73,14 @@ struct Sibling {
 }
 
 impl<'a> Client<'a> {
-    pub fn new(settings: &'a HubSettings) -> Result<Self, HubError> {
+    pub fn new(settings: &'a HubSettings, patience: Patience) -> Result<Self, HubError> {
         let endpoint =
             settings.endpoint.parse().ok().filter(|uri: &Uri| {
                 uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https"))
             });
         let bad = || HubError::Endpoint { endpoint: settings.endpoint.clone() };
         let config = Agent::config_builder()
-            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_connect(Some(patience.connect_timeout()))
             .timeout_per_read(Some(PATIENCE))
             .timeout_per_write(Some(PATIENCE))
             // Where to is decided here, since the token may not go everywhere.
@@ -72,7 +90,7 @@ impl<'a> Client<'a> {
             .accept_encoding("identity")
             .user_agent(concat!("tg-llava-cli/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self { settings, endpoint: endpoint.ok_or_else(bad)?, agent: config.new_agent() })
+        Ok(Self { settings, endpoint: endpoint.ok_or_else(bad)?, agent: config.new_agent(), patience })
     }
 
     /// The model's files, and the commit that its revision stands for.
@@ -80,7 +98,7 @@ impl<'a> Client<'a> {
         let (endpoint, revision) = (&self.settings.endpoint, encoded(model.revision()));
         let url = format!("{endpoint}/api/models/{}/revision/{revision}", model.name);
         let not_json = |reason: String| HubError::NoHub { url: url.clone(), reason };
-        let info: Info = patiently(|| {
+        let info: Info = self.patiently(|| {
             let mut response = self.checked(model, Method::GET, &url, None)?;
             let text = response.body_mut().read_to_string();
             let text = text.map_err(|source| HubError::Network { url: url.clone(), source })?;
@@ -97,7 +115,7 @@ impl<'a> Client<'a> {
     pub fn describe(&self, model: &ModelName, commit: &str, file: &str) -> Result<RemoteFile, HubError> {
         let url =
             format!("{}/{}/resolve/{}/{}", self.settings.endpoint, model.name, commit, encoded_path(file));
-        let response = patiently(|| self.checked(model, Method::HEAD, &url, None))?;
+        let response = self.patiently(|| self.checked(model, Method::HEAD, &url, None))?;
         let text = |name: &str| response.headers().get(name)?.to_str().ok();
         let etag = text(LINKED_ETAG).or_else(|| text("etag")).unwrap_or_default();
         let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
@@ -113,6 +131,17 @@ impl<'a> Client<'a> {
     /// A file's contents from a byte on: the status is 206, or 200 where the server gives all of it instead.
     pub fn open(&self, model: &ModelName, file: &RemoteFile, from: u64) -> Result<Response<Body>, HubError> {
         self.checked(model, Method::GET, &file.url, Some(from).filter(|&from| from > 0))
+    }
+
+    /// Tries again, where that may help, after pauses.
+    fn patiently<T>(&self, mut ask: impl FnMut() -> Result<T, HubError>) -> Result<T, HubError> {
+        let mut attempts = Attempts::default();
+        loop {
+            match ask() {
+                Err(error) if self.patience == Patience::Long => attempts.after(error)?,
+                done => return done,
+            }
+        }
     }
 
     /// An answer that is none of refusal.
@@ -167,17 +196,6 @@ impl<'a> Client<'a> {
             uri = next;
         }
         Err(network(ureq::Error::TooManyRedirects))
-    }
-}
-
-/// Tries again, where that may help, after pauses.
-fn patiently<T>(mut ask: impl FnMut() -> Result<T, HubError>) -> Result<T, HubError> {
-    let mut attempts = Attempts::default();
-    loop {
-        match ask() {
-            Err(error) => attempts.after(error)?,
-            done => return done,
-        }
     }
 }
 

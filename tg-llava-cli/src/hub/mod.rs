@@ -18,7 +18,7 @@ pub use name::{ModelName, SHORT_NAMES};
 pub use settings::{HubSettings, Token};
 
 use self::choose::{choose, companions, is_usable, is_weights, is_whole, towers_inside};
-use self::client::{Client, RemoteFile};
+use self::client::{Client, Patience, RemoteFile};
 use self::download::Downloads;
 use crate::console::Console;
 use crate::progress::{Progress, short_bytes};
@@ -65,14 +65,14 @@ impl Hub {
         // What else is missing shows when it is loaded.
         match there.filter(|folder| is_usable(folder, need)) {
             Some(folder) if self.settings.offline || is_whole(&folder, need) => Ok(folder),
-            Some(folder) => match self.bring(name, need) {
+            Some(folder) => match self.bring(name, need, Patience::Short) {
                 Err(error) if error.is_unreachable() => {
                     self.console.note(format_args!("{error}; {name} is used as it is in the cache"));
                     Ok(folder)
                 }
                 done => Ok(done?.folder),
             },
-            None => Ok(self.bring(name, need)?.folder),
+            None => Ok(self.bring(name, need, Patience::Long)?.folder),
         }
     }
 
@@ -81,12 +81,14 @@ impl Hub {
     /// # Errors
     /// Where they cannot be had.
     pub fn fetch(&self, name: &ModelName) -> Result<Fetched, HubError> {
-        let fetched = self.bring(name, Need::Everything)?;
-        with_companions(&fetched.folder, false, |name, need| Ok(self.bring(name, need)?.folder))?;
+        let bring = |name: &ModelName, need| self.bring(name, need, Patience::Long);
+        let fetched = bring(name, Need::Everything)?;
+        with_companions(&fetched.folder, false, |name, need| Ok(bring(name, need)?.folder))?;
         Ok(fetched)
     }
 
-    fn bring(&self, model: &ModelName, need: Need) -> Result<Fetched, HubError> {
+    /// `patience` is had with the hub until it has answered once.
+    fn bring(&self, model: &ModelName, need: Need, patience: Patience) -> Result<Fetched, HubError> {
         let cache = &self.settings.cache;
         // Small files of a newer commit would take the place of a model whose weights are there.
         if need == Need::SmallFiles
@@ -99,11 +101,11 @@ impl Hub {
         if self.settings.offline {
             return Err(HubError::Offline { model: model.clone(), cache: cache.root().to_path_buf() });
         }
-        let client = Client::new(&self.settings)?;
         let listing = {
             let _spinner = Progress::spinner(&self.console, &format!("asking for {model}"));
-            client.list(model)?
+            Client::new(&self.settings, patience)?.list(model)?
         };
+        let client = Client::new(&self.settings, Patience::Long)?;
         let repository = cache.repository(&model.name);
         let snapshot = Snapshot {
             folder: repository.join("snapshots").join(&listing.commit),

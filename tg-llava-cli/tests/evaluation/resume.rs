@@ -23,6 +23,9 @@ fn a_run_that_was_cut_off_goes_on_to_the_same_file() {
     held.lock().unwrap();
     let (code, message) = ended(&mut eval(&data, &output));
     assert!(code == 2 && message.contains("another run is writing here"), "{message}");
+    let (code, message) = ended(eval(&data, &output).arg("--force"));
+    assert!(code == 2 && message.contains("another run is writing here"), "{message}");
+    assert_eq!(read(&file), whole);
     drop(held);
     // What belongs to another run is left alone.
     let other = table(dir.path(), 6, None);
@@ -149,7 +152,7 @@ fn a_new_start_leaves_nothing_of_another_run() {
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("out");
     stdout(&mut eval(&table(dir.path(), 3, None), &output));
-    assert!(output.join("verdicts.csv").is_file());
+    assert!(output.join("verdicts.csv").is_file() && output.join("MMStar.tsv").is_file());
     for name in ["upload.csv", "mme/count.txt", "judge.jsonl"] {
         std::fs::create_dir_all(output.join("mme")).unwrap();
         std::fs::write(output.join(name), "").unwrap();
@@ -157,7 +160,7 @@ fn a_new_start_leaves_nothing_of_another_run() {
     let data = dir.path().join("mmbench_dev_20230712.tsv");
     std::fs::copy(dir.path().join("MMStar.tsv"), &data).unwrap();
     stdout(eval(&data, &output).args(["--force", "--harness", "llava", "--samples", "2"]));
-    for name in ["verdicts.csv", "upload.csv", "mme/count.txt"] {
+    for name in ["verdicts.csv", "MMStar.tsv", "upload.csv", "mme/count.txt"] {
         assert!(!output.join(name).exists(), "{name}");
     }
     assert!(output.join("judge.jsonl").is_file());

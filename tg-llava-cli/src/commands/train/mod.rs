@@ -172,7 +172,7 @@ fn open_device(
             RunDType::Bf16 => Dtype::Bf16,
         });
     }
-    // The published scripts ask for bf16 whatever the machine; a CPU would take over ten times as long, and
+    // The published scripts ask for bf16 whatever the machine; a CPU would take many times as long, and
     // wgpu has none. Which device it is shows when it is opened, which f32 never hinders.
     if compute.dtype == Some(Dtype::Bf16) && args.compute.dtype.is_none() && !args.llava_flags.is_empty() {
         let plain = ComputeArgs { dtype: Some(Dtype::F32), ..compute.clone() };
@@ -183,6 +183,13 @@ fn open_device(
         }
     }
     let opened = device::open(&compute, DefaultDtype::Fast, console)?;
+    // Products that gradients are recorded for are Burn's own, which convert halves on every call.
+    if opened.spec.backend.is_cpu() && opened.dtype != DType::F32 {
+        console.warn(format_args!(
+            "{0} trains many times slower than f32 on a CPU; --dtype f32 loads {0} files as well",
+            opened.dtype.name()
+        ));
+    }
     config.run.dtype = Some(match opened.dtype {
         DType::F16 => RunDType::F16,
         DType::BF16 => RunDType::Bf16,

@@ -10,7 +10,8 @@ use tg_llava_core::config::{locate_tower, read_model_config_over};
 use tg_llava_core::weights::{Adapter, TensorSource, base_of, open_sources};
 use tg_llava_train::checkpoint::{Fingerprint, hash_bytes, hash_file};
 
-use crate::benchmark::lines::LineFile;
+use crate::benchmark::Harness;
+use crate::benchmark::lines::{LineFile, alone};
 use crate::benchmark::output;
 use crate::benchmark::questions::{Questions, repetition};
 use crate::checkpoint::Folders;
@@ -42,8 +43,10 @@ impl AnswerFile {
     ) -> Result<Self, Failure> {
         let (path, run) = (folder.join(ANSWERS), folder.join(RUN));
         if replace {
+            // Not from under a run that is writing.
+            let _alone = alone(&path)?;
             let made = output::made(folder).map_err(|error| unusable(folder, error))?;
-            for path in made.iter().chain([&path, &run]) {
+            for path in made.iter().chain(&data_set_of(&run)).chain([&path, &run]) {
                 match std::fs::remove_file(path) {
                     Err(error) if error.kind() != ErrorKind::NotFound => return Err(unusable(path, error)),
                     _ => {}
@@ -111,7 +114,7 @@ impl AnswerFile {
     ///
     /// # Errors
     /// [`Failure::Run`] where the file cannot be written.
-    pub fn sort(&self, questions: &Questions) -> Result<(), Failure> {
+    pub fn sort(&mut self, questions: &Questions) -> Result<(), Failure> {
         let (mut text, mut count) = (String::new(), 0);
         for row in questions.order() {
             if let Some(answer) = self.answers.get(&questions.index(row)) {
@@ -120,16 +123,24 @@ impl AnswerFile {
                 text += &(line.map_err(|e| Failure::Run(e.into()))? + "\n");
             }
         }
-        let path = self.path();
+        let path = self.path().to_path_buf();
         let failed = |error| Failure::Run(anyhow!("{}: {error}", path.display()));
         // What somebody else added stays.
-        if count < self.answers.len() || std::fs::read_to_string(path).map_err(failed)? == text {
+        if count < self.answers.len() || std::fs::read_to_string(&path).map_err(failed)? == text {
             return Ok(());
         }
-        // In one step, so that no kill leaves less than all answers.
-        let sorted = path.with_extension("sorted");
-        std::fs::write(&sorted, text).and_then(|()| std::fs::rename(&sorted, path)).map_err(failed)
+        self.file.replace(&text).map_err(failed)
     }
+}
+
+/// The data set with answers that the run told by `run` has written, which bears its benchmark's name.
+fn data_set_of(run: &Path) -> Option<PathBuf> {
+    let told: Fingerprint = serde_json::from_str(&std::fs::read_to_string(run).ok()?).ok()?;
+    let ours = told.get("harness").is_some_and(|harness| harness == Harness::Vlmevalkit.name());
+    let name = told
+        .get("benchmark")
+        .filter(|name| ours && Path::new(name).file_name().is_some_and(|last| last == name.as_str()))?;
+    Some(run.with_file_name(output::data_set(name)))
 }
 
 /// Fails unless the answers in a folder are those of the run that is started.

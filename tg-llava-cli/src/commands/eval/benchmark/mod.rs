@@ -12,7 +12,7 @@ use tg_llava_train::checkpoint::{Fingerprint, hash_bytes};
 use self::answers::AnswerFile;
 use self::ask::{Asking, Limits};
 use super::EvalArgs;
-use crate::benchmark::output::{Summary, write};
+use crate::benchmark::output::{Summary, data_set, write};
 use crate::benchmark::questions::Questions;
 use crate::benchmark::scoring::{Places, Scoring};
 use crate::benchmark::{Harness, ScoringArgs, is_table, read};
@@ -126,7 +126,7 @@ pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), 
     file.sort(&questions)?;
     let found = |row: usize| file.answers().get(&questions.index(row)).map(String::as_str);
     let table = questions.predicted(found);
-    let files = table.map(|table| write(&output, &format!("{name}.tsv"), &table)).transpose()?;
+    let files = table.map(|table| write(&output, &data_set(&name), &table)).transpose()?;
     let answers = questions.answers(file.path(), found);
     let scoring = if wanted == order.len() {
         let places = Places { data: &args.data, replies: &output };
