@@ -121,14 +121,14 @@ fn what_is_left_loads_over_its_base_and_merges_to_the_same() {
         existing: ExistingModel::Refuse,
     };
     let target = out.path().join("merged");
-    let count = merge_adapter(dir.path(), &target, &options).unwrap();
+    let count = merge_adapter(dir.path(), &target, &options, &mut |_| {}).unwrap();
     assert_eq!(count, 7 * 2);
     assert!(!Adapter::is_in(&target) && target.join("tokenizer.json").is_file());
     assert!(loaded(&target, None) == merged);
     // Nothing reads the base any more.
     drop(base);
     assert!(loaded(&target, None) == merged);
-    let error = merge_adapter(&target, out.path(), &options).unwrap_err().to_string();
+    let error = merge_adapter(&target, out.path(), &options, &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("holds no adapter"), "{error}");
 }
 
@@ -249,7 +249,7 @@ fn an_adapter_over_four_bits_resumes_to_the_same_bits_and_learns() {
             max_shard_bytes: 1 << 30,
             existing: ExistingModel::Refuse,
         };
-        merge_adapter(whole.path(), out.path(), &options).unwrap();
+        merge_adapter(whole.path(), out.path(), &options, &mut |_| {}).unwrap();
         loaded(out.path(), None)
     });
     assert!(merged[0] == loaded(whole.path(), None));

@@ -7,12 +7,12 @@ use serde_json::json;
 use tg_llava_core::burn::tensor::DType;
 use tg_llava_core::weights::{ExistingModel, MergeBase, MergeOptions, SaveOptions, merge_adapter};
 
+use super::convert::watched;
 use crate::args::OutputArgs;
 use crate::checkpoint;
 use crate::console::{Console, print_json};
 use crate::device::{self, Dtype};
 use crate::failure::Failure;
-use crate::progress::Progress;
 
 /// Arguments of `merge`.
 #[derive(Debug, Args)]
@@ -67,9 +67,9 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
         max_shard_bytes: SaveOptions::default().max_shard_bytes,
         existing: if args.force { ExistingModel::Replace } else { ExistingModel::Refuse },
     };
-    let spinner = Progress::spinner(&console, "merging");
-    let merged = merge_adapter(&folders.model, &args.out, &options)?;
-    drop(spinner);
+    let merged = watched(&console, "merging", &args.out, |told| {
+        merge_adapter(&folders.model, &args.out, &options, told)
+    })?;
     if console.json {
         return print_json(&json!({ "folder": args.out, "merged": merged }), true);
     }

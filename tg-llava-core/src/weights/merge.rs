@@ -11,14 +11,17 @@ use super::adapter::Branch;
 use super::card::{self, Provenance};
 use super::convert::read_as;
 use super::encode::{encode, torch_name};
+use super::origin::Origin;
 use super::quantise::nf4;
-use super::save::{PendingTensor, Save, SaveOptions, copy_small_files, reference_tensors, write_shards};
+use super::save::{PendingTensor, Save, SaveOptions, copy_small_files, reference_tensors};
+use super::shards::{byte_len, write_shards};
+use super::staging::{Earlier, Staging, finish_moving};
 use super::{
     Adapter, Component, Encoding, QuantisedTensor, StoredDType, StoredTensor, TensorSource, WeightsError,
     base_of, folder_has_bridges, is_block_matrix, is_unused_key, open_sources,
 };
 use crate::config::{ModelConfig, locate_tower, read_json, read_model_config_over, write_model_config};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::cast_to;
 
 /// How a checkpoint is written anew.
@@ -58,19 +61,37 @@ pub enum MergeBase {
     Dequantised,
 }
 
-/// Writes the adapter in `dir`, added to the decoder that it lies over, into `out` as a whole checkpoint with the reference's keys: tensor
-/// by tensor, so that memory holds one of them at a time. Returns how many matrices were changed.
+/// What is told while a checkpoint is written anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConvertEvent {
+    /// There is something of a start that was killed; told before anything is written.
+    Earlier(Earlier),
+    /// Bytes of tensors that are written.
+    Written {
+        /// So far, those that were there included.
+        bytes: u64,
+        /// In the end.
+        total: u64,
+    },
+}
+
+/// Writes the adapter in `dir`, added to the decoder that it lies over, into `out` as a whole checkpoint with the reference's keys, as
+/// [`convert_checkpoint`] does. Returns how many matrices were changed.
 ///
 /// # Errors
-/// Where `dir` holds no adapter, a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be
-/// written, is one of the folders that are read, or holds another model that is to stay.
-pub fn merge_adapter(dir: &Path, out: &Path, options: &MergeOptions<'_>) -> Result<usize> {
+/// Where `dir` holds no adapter, and as [`convert_checkpoint`].
+pub fn merge_adapter(
+    dir: &Path,
+    out: &Path,
+    options: &MergeOptions<'_>,
+    told: &mut dyn FnMut(ConvertEvent),
+) -> Result<usize> {
     if !Adapter::is_in(dir) {
         let reason =
             "holds no adapter: adapter_config.json and adapter_model.safetensors are not there".into();
         return Err(WeightsError::Damaged { path: dir.to_path_buf(), reason }.into());
     }
-    Ok(convert_checkpoint(dir, out, options, Encoding::Floats)?.merged)
+    Ok(convert_checkpoint(dir, out, options, Encoding::Floats, told)?.merged)
 }
 
 /// What was written.
@@ -84,42 +105,62 @@ pub struct Converted {
     pub bytes: u64,
 }
 
+/// Entries of the journal in a file of [`MergeOptions::max_shard_bytes`].
+const ENTRIES: u64 = 16;
+
 /// Writes the checkpoint in `dir` into `out` as a whole one: its adapter added, its decoder's matrices as `encoding` says, and a card
 /// that says where it comes from. Memory holds one tensor at a time; a process that is killed meanwhile leaves `out` as
-/// [`save_model`](super::save_model) does.
+/// [`save_model`](super::save_model) does. What it has written by then stays, and the same call goes on behind it: to the same bytes,
+/// so only where options, version and all files that are read are as they were.
 ///
 /// # Errors
-/// Where a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be written, is one of
-/// the folders that are read, or holds another model that is to stay.
+/// Where a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be written, is being
+/// written by another process, is one of the folders that are read, or holds another model that is to stay.
 pub fn convert_checkpoint(
     dir: &Path,
     out: &Path,
     options: &MergeOptions<'_>,
     encoding: Encoding,
+    told: &mut dyn FnMut(ConvertEvent),
 ) -> Result<Converted> {
     let base = base_of(dir, options.base)?;
     let decoder = base.as_deref().unwrap_or(dir);
     let config = read_model_config_over(dir, base.as_deref())?;
     let towers = tower_folders(&config, dir, base.as_deref());
-    let read = [dir, decoder].into_iter().chain(towers.values().map(PathBuf::as_path));
-    check_place(out, read, options.existing)?;
+    let read: Vec<&Path> = [dir, decoder].into_iter().chain(towers.values().map(PathBuf::as_path)).collect();
+    check_other(out, &read)?;
     let source = open_sources(dir, &config, base.as_deref())?;
+    let MergeOptions { dtype, into, device, max_shard_bytes, .. } = options;
+    let origin = Origin::of(
+        &source,
+        read,
+        format!("{encoding:?}, {dtype:?}, {into:?}, {device:?}, {max_shard_bytes}"),
+    )?;
     let expected = reference_tensors(&config.init(options.device)?);
     let (tensors, merged) = merged_tensors(&source, expected, config.llm.tie_word_embeddings, options)?;
 
     let floats = options.dtype.map_or("as it was", torch_name);
     let (tensors, quantised) = encode(tensors, encoding, config.llm.num_hidden_layers);
-    let bytes = tensors.values().map(|tensor| tensor.byte_len() as u64).sum();
+    let converted = Converted { merged, quantised, bytes: byte_len(&tensors) };
+    if finish_moving(out)?.is_some_and(|earlier| earlier == origin) {
+        told(ConvertEvent::Earlier(Earlier::Kept { bytes: converted.bytes }));
+        return Ok(converted);
+    }
+    check_free(out, options.existing)?;
 
     // What an adapter or stage-1 files lie over has the tokenizer, a GGUF file has not.
     let template = if TensorSource::folder_has_weights(dir) || !decoder.is_dir() { dir } else { decoder };
     let save =
         SaveOptions { max_shard_bytes: options.max_shard_bytes, template: Some(template.to_path_buf()) };
-    let save = Save::begin(out, &save)?;
+    let (staging, journal, earlier) = Staging::resume(out, origin)?;
+    let mut journal = journal.with_step(options.max_shard_bytes / ENTRIES);
+    earlier.into_iter().for_each(|earlier| told(ConvertEvent::Earlier(earlier)));
+    let save = Save::within(staging, &save)?;
     let own = dir.join("config.json");
     let keys = if own.is_file() { Some(read_json(&own)?) } else { save.base.clone() };
     let keys = keys.map(|keys| stated(keys, &config, options.dtype, encoding));
-    let about = Provenance { source: dir, base: base.as_deref(), merged, quantised: &quantised, floats };
+    let about =
+        Provenance { source: dir, base: base.as_deref(), merged, quantised: &converted.quantised, floats };
     card::write(&about, save.path())?;
     write_model_config(&config, keys, save.path())?;
     for (tower, folder) in towers {
@@ -128,9 +169,15 @@ pub fn convert_checkpoint(
             copy_small_files(&folder, &save.path().join(name))?;
         }
     }
-    write_shards(tensors, save.path(), options.max_shard_bytes)?;
+    let (mut bytes, total) = (0, converted.bytes);
+    write_shards(tensors, save.path(), options.max_shard_bytes, &mut |file| {
+        journal.write(file, &mut |more| {
+            bytes += more;
+            told(ConvertEvent::Written { bytes, total });
+        })
+    })?;
     save.commit()?;
-    Ok(Converted { merged, quantised, bytes })
+    Ok(converted)
 }
 
 /// The folders of the towers that `config` names; those that are nowhere are left out.
@@ -139,27 +186,35 @@ fn tower_folders<'a>(config: &'a ModelConfig, dir: &Path, base: Option<&Path>) -
     names.filter_map(|name| Some((name, locate_tower(dir, base, name)?))).collect()
 }
 
-/// Refuses a folder that is one of those that are `read`, and one that holds another model, unless that may go.
-fn check_place<'a>(
-    out: &Path,
-    read: impl IntoIterator<Item = &'a Path>,
-    existing: ExistingModel,
-) -> Result<()> {
-    let refused =
-        |reason: &str| Err(WeightsError::Write { path: out.to_path_buf(), reason: reason.into() }.into());
+/// Refuses a folder that is one of those that are `read`.
+fn check_other(out: &Path, read: &[&Path]) -> Result<()> {
     let real = |path: &Path| path.canonicalize().ok();
     let own = real(out);
-    if own.is_some() && read.into_iter().any(|read| real(read) == own) {
-        return refused("the result would take the place of what it is made of; choose another folder");
+    match own.is_some() && read.iter().any(|read| real(read) == own) {
+        true => {
+            Err(refused(out, "the result would take the place of what it is made of; choose another folder"))
+        }
+        false => Ok(()),
     }
+}
+
+/// Refuses a folder that holds another model, unless that may go.
+fn check_free(out: &Path, existing: ExistingModel) -> Result<()> {
     let holds_model = out.join("config.json").is_file()
         || TensorSource::folder_has_weights(out)
         || folder_has_bridges(out)
         || Adapter::is_in(out);
     match holds_model && existing == ExistingModel::Refuse {
-        true => refused("it holds another model; choose another folder, or replace that model (--force)"),
+        true => Err(refused(
+            out,
+            "it holds another model; choose another folder, or replace that model (--force)",
+        )),
         false => Ok(()),
     }
+}
+
+fn refused(out: &Path, reason: &str) -> Error {
+    WeightsError::Write { path: out.to_path_buf(), reason: reason.into() }.into()
 }
 
 /// A config.json's keys with what they say of number formats replaced.

@@ -230,7 +230,8 @@ fn quantise(stored: &StoredTensor, format: GgmlType) -> Result<(Vec<u8>, bool)> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::{Bytes, open_file};
+    use super::super::file::open_file;
+    use super::super::stored::Bytes;
     use super::super::{NewTensor, write_safetensors};
     use super::*;
 
