@@ -107,7 +107,8 @@ fn check(dir: &Path) -> Result<(), Failure> {
     }
     let hint = match checkpoints_in(dir).as_slice() {
         _ if has_unfinished_save(dir) => {
-            "; a save into it was interrupted; start the run that made it again, which finishes it".into()
+            "; a save into it was interrupted; start the command or run that made it again, which finishes it"
+                .into()
         }
         [] => String::new(),
         [only] => format!("; did you mean {}?", only.display()),

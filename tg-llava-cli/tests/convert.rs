@@ -3,10 +3,15 @@
 
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use common::{chat, fixture, outcome, program, stdout};
 use serde_json::Value;
+use tg_llava_core::burn::tensor::Device;
+use tg_llava_core::weights::{
+    ConvertEvent, Encoding, ExistingModel, MergeOptions, SaveOptions, convert_checkpoint,
+};
 
 fn convert(model: &Path, to: &str, out: &Path) -> Value {
     let mut command = program();
@@ -70,6 +75,43 @@ fn another_model_goes_only_when_forced() {
         assert!(text.starts_with("exit code 0"), "{text}");
         std::fs::write(out.path().join("config.json"), &config).unwrap();
     }
+}
+
+/// Stopped when everything is written and nothing moved.
+#[test]
+fn a_conversion_that_was_stopped_goes_on_and_says_so() {
+    let (model, device) = (fixture("models/vicuna-tiny"), Device::flex());
+    let dir = tempfile::tempdir().unwrap();
+    let stopped = |out: &Path| {
+        let options = MergeOptions {
+            base: None,
+            dtype: None,
+            base_through: Encoding::Floats,
+            device: &device,
+            max_shard_bytes: SaveOptions::default().max_shard_bytes,
+            existing: ExistingModel::Refuse,
+        };
+        let convert = AssertUnwindSafe(|| {
+            let mut told = |event| match event {
+                ConvertEvent::Written { bytes, total } => assert!(bytes < total, "stopped"),
+                ConvertEvent::Earlier(_) => {}
+            };
+            convert_checkpoint(&model, out, &options, Encoding::Int8, &mut told).map(drop)
+        });
+        assert!(catch_unwind(convert).is_err());
+    };
+    let text = |to: &str, out: &Path| {
+        let mut command = program();
+        command.args(["convert", "--to", to, "--model"]).arg(&model).arg("--out").arg(out);
+        outcome(&mut command, &[])
+    };
+    let [first, second] = ["first", "second"].map(|name| dir.path().join(name));
+    stopped(&first);
+    stopped(&second);
+    let (same, other) = (text("int8", &first), text("f16", &second));
+    assert!(same.starts_with("exit code 0") && same.contains("are there already"), "{same}");
+    assert!(other.starts_with("exit code 0") && other.contains("its options were others"), "{other}");
+    assert_eq!(answer(&first, None), answer(&model, Some(&fixture("quant/bnb-int8/vicuna-tiny"))));
 }
 
 #[test]

@@ -4,12 +4,13 @@ use burn::tensor::DType;
 use tg_llava_core::quant::ggml::{GgmlType, dequantise, quantise};
 use tg_llava_core::quant::{Activations, Scheme};
 use tg_llava_core::weights::{
-    Component, Encoding, ExistingModel, MergeOptions, Quantization, StoredDType, convert_checkpoint,
+    Component, Converted, Encoding, ExistingModel, MergeOptions, Quantization, StoredDType,
+    convert_checkpoint,
 };
 
 use super::*;
 
-fn options(device: &Device) -> MergeOptions<'_> {
+pub(super) fn options(device: &Device) -> MergeOptions<'_> {
     MergeOptions {
         base: None,
         dtype: None,
@@ -18,6 +19,15 @@ fn options(device: &Device) -> MergeOptions<'_> {
         max_shard_bytes: u64::MAX,
         existing: ExistingModel::Refuse,
     }
+}
+
+fn convert(
+    from: &Path,
+    out: &Path,
+    options: &MergeOptions<'_>,
+    encoding: Encoding,
+) -> Result<Converted, Error> {
+    convert_checkpoint(from, out, options, encoding, &mut |_| {})
 }
 
 fn stored_values(source: &TensorSource, key: &str) -> Vec<f32> {
@@ -39,7 +49,7 @@ fn bitsandbytes_formats_are_those_of_the_library() {
         let golden = fixture("quant").join(format!("bnb-{format}")).join(case);
         let out = tempfile::tempdir().unwrap();
         let from = fixture("models").join(case);
-        let converted = convert_checkpoint(&from, out.path(), &options(&device), encoding).unwrap();
+        let converted = convert(&from, out.path(), &options(&device), encoding).unwrap();
         assert_eq!(converted.quantised.len(), 14);
         let read = |dir: &Path| std::fs::read(dir.join("model.safetensors")).unwrap();
         let (ours, theirs) = (read(out.path()), read(&golden));
@@ -72,7 +82,7 @@ fn blocks_in_a_checkpoint_are_those_of_its_floats() {
         let out = tempfile::tempdir().unwrap();
         // Several shards, so that a matrix and its state are apart.
         let options = MergeOptions { max_shard_bytes: 100_000, ..options(&device) };
-        let converted = convert_checkpoint(&from, out.path(), &options, Encoding::Ggml(scheme)).unwrap();
+        let converted = convert(&from, out.path(), &options, Encoding::Ggml(scheme)).unwrap();
         assert_eq!(converted.quantised.len(), 16, "both blocks, embedding and head");
         let source = TensorSource::from_folder(out.path()).unwrap();
         for (key, stored) in source.iter() {
@@ -117,7 +127,7 @@ fn a_gguf_file_becomes_a_folder_of_floats() {
     let file = golden.join("decoder.gguf");
     let options = MergeOptions { base: Some(&file), dtype: Some(DType::F32), ..options(&device) };
     let out = tempfile::tempdir().unwrap();
-    convert_checkpoint(dir.path(), out.path(), &options, Encoding::Floats).unwrap();
+    convert(dir.path(), out.path(), &options, Encoding::Floats).unwrap();
     let over = LoadOptions { base: Some(file.clone()), ..LoadOptions::default() };
     let expected = load_model(dir.path(), &device, &over, &mut |_| {}).unwrap().model;
     let found = load(out.path()).unwrap();
@@ -131,7 +141,7 @@ fn a_quantised_checkpoint_keeps_towers_and_bridges_and_says_what_it_is() {
     let device = Device::flex();
     let from = fixture("models/qwen2-tiny");
     let out = tempfile::tempdir().unwrap();
-    convert_checkpoint(&from, out.path(), &options(&device), Encoding::Nf4).unwrap();
+    convert(&from, out.path(), &options(&device), Encoding::Nf4).unwrap();
     let (before, after) = (load(&from).unwrap(), load(out.path()).unwrap());
     let (before, after) = (tg_llava_tests::weights(&before), tg_llava_tests::weights(&after));
     for (key, values) in &before {
@@ -145,7 +155,7 @@ fn a_quantised_checkpoint_keeps_towers_and_bridges_and_says_what_it_is() {
     // From there to floats again: nothing says any more that it is quantised.
     let floats = tempfile::tempdir().unwrap();
     let options = MergeOptions { dtype: Some(DType::BF16), ..options(&device) };
-    convert_checkpoint(out.path(), floats.path(), &options, Encoding::Floats).unwrap();
+    convert(out.path(), floats.path(), &options, Encoding::Floats).unwrap();
     let config = json_of(&floats.path().join("config.json"));
     assert_eq!((config.get("quantization_config"), &config["torch_dtype"]), (None, &"bfloat16".into()));
     let card = std::fs::read_to_string(floats.path().join("README.md")).unwrap();
@@ -156,7 +166,7 @@ fn a_quantised_checkpoint_keeps_towers_and_bridges_and_says_what_it_is() {
 fn a_result_never_takes_the_place_of_what_it_is_made_of() {
     let device = Device::flex();
     let from = fixture("models/vicuna-tiny");
-    let error = convert_checkpoint(&from, &from, &options(&device), Encoding::Nf4).unwrap_err().to_string();
+    let error = convert(&from, &from, &options(&device), Encoding::Nf4).unwrap_err().to_string();
     assert!(error.contains("choose another folder"), "{error}");
     // Nor that of a tower, even where models may be replaced.
     let copy = tempfile::tempdir().unwrap();
@@ -168,13 +178,13 @@ fn a_result_never_takes_the_place_of_what_it_is_made_of() {
         }
     }
     let replace = MergeOptions { existing: ExistingModel::Replace, ..options(&device) };
-    let error = convert_checkpoint(&model, &tower, &replace, Encoding::Nf4).unwrap_err().to_string();
+    let error = convert(&model, &tower, &replace, Encoding::Nf4).unwrap_err().to_string();
     assert!(error.contains("what it is made of"), "{error}");
     // A failure leaves nothing that reads as a checkpoint.
     let out = tempfile::tempdir().unwrap();
     let base = fixture("quant/bnb-nf4/qwen2-tiny");
     let options = MergeOptions { base: Some(&base), ..options(&device) };
-    convert_checkpoint(&from, out.path(), &options, Encoding::Int8).unwrap_err();
+    convert(&from, out.path(), &options, Encoding::Int8).unwrap_err();
     assert!(names(out.path()).is_empty(), "{:?}", names(out.path()));
 }
 
@@ -190,7 +200,7 @@ fn values_that_are_not_finite_are_listed_those_too_large_for_the_format_among_th
     let listed = |dtype, base_through| {
         let out = tempfile::tempdir().unwrap();
         let options = MergeOptions { dtype: Some(dtype), base_through, ..options(&device) };
-        convert_checkpoint(dir.path(), out.path(), &options, Encoding::Floats).unwrap().not_finite
+        convert(dir.path(), out.path(), &options, Encoding::Floats).unwrap().not_finite
     };
     let (norm, matrix) = ("model.norm.weight", "model.layers.0.mlp.up_proj.weight");
     assert!(listed(DType::F16, Encoding::Floats).is_empty());
@@ -204,7 +214,7 @@ fn values_that_are_not_finite_are_listed_those_too_large_for_the_format_among_th
 }
 
 /// Puts `value` in the place of a tensor's first one.
-fn change_first(dir: &Path, key: &str, value: f32) {
+pub(super) fn change_first(dir: &Path, key: &str, value: f32) {
     let path = dir.join("model.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;

@@ -1,5 +1,6 @@
 //! Writing and reading checkpoints.
 
+mod continued;
 mod converted;
 mod damaged;
 mod quantised;

@@ -117,7 +117,7 @@ fn blocks() -> &'static tempfile::TempDir {
             existing: ExistingModel::Refuse,
         };
         let from = fixture("models/vicuna-tiny/base-llm");
-        convert_checkpoint(&from, dir.path(), &options, Encoding::Ggml(Scheme::Q4_0)).unwrap();
+        convert_checkpoint(&from, dir.path(), &options, Encoding::Ggml(Scheme::Q4_0), &mut |_| {}).unwrap();
         dir
     });
     &DIR

@@ -115,14 +115,14 @@ fn what_is_left_loads_over_its_base_and_merges_to_the_same() {
     let device = Device::flex();
     let options = MergeOptions { max_shard_bytes: 100_000, ..merge_options(&device, Encoding::Floats) };
     let target = out.path().join("merged");
-    let converted = merge_adapter(dir.path(), &target, &options).unwrap();
+    let converted = merge_adapter(dir.path(), &target, &options, &mut |_| {}).unwrap();
     assert_eq!((converted.merged, converted.not_finite.len()), (7 * 2, 0));
     assert!(!Adapter::is_in(&target) && target.join("tokenizer.json").is_file());
     assert!(loaded(&target, None) == merged);
     // Nothing reads the base any more.
     drop(base);
     assert!(loaded(&target, None) == merged);
-    let error = merge_adapter(&target, out.path(), &options).unwrap_err().to_string();
+    let error = merge_adapter(&target, out.path(), &options, &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("holds no adapter"), "{error}");
 }
 
@@ -275,7 +275,8 @@ fn an_adapter_over_fewer_bits_resumes_to_the_same_bits_and_learns() {
         let device = Device::flex();
         let merged = [Encoding::Floats, format.encoding()].map(|base_through| {
             let out = tempfile::tempdir().unwrap();
-            merge_adapter(whole.path(), out.path(), &merge_options(&device, base_through)).unwrap();
+            merge_adapter(whole.path(), out.path(), &merge_options(&device, base_through), &mut |_| {})
+                .unwrap();
             loaded(out.path(), None)
         });
         assert!(merged[0] == loaded(whole.path(), None));
@@ -293,8 +294,11 @@ fn a_run_over_fewer_bits_is_the_run_over_what_they_give_back() {
     for format in FEWER_BITS {
         let [bits, floats] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let options = merge_options(&device, Encoding::Floats);
-        convert_checkpoint(base.path(), bits.path(), &options, format.encoding()).unwrap();
-        convert_checkpoint(bits.path(), floats.path(), &options, Encoding::Floats).unwrap();
+        let convert = |from: &Path, to: &Path, encoding| {
+            convert_checkpoint(from, to, &options, encoding, &mut |_| {}).unwrap()
+        };
+        convert(base.path(), bits.path(), format.encoding());
+        convert(bits.path(), floats.path(), Encoding::Floats);
         let runs = [(base.path(), format), (bits.path(), format), (floats.path(), BaseFormat::Float)];
         let [quantised, as_stored, over_floats] = runs.map(|(start, held)| {
             let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! `convert`: a checkpoint in another number format, or with its decoder in fewer bits.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use clap::builder::PossibleValue;
@@ -10,7 +10,8 @@ use serde_json::json;
 use tg_llava_core::burn::tensor::DType;
 use tg_llava_core::quant::Scheme;
 use tg_llava_core::weights::{
-    Converted, Encoding, ExistingModel, MergeOptions, SaveOptions, convert_checkpoint,
+    ConvertEvent, Converted, Earlier, Encoding, ExistingModel, MergeOptions, SaveOptions, convert_checkpoint,
+    has_unfinished_save,
 };
 
 use crate::args::OutputArgs;
@@ -129,10 +130,46 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
         max_shard_bytes: SaveOptions::default().max_shard_bytes,
         existing: if args.force { ExistingModel::Replace } else { ExistingModel::Refuse },
     };
-    let spinner = Progress::spinner(&console, "converting");
-    let converted = convert_checkpoint(&folders.model, &args.out, &options, encoding)?;
-    drop(spinner);
+    let converted = watched(&console, "converting", &args.out, |told| {
+        convert_checkpoint(&folders.model, &args.out, &options, encoding, told)
+    })?;
     report(args, &converted, &console)
+}
+
+/// Does `work`, which writes a checkpoint into `out`, with a bar, and says what it tells.
+pub(super) fn watched<T>(
+    console: &Console,
+    what: &str,
+    out: &Path,
+    work: impl FnOnce(&mut dyn FnMut(ConvertEvent)) -> tg_llava_core::Result<T>,
+) -> Result<T, Failure> {
+    let mut bar = Progress::spinner(console, what);
+    let mut begun = false;
+    let done = work(&mut |event| match event {
+        ConvertEvent::Earlier(Earlier::Kept { bytes }) => {
+            console.note(format_args!("{what} goes on: {} are there already", short_bytes(bytes)));
+        }
+        ConvertEvent::Earlier(Earlier::Discarded { reason }) => {
+            console.note(format_args!(
+                "{what} starts anew, what was begun in {} is deleted: {reason}",
+                out.display()
+            ));
+        }
+        ConvertEvent::Written { bytes, total } => {
+            if !begun {
+                (bar, begun) = (Progress::bytes(console, what, Some(total)), true);
+            }
+            bar.set(bytes);
+        }
+    });
+    drop(bar);
+    if done.is_err() && begun && has_unfinished_save(out) {
+        console.note(format_args!(
+            "what is written stays in {}: the same command goes on from there",
+            out.display()
+        ));
+    }
+    Ok(done?)
 }
 
 fn report(args: &ConvertArgs, converted: &Converted, console: &Console) -> Result<(), Failure> {

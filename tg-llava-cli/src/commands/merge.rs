@@ -7,13 +7,12 @@ use serde_json::json;
 use tg_llava_core::burn::tensor::DType;
 use tg_llava_core::weights::{Converted, Encoding, ExistingModel, MergeOptions, SaveOptions, merge_adapter};
 
-use super::convert::tell_not_finite;
+use super::convert::{tell_not_finite, watched};
 use crate::args::OutputArgs;
 use crate::checkpoint;
 use crate::console::{Console, print_json};
 use crate::device::{self, Dtype};
 use crate::failure::Failure;
-use crate::progress::Progress;
 
 /// Arguments of `merge`.
 #[derive(Debug, Args)]
@@ -71,9 +70,9 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
         max_shard_bytes: SaveOptions::default().max_shard_bytes,
         existing: if args.force { ExistingModel::Replace } else { ExistingModel::Refuse },
     };
-    let spinner = Progress::spinner(&console, "merging");
-    let converted = merge_adapter(&folders.model, &args.out, &options)?;
-    drop(spinner);
+    let converted = watched(&console, "merging", &args.out, |told| {
+        merge_adapter(&folders.model, &args.out, &options, told)
+    })?;
     tell_not_finite(&converted, &console);
     let Converted { merged, not_finite, .. } = converted;
     if console.json {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::adapter::{ADAPTER_FILE, PEFT_PREFIX, WHOLE_FILE};
 use super::pytorch::write_state_dict;
-use super::save::{Save, SaveOptions, reference_tensors, write_file};
+use super::save::{Save, SaveOptions, reference_tensors};
+use super::shards::write_file;
 use super::{Component, WeightsError};
 use crate::config::{ADAPTER_CONFIG, LoraConfig, write_model_config};
 use crate::error::{Error, Result};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::file::Bytes;
 use super::ggml_blocks::join_blocks;
+use super::stored::Bytes;
 use super::{StoredDType, StoredTensor, TensorProblem, WeightsError};
 use crate::config::read_json;
 use crate::error::{Error, Result};

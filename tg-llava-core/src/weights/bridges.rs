@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::pytorch::write_state_dict;
-use super::save::{Save, SaveOptions, reference_tensors, write_file};
+use super::save::{Save, SaveOptions, reference_tensors};
+use super::shards::write_file;
 use super::staging::is_half_moved;
 use super::{Component, TensorSource, WeightsError};
 use crate::config::{reference_to, write_model_config};

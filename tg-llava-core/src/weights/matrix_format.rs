@@ -128,7 +128,8 @@ fn blocks_by_pieces(stored: &StoredTensor, format: GgmlType, shape: [usize; 2]) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::{Bytes, open_file};
+    use super::super::file::open_file;
+    use super::super::stored::Bytes;
     use super::super::{NewTensor, write_safetensors};
     use super::*;
 

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use half::{bf16, f16};
 use serde_json::Value;
 
 use super::adapter::Branch;
@@ -13,13 +12,17 @@ use super::card::{self, Provenance};
 use super::convert::read_as;
 use super::encode::{encode, torch_name};
 use super::matrix_format::MatrixFormat;
-use super::save::{PendingTensor, Save, SaveOptions, copy_small_files, reference_tensors, write_shards};
+use super::not_finite::{NotFinite, is_finite};
+use super::origin::Origin;
+use super::save::{PendingTensor, Save, SaveOptions, copy_small_files, reference_tensors};
+use super::shards::{byte_len, write_shards};
+use super::staging::{Earlier, Staging, finish_moving};
 use super::{
     Adapter, Component, Encoding, QuantisedTensor, StoredDType, StoredTensor, TensorSource, WeightsError,
     base_of, folder_has_bridges, is_unused_key, open_sources,
 };
 use crate::config::{ModelConfig, locate_tower, read_json, read_model_config_over, write_model_config};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::cast_to;
 use crate::quant::MatrixSite;
 
@@ -51,19 +54,37 @@ pub enum ExistingModel {
     Replace,
 }
 
-/// Writes the adapter in `dir`, added to the decoder that it lies over, into `out` as a whole checkpoint with the reference's keys: tensor
-/// by tensor, so that memory holds one of them at a time.
+/// What is told while a checkpoint is written anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConvertEvent {
+    /// There is something of a start that was killed; told before anything is written.
+    Earlier(Earlier),
+    /// Bytes of tensors that are written.
+    Written {
+        /// So far, those that were there included.
+        bytes: u64,
+        /// In the end.
+        total: u64,
+    },
+}
+
+/// Writes the adapter in `dir`, added to the decoder that it lies over, into `out` as a whole checkpoint with the reference's keys, as
+/// [`convert_checkpoint`] does.
 ///
 /// # Errors
-/// Where `dir` holds no adapter, a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be
-/// written, is one of the folders that are read, or holds another model that is to stay.
-pub fn merge_adapter(dir: &Path, out: &Path, options: &MergeOptions<'_>) -> Result<Converted> {
+/// Where `dir` holds no adapter, and as [`convert_checkpoint`].
+pub fn merge_adapter(
+    dir: &Path,
+    out: &Path,
+    options: &MergeOptions<'_>,
+    told: &mut dyn FnMut(ConvertEvent),
+) -> Result<Converted> {
     if !Adapter::is_in(dir) {
         let reason =
             "holds no adapter: adapter_config.json and adapter_model.safetensors are not there".into();
         return Err(WeightsError::Damaged { path: dir.to_path_buf(), reason }.into());
     }
-    convert_checkpoint(dir, out, options, Encoding::Floats)
+    convert_checkpoint(dir, out, options, Encoding::Floats, told)
 }
 
 /// What was written.
@@ -79,43 +100,63 @@ pub struct Converted {
     pub not_finite: Vec<String>,
 }
 
+/// Entries of the journal in a file of [`MergeOptions::max_shard_bytes`].
+const ENTRIES: u64 = 16;
+
 /// Writes the checkpoint in `dir` into `out` as a whole one: its adapter added, its decoder's matrices as `encoding` says, and a card
 /// that says where it comes from. Memory holds one tensor at a time; a process that is killed meanwhile leaves `out` as
-/// [`save_model`](super::save_model) does.
+/// [`save_model`](super::save_model) does. What it has written by then stays, and the same call goes on behind it: to the same bytes,
+/// so only where options, version and all files that are read are as they were.
 ///
 /// # Errors
-/// Where a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be written, is one of
-/// the folders that are read, or holds another model that is to stay.
+/// Where a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be written, is being
+/// written by another process, is one of the folders that are read, or holds another model that is to stay.
 pub fn convert_checkpoint(
     dir: &Path,
     out: &Path,
     options: &MergeOptions<'_>,
     encoding: Encoding,
+    told: &mut dyn FnMut(ConvertEvent),
 ) -> Result<Converted> {
     let base = base_of(dir, options.base)?;
     let decoder = base.as_deref().unwrap_or(dir);
     let config = read_model_config_over(dir, base.as_deref())?;
     let towers = tower_folders(&config, dir, base.as_deref());
-    let read = [dir, decoder].into_iter().chain(towers.values().map(PathBuf::as_path));
-    check_place(out, read, options.existing)?;
+    let read: Vec<&Path> = [dir, decoder].into_iter().chain(towers.values().map(PathBuf::as_path)).collect();
+    check_other(out, &read)?;
     let source = open_sources(dir, &config, base.as_deref())?;
+    let MergeOptions { dtype, base_through, device, max_shard_bytes, .. } = options;
+    let origin = Origin::of(
+        &source,
+        read,
+        format!("{encoding:?}, {dtype:?}, {base_through:?}, {device:?}, {max_shard_bytes}"),
+    )?;
     let expected = reference_tensors(&config.init(options.device)?);
     let not_finite = NotFinite::default();
     let (tensors, merged) = merged_tensors(&source, expected, (&config, options), &not_finite)?;
 
     let floats = options.dtype.map_or("as it was", torch_name);
     let (tensors, quantised) = encode(tensors, encoding, config.llm.num_hidden_layers);
-    let bytes = tensors.values().map(|tensor| tensor.byte_len() as u64).sum();
+    let converted = Converted { merged, quantised, bytes: byte_len(&tensors), not_finite: Vec::new() };
+    if let Some(finished) = finish_moving(out)?.filter(|finished| finished.origin == origin) {
+        told(ConvertEvent::Earlier(Earlier::Kept { bytes: converted.bytes }));
+        return Ok(Converted { not_finite: finished.not_finite, ..converted });
+    }
+    check_free(out, options.existing)?;
 
     // What an adapter or stage-1 files lie over has the tokenizer, a GGUF file has not.
     let template = if TensorSource::folder_has_weights(dir) || !decoder.is_dir() { dir } else { decoder };
     let save =
         SaveOptions { max_shard_bytes: options.max_shard_bytes, template: Some(template.to_path_buf()) };
-    let save = Save::begin(out, &save)?;
+    let (staging, journal, earlier) = Staging::resume(out, origin)?;
+    let mut journal = journal.with_step(options.max_shard_bytes / ENTRIES).with_not_finite(&not_finite);
+    earlier.into_iter().for_each(|earlier| told(ConvertEvent::Earlier(earlier)));
+    let save = Save::within(staging, &save)?;
     let own = dir.join("config.json");
     let keys = if own.is_file() { Some(read_json(&own)?) } else { save.base.clone() };
     let keys = keys.map(|keys| stated(keys, &config, options.dtype, encoding));
-    let about = Provenance { source: dir, base: base.as_deref(), merged, quantised: &quantised, floats };
+    let about =
+        Provenance { source: dir, base: base.as_deref(), merged, quantised: &converted.quantised, floats };
     card::write(&about, save.path())?;
     write_model_config(&config, keys, save.path())?;
     for (tower, folder) in towers {
@@ -124,10 +165,15 @@ pub fn convert_checkpoint(
             copy_small_files(&folder, &save.path().join(name))?;
         }
     }
-    write_shards(tensors, save.path(), options.max_shard_bytes)?;
+    let (mut bytes, total) = (0, converted.bytes);
+    write_shards(tensors, save.path(), options.max_shard_bytes, &mut |file| {
+        journal.write(file, &mut |more| {
+            bytes += more;
+            told(ConvertEvent::Written { bytes, total });
+        })
+    })?;
     save.commit()?;
-    let not_finite = not_finite.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-    Ok(Converted { merged, quantised, bytes, not_finite })
+    Ok(Converted { not_finite: not_finite.keys(), ..converted })
 }
 
 /// The folders of the towers that `config` names; those that are nowhere are left out.
@@ -136,27 +182,35 @@ fn tower_folders<'a>(config: &'a ModelConfig, dir: &Path, base: Option<&Path>) -
     names.filter_map(|name| Some((name, locate_tower(dir, base, name)?))).collect()
 }
 
-/// Refuses a folder that is one of those that are `read`, and one that holds another model, unless that may go.
-fn check_place<'a>(
-    out: &Path,
-    read: impl IntoIterator<Item = &'a Path>,
-    existing: ExistingModel,
-) -> Result<()> {
-    let refused =
-        |reason: &str| Err(WeightsError::Write { path: out.to_path_buf(), reason: reason.into() }.into());
+/// Refuses a folder that is one of those that are `read`.
+fn check_other(out: &Path, read: &[&Path]) -> Result<()> {
     let real = |path: &Path| path.canonicalize().ok();
     let own = real(out);
-    if own.is_some() && read.into_iter().any(|read| real(read) == own) {
-        return refused("the result would take the place of what it is made of; choose another folder");
+    match own.is_some() && read.iter().any(|read| real(read) == own) {
+        true => {
+            Err(refused(out, "the result would take the place of what it is made of; choose another folder"))
+        }
+        false => Ok(()),
     }
+}
+
+/// Refuses a folder that holds another model, unless that may go.
+fn check_free(out: &Path, existing: ExistingModel) -> Result<()> {
     let holds_model = out.join("config.json").is_file()
         || TensorSource::folder_has_weights(out)
         || folder_has_bridges(out)
         || Adapter::is_in(out);
     match holds_model && existing == ExistingModel::Refuse {
-        true => refused("it holds another model; choose another folder, or replace that model (--force)"),
+        true => Err(refused(
+            out,
+            "it holds another model; choose another folder, or replace that model (--force)",
+        )),
         false => Ok(()),
     }
+}
+
+fn refused(out: &Path, reason: &str) -> Error {
+    WeightsError::Write { path: out.to_path_buf(), reason: reason.into() }.into()
 }
 
 /// A config.json's keys with what they say of number formats replaced.
@@ -177,9 +231,6 @@ fn stated(mut keys: Value, config: &ModelConfig, dtype: Option<DType>, encoding:
     }
     keys
 }
-
-/// Keys of what was written with values that are not finite.
-type NotFinite = Arc<Mutex<BTreeSet<String>>>;
 
 /// What is written, and how many matrices the adapter changes; `not_finite` is filled while it is written.
 fn merged_tensors(
@@ -240,11 +291,11 @@ fn merged_tensors(
             dtype,
             device: options.device.clone(),
         };
-        let (not_finite, named) = (Arc::clone(not_finite), key.clone());
+        let (not_finite, named) = (not_finite.clone(), key.clone());
         let read = move || {
             let (data, finite) = written.values()?;
             if !(finite && is_finite(&data)) {
-                not_finite.lock().unwrap_or_else(PoisonError::into_inner).insert(named.clone());
+                not_finite.add([named.clone()]);
             }
             Ok(data)
         };
@@ -293,16 +344,5 @@ impl Written {
             None => (base, true),
         };
         Ok((cast_to(merged, *dtype).into_data(), finite && branch_finite))
-    }
-}
-
-/// Whether all values are numbers: what is finite in a file may be too large for another format.
-fn is_finite(data: &TensorData) -> bool {
-    match data.dtype() {
-        DType::F16 => data.as_slice::<f16>().is_ok_and(|values| values.iter().all(|value| value.is_finite())),
-        DType::BF16 => {
-            data.as_slice::<bf16>().is_ok_and(|values| values.iter().all(|value| value.is_finite()))
-        }
-        _ => data.as_slice::<f32>().is_ok_and(|values| values.iter().all(|value| value.is_finite())),
     }
 }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use burn::module::Param;
@@ -6,9 +6,9 @@ use burn::tensor::{DType, Tensor, TensorData};
 use half::{bf16, f16};
 
 use super::placeholder::{Placeholder, PlaceholderValue, placeholders};
-use super::source::{INDEXES, SINGLE};
+use super::shards::write_shards;
 use super::staging::Staging;
-use super::write::{NewTensor, write_safetensors};
+use super::write::NewFile;
 use super::{ParameterPath, ParameterVisitor, reference_key, visit_parameters};
 use crate::config::write_model_config;
 use crate::error::{Error, Result};
@@ -121,35 +121,8 @@ pub fn save_model(model: &TgLlava, dir: &Path, options: &SaveOptions) -> Result<
     }
     let save = Save::begin(dir, options)?;
     write_model_config(model.config(), save.base.clone(), save.path())?;
-    write_shards(reference_tensors(model), save.path(), options.max_shard_bytes)?;
+    write_shards(reference_tensors(model), save.path(), options.max_shard_bytes, &mut NewFile::write)?;
     save.commit()
-}
-
-/// Writes the tensors of a whole model into `dir`, as one file or as shards with their index.
-pub(super) fn write_shards(
-    tensors: BTreeMap<String, PendingTensor>,
-    dir: &Path,
-    max_bytes: u64,
-) -> Result<()> {
-    let total: u64 = tensors.values().map(|t| t.byte_len() as u64).sum();
-    let shards = split(tensors, max_bytes);
-    let count = shards.len();
-    let mut weight_map = BTreeMap::new();
-    for (index, shard) in shards.into_iter().enumerate() {
-        let name = match count {
-            1 => SINGLE[0].to_owned(),
-            _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
-        };
-        weight_map.extend(shard.keys().map(|key| (key.clone(), name.clone())));
-        write_file(&dir.join(name), shard)?;
-    }
-    if count > 1 {
-        let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": weight_map});
-        let path = dir.join(INDEXES[0]);
-        let text = serde_json::to_string_pretty(&index).map_err(|e| Error::json(&path, e))?;
-        std::fs::write(&path, text).map_err(|e| Error::io(&path, e))?;
-    }
-    Ok(())
 }
 
 /// A save that has begun: the template's small files are there, and its config.json is known.
@@ -163,7 +136,11 @@ pub(super) struct Save {
 
 impl Save {
     pub fn begin(dir: &Path, options: &SaveOptions) -> Result<Self> {
-        let staging = Staging::begin(dir)?;
+        Self::within(Staging::begin(dir)?, options)
+    }
+
+    /// The same in a folder for the new files that is there.
+    pub fn within(staging: Staging, options: &SaveOptions) -> Result<Self> {
         let mut save = Self { staging, base: None, replaces_small_files: false };
         if let Some(template) = &options.template {
             let mut base: serde_json::Value = crate::config::read_json(&template.join("config.json"))?;
@@ -173,7 +150,8 @@ impl Save {
             }
             save.base = Some(base);
             // A folder that is its own template keeps its files.
-            save.replaces_small_files = template.canonicalize().ok() != dir.canonicalize().ok();
+            save.replaces_small_files =
+                template.canonicalize().ok() != save.staging.target().canonicalize().ok();
             if save.replaces_small_files {
                 carry_over(template, save.path())?;
             }
@@ -235,37 +213,6 @@ pub(super) fn copy_small_files(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn split(tensors: BTreeMap<String, PendingTensor>, max_bytes: u64) -> Vec<BTreeMap<String, PendingTensor>> {
-    let mut shards = vec![BTreeMap::new()];
-    let mut size = 0;
-    for (key, tensor) in tensors {
-        let bytes = tensor.byte_len() as u64;
-        if size > 0 && size + bytes > max_bytes {
-            shards.push(BTreeMap::new());
-            size = 0;
-        }
-        size += bytes;
-        shards.last_mut().expect("starts with one").insert(key, tensor);
-    }
-    shards
-}
-
-pub(super) fn write_file(path: &Path, tensors: BTreeMap<String, PendingTensor>) -> Result<()> {
-    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let tensors = tensors.into_iter().map(|(key, tensor)| {
-        let dtype = match tensor.dtype {
-            DType::F16 => safetensors::Dtype::F16,
-            DType::BF16 => safetensors::Dtype::BF16,
-            DType::I64 => safetensors::Dtype::I64,
-            DType::U8 => safetensors::Dtype::U8,
-            DType::I8 => safetensors::Dtype::I8,
-            _ => safetensors::Dtype::F32,
-        };
-        NewTensor::new(key, dtype, tensor.shape.clone(), move || tensor.bytes())
-    });
-    write_safetensors(path, Some(about), tensors)
 }
 
 fn pending(placeholder: Placeholder, dtype: DType) -> PendingTensor {

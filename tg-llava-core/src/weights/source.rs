@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -175,6 +175,14 @@ impl TensorSource {
         if let Some(adapter) = &mut self.adapter {
             adapter.forget(matrices);
         }
+    }
+
+    /// The files that the tensors are in, those of an adapter included.
+    pub(super) fn files(&self) -> BTreeSet<PathBuf> {
+        let mut files = BTreeSet::new();
+        let adapter = self.adapter().into_iter().flat_map(|adapter| adapter.matrices().tensors.values());
+        self.tensors.values().chain(adapter).for_each(|stored| stored.add_files(&mut files));
+        files
     }
 
     /// All tensors by key.

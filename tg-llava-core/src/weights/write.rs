@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 /// Longest header that safetensors readers accept, in bytes.
 pub(super) const MAX_HEADER: u64 = 100_000_000;
 
-type Values<'a> = Box<dyn Deref<Target = [u8]> + 'a>;
+/// Little-endian bytes of a tensor.
+pub(super) type Values<'a> = Box<dyn Deref<Target = [u8]> + 'a>;
 
 /// A tensor that is about to be written, fetched when its turn comes.
 pub struct NewTensor<'a> {
@@ -63,28 +64,94 @@ pub fn write_safetensors<'a>(
     about: Option<HashMap<String, String>>,
     tensors: impl IntoIterator<Item = NewTensor<'a>>,
 ) -> Result<()> {
-    let mut tensors: Vec<_> = tensors.into_iter().collect();
-    tensors.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
-    let header = header_of(path, about, &tensors)?;
-    let failed = |error| Error::io(path, error);
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
-    file.write_all(&header).map_err(failed)?;
-    for tensor in tensors {
-        let expected = tensor.byte_len().unwrap_or(usize::MAX) as u64;
-        let NewTensor { name, read, .. } = tensor;
-        let wrong = |problem| WeightsError::Tensor { path: path.to_path_buf(), name, problem };
+    NewFile::new(path, about, tensors)?.write()
+}
+
+/// A safetensors file that is about to be written.
+pub(super) struct NewFile<'a> {
+    path: PathBuf,
+    /// Its first bytes, which say where each tensor is.
+    pub header: Vec<u8>,
+    /// In the order of the file.
+    tensors: Vec<NewTensor<'a>>,
+}
+
+impl<'a> NewFile<'a> {
+    /// # Errors
+    /// Where a name comes twice, or a shape is too large for any file.
+    pub fn new(
+        path: &Path,
+        about: Option<HashMap<String, String>>,
+        tensors: impl IntoIterator<Item = NewTensor<'a>>,
+    ) -> Result<Self> {
+        let mut tensors: Vec<_> = tensors.into_iter().collect();
+        tensors.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
+        let header = header_of(path, about, &tensors)?;
+        Ok(Self { path: path.to_path_buf(), header, tensors })
+    }
+
+    /// Where it will be.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of all of it.
+    pub fn byte_len(&self) -> u64 {
+        let tensors = self.tensors.iter().filter_map(NewTensor::byte_len).sum::<usize>();
+        (self.header.len() + tensors) as u64
+    }
+
+    /// Writes it and flushes it to the disk.
+    ///
+    /// # Errors
+    /// As [`write_safetensors`].
+    pub fn write(self) -> Result<()> {
+        let path = self.path.clone();
+        let failed = |error| Error::io(&path, error);
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(failed)?);
+        file.write_all(&self.header).map_err(failed)?;
+        for tensor in self.tensors() {
+            file.write_all(&tensor.read()?).map_err(failed)?;
+        }
+        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        file.sync_all().map_err(failed)
+    }
+
+    /// What follows the header.
+    pub fn tensors(self) -> impl Iterator<Item = FileTensor<'a>> {
+        self.tensors.into_iter().map(move |tensor| FileTensor { path: self.path.clone(), tensor })
+    }
+}
+
+/// A tensor of a [`NewFile`].
+pub(super) struct FileTensor<'a> {
+    path: PathBuf,
+    tensor: NewTensor<'a>,
+}
+
+impl<'a> FileTensor<'a> {
+    /// Its bytes in the file.
+    pub fn byte_len(&self) -> u64 {
+        self.tensor.byte_len().unwrap_or(usize::MAX) as u64
+    }
+
+    /// Fetches its values.
+    ///
+    /// # Errors
+    /// Where they cannot be had or do not fill its shape.
+    pub fn read(self) -> Result<Values<'a>> {
+        let expected = self.byte_len();
+        let NewTensor { name, read, .. } = self.tensor;
+        let wrong = |problem| WeightsError::Tensor { path: self.path, name, problem };
         let values = match read() {
             Ok(values) => values,
             Err(error) => return Err(wrong(TensorProblem::Values(error)).into()),
         };
-        let found = values.len() as u64;
-        if found != expected {
-            return Err(wrong(TensorProblem::Length { expected, found }).into());
+        match values.len() as u64 {
+            found if found == expected => Ok(values),
+            found => Err(wrong(TensorProblem::Length { expected, found }).into()),
         }
-        file.write_all(&values).map_err(failed)?;
     }
-    let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.sync_all().map_err(failed)
 }
 
 /// The start of the file: the header's length, and the header.
@@ -126,7 +193,6 @@ fn header_of(
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::path::PathBuf;
 
     use super::*;
 

@@ -90,11 +90,13 @@ pub(super) fn nearest(value: f32) -> f32 {
 }
 
 /// Writes `value` as f16 at `place`.
+#[inline(always)]
 pub(super) fn write_f16(block: &mut [u8], place: usize, value: f32) {
     block[place..place + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
 }
 
 /// `1 / value`, or 0 for 0.
+#[inline(always)]
 pub(super) fn inverse(value: f32) -> f32 {
     if value == 0.0 { 0.0 } else { 1.0 / value }
 }

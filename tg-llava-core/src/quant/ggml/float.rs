@@ -19,13 +19,18 @@ pub(super) fn read(format: GgmlType, bytes: &[u8], out: &mut [f32]) {
 }
 
 /// `values` as bytes; nothing for formats with blocks.
-pub(super) fn write(format: GgmlType, values: &[f32]) -> Vec<u8> {
+#[inline(always)]
+pub(super) fn write(format: GgmlType, values: &[f32], bytes: &mut [u8]) {
     match format {
-        GgmlType::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        GgmlType::F16 => values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
-        GgmlType::BF16 => values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
-        _ => Vec::new(),
+        GgmlType::F32 => put(values.iter().map(|x| x.to_le_bytes()), bytes),
+        GgmlType::F16 => put(values.iter().map(|&x| f16::from_f32(x).to_le_bytes()), bytes),
+        GgmlType::BF16 => put(values.iter().map(|&x| bf16::from_f32(x).to_le_bytes()), bytes),
+        _ => {}
     }
+}
+
+fn put<const N: usize>(values: impl Iterator<Item = [u8; N]>, bytes: &mut [u8]) {
+    bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(bytes, value)| *bytes = value);
 }
 
 fn fill(out: &mut [f32], values: impl Iterator<Item = f32>) {

@@ -1,7 +1,7 @@
 //! The formats with blocks of 256: scales of groups that are small integers themselves.
 
 use super::block::{array, nearest, read_f16, write_f16};
-use super::search::{ScaleSearch, scale_and_minimum, symmetric_scale};
+use super::search::{ScaleSearch, TINY, scales_and_minimums, symmetric_scales};
 use super::{Block, GROUP, Part};
 
 /// [`GgmlType::Q4_K`](super::GgmlType::Q4_K)
@@ -34,6 +34,7 @@ impl Block for Q4K {
         Part { quants, scales: [scale; 2], offset }
     }
 
+    #[inline(always)]
     fn encode(values: &[f32], block: &mut [u8]) {
         let quants =
             encode_groups(values, block, &ScaleSearch { most: 15, first: -1.0, step: 0.1, steps: 20 });
@@ -53,12 +54,13 @@ impl Block for Q5K {
     fn part(block: &[u8], index: usize) -> Part {
         let mut quants = nibbles(array(block, 48 + index / 2 * GROUP), index);
         for (quant, high) in quants.iter_mut().zip(array::<GROUP>(block, 16)) {
-            *quant |= (((high >> index) & 1) << 4) as i8;
+            *quant |= if high & (1 << index) == 0 { 0 } else { 16 };
         }
         let (scale, offset) = group_scale(block, index);
         Part { quants, scales: [scale; 2], offset }
     }
 
+    #[inline(always)]
     fn encode(values: &[f32], block: &mut [u8]) {
         let quants =
             encode_groups(values, block, &ScaleSearch { most: 31, first: -0.5, step: 0.1, steps: 15 });
@@ -98,15 +100,13 @@ impl Block for Q6K {
         Part { quants, scales: [scale_of(0), scale_of(1)], offset: -0.0 }
     }
 
+    #[inline(always)]
     fn encode(values: &[f32], block: &mut [u8]) {
         let mut quants = [32u8; VALUES];
-        let mut scales = [0.0f32; VALUES / 16];
-        for ((scale, values), quants) in scales.iter_mut().zip(values.chunks(16)).zip(quants.chunks_mut(16)) {
-            *scale = symmetric_scale(values, 32, quants);
-        }
+        let scales = symmetric_scales::<{ VALUES / 16 }, 16>(values, 32, &mut quants);
         let largest =
             scales.iter().fold(0.0, |largest: f32, &x| if x.abs() > largest.abs() { x } else { largest });
-        if largest.abs() < super::search::TINY {
+        if largest.abs() < TINY {
             return block.fill(0);
         }
         let inverse = -128.0 / largest;
@@ -153,6 +153,7 @@ fn nibbles(bytes: [u8; GROUP], index: usize) -> [i8; GROUP] {
     quants
 }
 
+#[inline(always)]
 fn pack_nibbles(quants: &[u8; VALUES], bytes: &mut [u8]) {
     for (i, byte) in bytes.iter_mut().enumerate() {
         let first = i / GROUP * 2 * GROUP + i % GROUP;
@@ -180,12 +181,10 @@ fn six_bits(bytes: &[u8], index: usize) -> (u8, u8) {
 }
 
 /// Writes scales and minimums of `values` into the first 16 bytes of `block`, and gives the values as integers.
+#[inline(always)]
 fn encode_groups(values: &[f32], block: &mut [u8], search: &ScaleSearch) -> [u8; VALUES] {
     let mut quants = [0u8; VALUES];
-    let (mut scales, mut mins) = ([0.0f32; GROUPS], [0.0f32; GROUPS]);
-    for (i, (values, quants)) in values.chunks(GROUP).zip(quants.chunks_mut(GROUP)).enumerate() {
-        (scales[i], mins[i]) = scale_and_minimum(values, search, quants);
-    }
+    let (scales, mins) = scales_and_minimums::<GROUPS, GROUP>(values, search, &mut quants);
     let most = |all: &[f32]| all.iter().fold(0.0, |most: f32, &x| if x > most { x } else { most });
     let (max_scale, max_min) = (most(&scales), most(&mins));
     let factor = |most: f32| if most > 0.0 { 63.0 / most } else { 0.0 };

@@ -2,6 +2,7 @@
 //! values 0 to 15 in the low halves of 16 bytes and of values 16 to 31 in the high halves.
 
 use super::block::{array, inverse, read_f16, write_f16};
+use super::lanes::Lanes;
 use super::{Block, GROUP, Part};
 
 /// [`GgmlType::Q4_0`](super::GgmlType::Q4_0)
@@ -33,11 +34,15 @@ impl Block for Q4_0 {
         Part { quants, scales: [read_f16(block, 0); 2], offset: -0.0 }
     }
 
+    #[inline(always)]
     fn encode(values: &[f32], block: &mut [u8]) {
         let scale = largest(values) / -8.0;
         write_f16(block, 0, scale);
-        let inverse = inverse(scale);
-        pack(values.iter().map(|x| (((x * inverse + 8.5) as i8) as u8).min(15)), &mut [], &mut block[2..]);
+        let (inverse, mut quants) = (inverse(scale), [0; GROUP]);
+        for (quant, x) in quants.iter_mut().zip(values) {
+            *quant = (((x * inverse + 8.5) as i8) as u8).min(15);
+        }
+        pack_low(&quants, &mut block[2..]);
     }
 }
 
@@ -54,13 +59,16 @@ impl Block for Q4_1 {
         Part { quants: low_bits::<0>(array(block, 4)), scales: [scale; 2], offset: read_f16(block, 2) }
     }
 
+    #[inline(always)]
     fn encode(values: &[f32], block: &mut [u8]) {
         let (min, scale) = range(values, 15.0);
         write_f16(block, 0, scale);
         write_f16(block, 2, min);
-        let inverse = inverse(scale);
-        let quants = values.iter().map(|x| (((x - min) * inverse + 0.5) as u8).min(15));
-        pack(quants, &mut [], &mut block[4..]);
+        let (inverse, mut quants) = (inverse(scale), [0; GROUP]);
+        for (quant, x) in quants.iter_mut().zip(values) {
+            *quant = (((x - min) * inverse + 0.5) as u8).min(15);
+        }
+        pack_low(&quants, &mut block[4..]);
     }
 }
 
@@ -77,12 +85,16 @@ impl Block for Q5_0 {
         Part { quants, scales: [read_f16(block, 0); 2], offset: -0.0 }
     }
 
+    #[inline(always)]
     fn encode(values: &[f32], block: &mut [u8]) {
         let scale = largest(values) / -16.0;
         write_f16(block, 0, scale);
-        let inverse = inverse(scale);
-        let (high, low) = block[2..].split_at_mut(4);
-        pack(values.iter().map(|x| (((x * inverse + 16.5) as i8) as u8).min(31)), high, low);
+        let (inverse, mut quants) = (inverse(scale), [0; GROUP]);
+        for (quant, x) in quants.iter_mut().zip(values) {
+            *quant = (((x * inverse + 16.5) as i8) as u8).min(31);
+        }
+        pack_high(&quants, &mut block[2..6]);
+        pack_low(&quants, &mut block[6..]);
     }
 }
 
@@ -99,13 +111,17 @@ impl Block for Q5_1 {
         Part { quants, scales: [read_f16(block, 0); 2], offset: read_f16(block, 2) }
     }
 
+    #[inline(always)]
     fn encode(values: &[f32], block: &mut [u8]) {
         let (min, scale) = range(values, 31.0);
         write_f16(block, 0, scale);
         write_f16(block, 2, min);
-        let inverse = inverse(scale);
-        let (high, low) = block[4..].split_at_mut(4);
-        pack(values.iter().map(|x| (((x - min) * inverse + 0.5) as u8).min(31)), high, low);
+        let (inverse, mut quants) = (inverse(scale), [0; GROUP]);
+        for (quant, x) in quants.iter_mut().zip(values) {
+            *quant = (((x - min) * inverse + 0.5) as u8).min(31);
+        }
+        pack_high(&quants, &mut block[4..8]);
+        pack_low(&quants, &mut block[8..]);
     }
 }
 
@@ -125,6 +141,7 @@ impl Block for Q8_0 {
         Part { quants, scales: [read_f16(block, 0); 2], offset: -0.0 }
     }
 
+    #[inline(always)]
     fn encode(values: &[f32], block: &mut [u8]) {
         let scale = largest(values).abs() / 127.0;
         write_f16(block, 0, scale);
@@ -149,36 +166,54 @@ fn low_bits<const ZERO: i8>(bytes: [u8; 16]) -> [i8; GROUP] {
 /// 5 bits of 32 values, less `ZERO`; bit `i` of `high` belongs to value `i`.
 #[inline(always)]
 fn five_bits<const ZERO: i8>(high: [u8; 4], low: [u8; 16]) -> [i8; GROUP] {
-    let high = u32::from_le_bytes(high);
     let mut quants = low_bits::<ZERO>(low);
-    for (i, quant) in quants.iter_mut().enumerate() {
-        *quant += ((high >> i & 1) << 4) as i8;
+    // Each byte in the places of its eight values, where the one bit of each is looked at.
+    let mut spread = [[0; 8]; 4];
+    for (spread, byte) in spread.iter_mut().zip(high) {
+        *spread = [byte; 8];
+    }
+    for (i, (quant, byte)) in quants.iter_mut().zip(spread.as_flattened()).enumerate() {
+        *quant += if byte & (1 << (i % 8)) == 0 { 0 } else { 16 };
     }
     quants
 }
 
-/// Writes 32 integers: bit 4 of each into `high`, where there is room, the lower ones into `low`.
-fn pack(quants: impl Iterator<Item = u8>, high: &mut [u8], low: &mut [u8]) {
-    high.fill(0);
-    for (i, quant) in quants.enumerate() {
-        match i {
-            0..16 => low[i] = quant & 15,
-            _ => low[i - 16] |= (quant & 15) << 4,
-        }
-        if let Some(byte) = high.get_mut(i / 8) {
-            *byte |= (quant >> 4) << (i % 8);
-        }
+/// Writes the four low bits of 32 integers.
+#[inline(always)]
+fn pack_low(quants: &[u8; GROUP], bytes: &mut [u8]) {
+    let (first, second) = quants.split_at(GROUP / 2);
+    for ((byte, first), second) in bytes.iter_mut().zip(first).zip(second) {
+        *byte = (first & 15) | (second & 15) << 4;
+    }
+}
+
+/// Writes bit 4 of 32 integers.
+#[inline(always)]
+fn pack_high(quants: &[u8; GROUP], bytes: &mut [u8]) {
+    for (byte, quants) in bytes.iter_mut().zip(quants.chunks_exact(8)) {
+        *byte = quants.iter().rev().fold(0, |bits, quant| bits << 1 | quant >> 4);
     }
 }
 
 /// The value farthest from 0, with its sign; the first of several.
+#[inline(always)]
 fn largest(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |largest: f32, &x| if x.abs() > largest.abs() { x } else { largest })
+    let mut most = Lanes::<8>::all(0.0);
+    for x in values.as_chunks().0 {
+        let x = Lanes(*x).abs();
+        most = most.if_less(x, x, most);
+    }
+    let most = most.0.into_iter().fold(0.0, |most: f32, x| if x > most { x } else { most });
+    values.iter().copied().find(|x| most > 0.0 && x.abs() == most).unwrap_or(0.0)
 }
 
 /// The smallest value, and the step that divides the range into `steps`.
+#[inline(always)]
 fn range(values: &[f32], steps: f32) -> (f32, f32) {
-    let min = values.iter().copied().fold(f32::MAX, |min, x| if x < min { x } else { min });
-    let max = values.iter().copied().fold(-f32::MAX, |max, x| if x > max { x } else { max });
+    let (mut min, mut max) = (f32::MAX, -f32::MAX);
+    for &x in values {
+        min = if x < min { x } else { min };
+        max = if x > max { x } else { max };
+    }
     (min, (max - min) / steps)
 }

@@ -8,9 +8,12 @@ mod block;
 mod float;
 mod format;
 mod k_quants;
+mod lanes;
 mod legacy;
 mod rows;
 mod search;
+#[cfg(test)]
+mod search_tests;
 #[cfg(test)]
 mod tests;
 
@@ -21,4 +24,4 @@ pub use format::GgmlType;
 pub(crate) use format::with_block;
 pub use k_quants::{Q4K, Q5K, Q6K};
 pub use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
-pub use rows::{dequantise, dot_int8, quantise};
+pub use rows::{dequantise, dot_int8, quantise, quantise_into};

@@ -17,8 +17,19 @@ pub fn dequantise(format: GgmlType, bytes: &[u8], row_len: usize, out: &mut [f32
 /// Where `values` are no whole rows: a programmer's error.
 pub fn quantise(format: GgmlType, values: &[f32], row_len: usize) -> Vec<u8> {
     let rows = values.len().checked_div(row_len).unwrap_or(0);
-    assert_eq!(values.len(), rows * row_len, "rows of {row_len} values");
-    with_block!(format, B => quantise_blocks::<B>(values, row_len), float => float::write(format, values))
+    let mut bytes = vec![0; rows * format.row_bytes(row_len)];
+    quantise_into(format, values, row_len, &mut bytes);
+    bytes
+}
+
+/// [`quantise`] into `bytes`.
+///
+/// # Panics
+/// Where lengths differ from those of whole rows: a programmer's error.
+#[inline(always)]
+pub fn quantise_into(format: GgmlType, values: &[f32], row_len: usize, bytes: &mut [u8]) {
+    check_lengths(format, bytes, row_len, values.len());
+    with_block!(format, B => quantise_blocks::<B>(values, row_len, bytes), float => float::write(format, values, bytes));
 }
 
 /// The product of a stored row and of activations as integers: integer sums of each group of 32, scaled and added up in f32.
@@ -49,21 +60,24 @@ pub(super) fn dequantise_blocks<B: Block>(bytes: &[u8], row_len: usize, out: &mu
     }
 }
 
-fn quantise_blocks<B: Block>(values: &[f32], row_len: usize) -> Vec<u8> {
+#[inline(always)]
+fn quantise_blocks<B: Block>(values: &[f32], row_len: usize, bytes: &mut [u8]) {
+    /// Values of the largest block.
+    const LARGEST: usize = 256;
     let row_bytes = row_len.div_ceil(B::VALUES) * B::BYTES;
-    let mut bytes = vec![0; values.len().checked_div(row_len).unwrap_or(0) * row_bytes];
     for (values, row) in values.chunks_exact(row_len.max(1)).zip(bytes.chunks_exact_mut(row_bytes.max(1))) {
         for (values, block) in values.chunks(B::VALUES).zip(row.chunks_exact_mut(B::BYTES)) {
-            if values.len() == B::VALUES {
-                B::encode(values, block);
-            } else {
-                let mut filled = values.to_vec();
-                filled.resize(B::VALUES, 0.0);
-                B::encode(&filled, block);
-            }
+            let mut filled = [0.0; LARGEST];
+            let values = match values.len() == B::VALUES {
+                true => values,
+                false => {
+                    filled[..values.len()].copy_from_slice(values);
+                    &filled[..B::VALUES]
+                }
+            };
+            B::encode(values, block);
         }
     }
-    bytes
 }
 
 #[inline(always)]

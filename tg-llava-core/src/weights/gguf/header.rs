@@ -6,7 +6,7 @@ use super::input::{Input, Parsed};
 use crate::error::{Error, Result};
 use crate::quant::ggml::GgmlType;
 use crate::weights::WeightsError;
-use crate::weights::file::damaged;
+use crate::weights::stored::damaged;
 
 /// Where tensors begin, where the file does not say so.
 const ALIGNMENT: u64 = 32;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::header::{Header, TensorInfo};
-use super::file::{Bytes, damaged};
+use super::stored::{Bytes, damaged};
 use super::{StoredDType, StoredTensor, WeightsError};
 use crate::config::LlmConfig;
 use crate::error::Result;

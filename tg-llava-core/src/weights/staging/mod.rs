@@ -16,19 +16,25 @@
 //! without config.json, so their reader asks [`is_half_moved`].
 //!
 //! Marks in the folder say that step 2, and that step 4 was reached. With them the next save or [`clean`] goes on from
-//! there; without, it deletes the folder.
+//! there; without, it deletes the folder, unless it is the same save, whose [`Journal`] says how far step 1 came
+//! ([`Staging::resume`]).
 
+mod journal;
 mod operation;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use self::journal::JOURNAL;
+pub(super) use self::journal::{Journal, State};
 use self::operation::{Operation, remove, sync_file, sync_folder};
+use super::WeightsError;
 use super::adapter::ADAPTER_FILES;
 use super::component::Component;
+use super::origin::Origin;
 use super::source::{INDEXES, SINGLE};
 use crate::config::ADAPTER_CONFIG;
 use crate::error::{Error, Result};
@@ -45,12 +51,32 @@ const COMPLETE: &str = ".complete";
 /// Mark in the folder: the old files are gone, new ones may be in their places.
 const MOVING: &str = ".moving";
 
-/// New files of a folder that are not in their places yet; they are gone when this is dropped before the commit.
+/// File in the folder that is locked by whoever writes there and keeps a journal: two would spoil each other's files.
+const LOCK: &str = ".lock";
+
+/// New files of a folder that are not in their places yet; they are gone when this is dropped before the commit, unless a journal
+/// speaks of them.
 pub(super) struct Staging {
     target: PathBuf,
     folder: PathBuf,
     /// Whether files of the target may be gone already.
     committing: bool,
+    _lock: Option<File>,
+}
+
+/// What becomes of what an earlier start of a save has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Earlier {
+    /// It is gone on with.
+    Kept {
+        /// So many bytes of files are there.
+        bytes: u64,
+    },
+    /// It goes.
+    Discarded {
+        /// Why, in words that follow a colon.
+        reason: String,
+    },
 }
 
 impl Staging {
@@ -60,7 +86,48 @@ impl Staging {
         clean(target)?;
         let folder = target.join(STAGING);
         fs::create_dir(&folder).map_err(|e| Error::io(&folder, e))?;
-        Ok(Self { target: target.to_path_buf(), folder, committing: false })
+        Ok(Self { target: target.to_path_buf(), folder, committing: false, _lock: None })
+    }
+
+    /// Prepares a save of what is made of `origin`, behind what an earlier start of the same has left.
+    ///
+    /// # Errors
+    /// Where another process is at it, or the folder cannot be written.
+    pub fn resume(target: &Path, origin: Origin) -> Result<(Self, Journal, Option<Earlier>)> {
+        let folder = target.join(STAGING);
+        fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        let lock = lock(&folder, target)?;
+        let found = State::read(&folder);
+        let difference = match &found {
+            Some(state) => origin.difference(&state.origin),
+            None => folder.join(JOURNAL).is_file().then(|| "its journal cannot be read".into()),
+        };
+        let (state, earlier) = match (found, difference) {
+            (Some(state), None) if state.bytes() > 0 => {
+                let bytes = state.bytes();
+                (state, Some(Earlier::Kept { bytes }))
+            }
+            (_, difference) => (State::new(origin), difference.map(|reason| Earlier::Discarded { reason })),
+        };
+        // Small files are written anew, and might not be now.
+        for (name, path) in entries(&folder)? {
+            match path.is_dir() {
+                true => fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?,
+                false if name == LOCK || state.files.contains_key(&name) => {}
+                false => remove(&path)?,
+            }
+        }
+        let journal = Journal::open(&folder, state)?;
+        Ok((
+            Self { target: target.to_path_buf(), folder, committing: false, _lock: Some(lock) },
+            journal,
+            earlier,
+        ))
+    }
+
+    /// The folder that the files are for.
+    pub fn target(&self) -> &Path {
+        &self.target
     }
 
     /// The folder to write into.
@@ -83,11 +150,42 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.committing {
+        let resumable = || State::read(&self.folder).is_some_and(|state| state.bytes() > 0);
+        if !self.committing && !resumable() {
             // Another error is the one to tell, and the next save tidies up as well.
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// Locks a folder of new files for this process.
+fn lock(folder: &Path, target: &Path) -> Result<File> {
+    let path = folder.join(LOCK);
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|e| Error::io(&path, e))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            let reason = "another process is writing into it".into();
+            Err(WeightsError::Write { path: target.to_path_buf(), reason }.into())
+        }
+        // Some network file systems have no locks; a save there is no worse off than without one.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+/// Finishes a save into `target` that was killed while it put its files in their places. What its journal said, where there was such a
+/// save and it kept one.
+///
+/// # Errors
+/// Where something cannot be deleted or moved.
+pub(super) fn finish_moving(target: &Path) -> Result<Option<State>> {
+    let folder = target.join(STAGING);
+    if !folder.join(COMPLETE).is_file() {
+        return Ok(None);
+    }
+    let state = State::read(&folder);
+    finish(target)?;
+    Ok(state)
 }
 
 /// Does what is left of a commit into `target`.
@@ -196,7 +294,7 @@ fn put_in_place(from: &Path, to: &Path, all: &mut Vec<Operation>) -> Result<()> 
             if inner.is_file() {
                 all.extend([Operation::Move(inner, place.join(ENTRY)), Operation::Flush(place)]);
             }
-        } else if ![ENTRY, COMPLETE, MOVING].contains(&name.as_str()) {
+        } else if ![ENTRY, COMPLETE, MOVING, JOURNAL, LOCK].contains(&name.as_str()) {
             all.push(Operation::Move(path, place));
         }
     }

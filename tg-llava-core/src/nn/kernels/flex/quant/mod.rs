@@ -128,9 +128,29 @@ impl WithSimd for Dequantise<'_> {
 pub(in crate::nn) fn quantise(format: GgmlType, values: &[f32], row_len: usize) -> Vec<u8> {
     /// Rows of a task.
     const STRETCH: usize = 16;
+    let row_bytes = format.row_bytes(row_len);
+    let mut blocks = vec![0; values.len().checked_div(row_len).unwrap_or(0) * row_bytes];
+    let arch = pulp::Arch::new();
     let stretches = values.par_chunks(STRETCH * row_len.max(1));
-    let stretches: Vec<Vec<u8>> = stretches.map(|values| ggml::quantise(format, values, row_len)).collect();
-    stretches.concat()
+    let stretches = stretches.zip(blocks.par_chunks_mut(STRETCH * row_bytes.max(1)));
+    stretches.for_each(|(values, blocks)| arch.dispatch(Quantise { format, values, row_len, blocks }));
+    blocks
+}
+
+struct Quantise<'a> {
+    format: GgmlType,
+    values: &'a [f32],
+    row_len: usize,
+    blocks: &'a mut [u8],
+}
+
+impl WithSimd for Quantise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        ggml::quantise_into(self.format, self.values, self.row_len, self.blocks);
+    }
 }
 
 #[cfg(test)]

@@ -71,6 +71,17 @@ proptest! {
     }
 }
 
+/// What is wide where the processor is, and in all threads.
+#[test]
+fn blocks_are_those_of_the_scalar_code() {
+    let mut values = random([70, 300], 4).into_data().try_to_vec::<f32>().expect("f32");
+    values[..300].fill(0.0);
+    (values[5000], values[9000]) = (f32::NAN, f32::NEG_INFINITY);
+    for format in GgmlType::ALL {
+        assert!(quantise(format, &values, 300) == ggml::quantise(format, &values, 300), "{format}");
+    }
+}
+
 #[test]
 fn a_value_that_is_no_number_spoils_every_product_of_its_row() {
     for format in GgmlType::ALL.into_iter().filter(|format| !format.is_float()) {
