@@ -59,11 +59,6 @@ impl<'a> Values<'a> {
             }
         }
     }
-
-    /// Whether a value takes two bytes.
-    pub fn are_half(self) -> bool {
-        !matches!(self, Self::F32(_))
-    }
 }
 
 /// What is stored in memory and read into registers of f32.

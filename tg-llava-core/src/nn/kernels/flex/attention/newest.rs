@@ -50,7 +50,7 @@ struct Newest<'a> {
 }
 
 /// Keys that are read at a time.
-const KEYS: usize = 4;
+const KEYS: usize = reduce::WEIGHTED;
 
 impl WithSimd for Newest<'_> {
     type Output = ();
@@ -87,9 +87,7 @@ impl WithSimd for Newest<'_> {
         for (index, weights) in scores.chunks(KEYS).enumerate() {
             let from = start + index * KEYS * head_dim;
             let values = value_values.read(from, weights.len() * head_dim, &mut room);
-            for (weight, values) in weights.iter().zip(values.chunks_exact(head_dim)) {
-                reduce::add_scaled(simd, out, *weight, values);
-            }
+            reduce::add_weighted(simd, out, weights, values);
         }
     }
 }
