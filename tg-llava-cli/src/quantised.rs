@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tg_llava_core::quant::{Activations, Scheme};
+use tg_llava_core::quant::{Activations, PackedMatrix, Scheme};
 use tg_llava_core::weights::{QuantisedTensor, Quantization};
 
 use crate::console::Console;
-use crate::device::{Backend, Opened};
+use crate::device::Opened;
 use crate::failure::Failure;
 use crate::load::first_few;
 
@@ -17,10 +17,10 @@ use crate::load::first_few;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Device")]
 pub struct QuantizeArgs {
-    /// Hold the decoder's matrices in 8 or 4 bits, quantised while they are read; on the CPU alone
+    /// Hold the decoder's matrices in 8 or 4 bits, quantised while they are read
     #[arg(long, value_name = "FORMAT")]
     pub quantize: Option<SchemeArg>,
-    /// What meets quantised matrices in products of a few rows: 8-bit integers, or f32, which is slower
+    /// What meets quantised matrices in products of a few rows on the CPU: 8-bit integers, or f32, which is slower
     #[arg(long, value_name = "HOW", default_value = "int8")]
     pub activations: ActivationsArg,
 }
@@ -63,15 +63,26 @@ impl QuantizeArgs {
     }
 
     /// What decides the numbers of an answer, beside the files: two runs with one name give the same.
-    pub fn number_format(&self, dtype: DType, matrices: &[QuantisedTensor]) -> String {
+    pub fn number_format(&self, opened: &Opened, matrices: &[QuantisedTensor]) -> String {
+        let dtype = opened.dtype;
         let formats = by_format(matrices);
         if formats.is_empty() {
             return dtype.name().to_owned();
         }
         let formats = formats.iter().map(|(format, (count, _))| format!("{count} {format}"));
         let formats = formats.collect::<Vec<_>>().join(", ");
-        format!("{}; {formats}; activations {:?}", dtype.name(), self.quantization().activations)
+        let activations = match PackedMatrix::may_lie_on(&opened.device) {
+            true => Activations::F32,
+            false => self.quantization().activations,
+        };
+        format!("{}; {formats}; activations {activations:?}", dtype.name())
     }
+}
+
+/// Whether quantised weights are computed with on `device` where other numbers are `dtype`: on GPUs that this build has kernels for, and
+/// on the CPU in f32.
+pub fn computes(device: &Device, dtype: DType) -> bool {
+    PackedMatrix::may_lie_on(device) || (*device == Device::flex() && dtype == DType::F32)
 }
 
 /// What of `wanted` holds on this device; `None` where all weights are floats.
@@ -79,13 +90,15 @@ impl QuantizeArgs {
 /// # Errors
 /// Where quantising was asked for and the device cannot compute with it.
 pub fn on_device(wanted: Option<Quantization>, opened: &Opened) -> Result<Option<Quantization>, Failure> {
-    let can = opened.spec.backend == Backend::Flex && opened.dtype == DType::F32;
+    let can = computes(&opened.device, opened.dtype);
     let Some(scheme) = wanted.and_then(|wanted| wanted.scheme).filter(|_| !can) else {
         return Ok(wanted.filter(|_| can));
     };
     Err(Failure::input(format_args!(
-        "--quantize {}: quantised weights are computed with on the CPU alone, in f32; ask for --device flex --dtype f32, or leave --quantize out",
-        scheme.name()
+        "--quantize {}: quantised weights are computed with on GPUs, and on the CPU by flex in f32, not by {} in {}; ask for --device flex --dtype f32, or leave --quantize out",
+        scheme.name(),
+        opened.spec,
+        opened.dtype.name(),
     )))
 }
 

@@ -1,6 +1,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use burn::tensor::{DType, Device};
+
+use super::PackedMatrix;
 use super::bnb::FourBit;
 use super::ggml::{GgmlType, dequantise};
 
@@ -11,6 +14,8 @@ pub enum QuantMatrix {
     Ggml(GgmlMatrix),
     /// Four bits of bitsandbytes.
     FourBit(FourBitMatrix),
+    /// Blocks of GGML in the memory of a GPU.
+    Packed(PackedMatrix),
 }
 
 /// How activations meet a quantised matrix in products of a few rows; products of many rows take f32.
@@ -92,6 +97,11 @@ impl GgmlMatrix {
         self.format
     }
 
+    /// `[d_output, d_input]`
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
     /// The blocks, row by row.
     pub fn blocks(&self) -> &[u8] {
         &self.blocks
@@ -119,11 +129,17 @@ impl GgmlMatrix {
 }
 
 impl QuantMatrix {
+    /// The matrix beside other weights on `device`: in its memory where somebody computes with it there, otherwise in that of the CPU.
+    pub fn beside(matrix: GgmlMatrix, device: &Device) -> Self {
+        PackedMatrix::place(&matrix, device).map_or_else(|| matrix.into(), Self::Packed)
+    }
+
     /// `[d_output, d_input]`
     pub fn shape(&self) -> [usize; 2] {
         match self {
             Self::Ggml(matrix) => matrix.shape,
             Self::FourBit(matrix) => matrix.shape,
+            Self::Packed(matrix) => matrix.shape(),
         }
     }
 
@@ -132,6 +148,7 @@ impl QuantMatrix {
         match self {
             Self::Ggml(matrix) => matrix.format.name(),
             Self::FourBit(matrix) => matrix.tensor.state().kind.name(),
+            Self::Packed(matrix) => matrix.format().name(),
         }
     }
 
@@ -140,6 +157,7 @@ impl QuantMatrix {
         match self {
             Self::Ggml(matrix) => matrix.blocks.len(),
             Self::FourBit(matrix) => matrix.tensor.byte_len(),
+            Self::Packed(matrix) => matrix.num_bytes(),
         }
     }
 
@@ -147,7 +165,7 @@ impl QuantMatrix {
     pub fn blocks(&self) -> Option<&[u8]> {
         match self {
             Self::Ggml(matrix) => Some(&matrix.blocks),
-            Self::FourBit(_) => None,
+            Self::FourBit(_) | Self::Packed(_) => None,
         }
     }
 
@@ -163,6 +181,10 @@ impl QuantMatrix {
                 matrix.tensor.dequantise(rows.start * matrix.shape[1], out);
                 let round = matrix.tensor.state().rounding();
                 out.iter_mut().for_each(|value| *value = round(*value));
+            }
+            Self::Packed(matrix) => {
+                let values = matrix.dequantised(rows, DType::F32).into_data();
+                out.copy_from_slice(values.as_slice().expect("floats of the backend's own making"));
             }
         }
     }

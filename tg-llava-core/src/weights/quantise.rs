@@ -14,7 +14,7 @@ use crate::llm::Llm;
 use crate::nn::{self, Matrix};
 use crate::quant::bnb::{AbsmaxStorage, FourBit};
 use crate::quant::ggml::GgmlType;
-use crate::quant::{Activations, FourBitMatrix, GgmlMatrix, MatrixSite, Scheme};
+use crate::quant::{Activations, FourBitMatrix, GgmlMatrix, MatrixSite, PackedMatrix, QuantMatrix, Scheme};
 
 /// How a decoder's matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,6 +63,7 @@ pub(super) fn fill_quantised(
     progress: &mut dyn FnMut(usize),
 ) -> Result<()> {
     let (num_layers, device) = (llm.layers.len(), llm.norm.gamma.lazy_device());
+    let packed = PackedMatrix::may_lie_on(&device);
     for (site, matrix) in llm.matrices_mut() {
         let (key, Some(shape)) = (site.key(), shape_of(matrix, site)) else { continue };
         let Some(stored) = source.get(&key).filter(|stored| stored.shape == shape) else { continue };
@@ -72,7 +73,8 @@ pub(super) fn fill_quantised(
             None => None,
         };
         let kept = match stored.dtype {
-            StoredDType::Ggml(format) if used.is_empty() => Some(format),
+            // Floats in a file of blocks are floats, but for the kernels of the CPU, which read them as they are.
+            StoredDType::Ggml(format) if used.is_empty() && !(packed && format.is_float()) => Some(format),
             _ => None,
         };
         let choice = quantization.scheme.filter(|_| kept.is_none());
@@ -89,12 +91,11 @@ pub(super) fn fill_quantised(
                 (nn::quantise(format, &floats(stored, merged.into_data())?, shape[1]), finite)
             }
         };
-        let quantised = GgmlMatrix::new(format, shape, blocks)
-            .map_err(|e| WeightsError::Damaged {
-                path: stored.path.to_path_buf(),
-                reason: format!("{key}: {e}"),
-            })?
-            .with_activations(quantization.activations);
+        let quantised = GgmlMatrix::new(format, shape, blocks).map_err(|e| WeightsError::Damaged {
+            path: stored.path.to_path_buf(),
+            reason: format!("{key}: {e}"),
+        })?;
+        let quantised = QuantMatrix::beside(quantised.with_activations(quantization.activations), &device);
         report.loaded += 1;
         if !finite {
             report.not_finite.push(key.clone());
@@ -103,10 +104,10 @@ pub(super) fn fill_quantised(
             key: key.clone(),
             asked: choice.map(|choice| choice.asked),
             format: format.name(),
-            bytes: quantised.blocks().len(),
+            bytes: quantised.num_bytes(),
         });
         progress(stored.num_elements());
-        *matrix = Matrix::Quantised(quantised.into());
+        *matrix = Matrix::Quantised(quantised);
         source.remove(&key, &used);
     }
     Ok(())
@@ -114,7 +115,7 @@ pub(super) fn fill_quantised(
 
 /// Quantises the matrices of a decoder that is in memory.
 pub fn quantise_decoder(llm: &mut Llm, scheme: Scheme, activations: Activations) -> Vec<QuantisedTensor> {
-    let num_layers = llm.layers.len();
+    let (num_layers, device) = (llm.layers.len(), llm.device());
     let mut all = Vec::new();
     for (site, matrix) in llm.matrices_mut() {
         let (Some(shape), Some(param)) = (shape_of(matrix, site), matrix.float()) else { continue };
@@ -123,9 +124,10 @@ pub fn quantise_decoder(llm: &mut Llm, scheme: Scheme, activations: Activations)
         let Ok(values) = rows.into_data().try_into_vec_as::<f32>() else { continue };
         let blocks = nn::quantise(choice.format, &values, shape[1]);
         let Ok(blocks) = GgmlMatrix::new(choice.format, shape, blocks) else { continue };
-        let (key, bytes) = (site.key(), blocks.blocks().len());
+        let quantised = QuantMatrix::beside(blocks.with_activations(activations), &device);
+        let (key, bytes) = (site.key(), quantised.num_bytes());
         all.push(QuantisedTensor { key, asked: Some(choice.asked), format: choice.format.name(), bytes });
-        *matrix = Matrix::Quantised(blocks.with_activations(activations).into());
+        *matrix = Matrix::Quantised(quantised);
     }
     all
 }

@@ -13,6 +13,7 @@ mod rows;
 mod search;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use activations::{GROUP, Int8Row};
 pub use block::{Block, Part};
@@ -22,3 +23,4 @@ pub(crate) use format::with_block;
 pub use k_quants::{Q4K, Q5K, Q6K};
 pub use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub use rows::{dequantise, dot_int8, quantise};
+pub use words::{ScaleWords, WordLayout, Words};
