@@ -95,7 +95,7 @@ pub fn on_device(wanted: Option<Quantization>, opened: &Opened) -> Result<Option
         return Ok(wanted.filter(|_| can));
     };
     Err(Failure::input(format_args!(
-        "--quantize {}: quantised weights are computed with on GPUs, and on the CPU by flex in f32, not by {} in {}; ask for --device flex --dtype f32, or leave --quantize out",
+        "--quantize {}: {} does not compute with quantised weights in {}; GPUs do (cuda, vulkan, wgpu), and the CPU in f32: ask for --device flex --dtype f32, or leave --quantize out",
         scheme.name(),
         opened.spec,
         opened.dtype.name(),

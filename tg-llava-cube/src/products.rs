@@ -1,5 +1,5 @@
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Cube};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Cube, DispatchDevice};
 use burn::tensor::{DType, Device, Int, Tensor};
 use tg_llava_core::quant::{PackedMatrix, PackedProducts};
 
@@ -14,7 +14,7 @@ pub struct CubeProducts;
 
 impl PackedProducts for CubeProducts {
     fn serves(&self, device: &Device) -> bool {
-        Tensor::<1>::empty([1], &device.clone().inner()).try_into_primitive::<Cube>().is_ok()
+        matches!(device.clone().inner().as_dispatch(), DispatchDevice::Cube(_))
     }
 
     fn product(&self, x: &Tensor<2>, matrix: &PackedMatrix) -> Option<Tensor<2>> {
@@ -50,7 +50,7 @@ fn describe(matrix: &PackedMatrix) -> Option<Description> {
 }
 
 /// The backend's own tensor.
-fn words(tensor: &Tensor<1, Int>) -> Option<burn::backend::tensor::IntTensor<Cube>> {
+fn words(tensor: &Tensor<1, Int>) -> Option<IntTensor<Cube>> {
     tensor.clone().try_into_primitive::<Cube>().ok()
 }
 

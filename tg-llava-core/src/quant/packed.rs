@@ -89,7 +89,7 @@ impl PackedMatrix {
 
     /// `x matrixᵗ` for a few rows, where it is made for so many (see [`PackedProducts::product`]).
     pub fn product(&self, x: &Tensor<2>) -> Option<Tensor<2>> {
-        products(&x.device())?.product(x, self)
+        PRODUCTS.get()?.product(x, self)
     }
 
     /// Rows as floats, without gradients.
@@ -108,6 +108,9 @@ impl PackedMatrix {
     /// Where there is no such row: a programmer's error.
     pub fn picked(&self, rows: &[usize], dtype: DType) -> Tensor<2> {
         assert!(rows.iter().all(|&row| row < self.shape[0]), "rows of {}", self.shape[0]);
+        if rows.is_empty() {
+            return Tensor::empty([0, self.shape[1]], (&self.quants.device(), dtype));
+        }
         let numbers: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
         let device = self.quants.device();
         self.floats(Tensor::from_data(TensorData::new(numbers, [rows.len()]), (&device, DType::U32)), dtype)

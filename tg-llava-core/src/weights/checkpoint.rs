@@ -65,7 +65,9 @@ pub fn load_model(
     let base = base_of(dir, options.base.as_deref())?;
     let mut config = read_model_config_over(dir, base.as_deref())?;
     if let Some(largest) = options.largest_buffer {
-        config.llm.fit_vocabulary(largest, options.dtype.size());
+        // Quantised tables have at most a byte for a value in one buffer.
+        let quantised = options.quantization.is_some_and(|quantization| quantization.scheme.is_some());
+        config.llm.fit_vocabulary(largest, if quantised { 1 } else { options.dtype.size() });
     }
     let mut source = open_sources(dir, &config, base.as_deref())?;
     let mut model = config.init(device)?;

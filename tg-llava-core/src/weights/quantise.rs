@@ -64,9 +64,16 @@ pub(super) fn fill_quantised(
 ) -> Result<()> {
     let (num_layers, device) = (llm.layers.len(), llm.norm.gamma.lazy_device());
     let packed = PackedMatrix::may_lie_on(&device);
+    // A table of the vocabulary may be in pieces: its rows, and how many of them have been read.
+    let tables = std::iter::once(&llm.embed_tokens).chain(&llm.embed_tokens_more);
+    let (tables, mut first) = (tables.map(|table| table.shape()[0]).sum::<usize>(), 0);
     for (site, matrix) in llm.matrices_mut() {
         let (key, Some(shape)) = (site.key(), shape_of(matrix, site)) else { continue };
-        let Some(stored) = source.get(&key).filter(|stored| stored.shape == shape) else { continue };
+        let rows = if matches!(site, MatrixSite::Block { .. }) { shape[0] } else { tables };
+        let whole = source.get(&key).filter(|whole| whole.shape == [rows, shape[1]]);
+        let Some(whole) = whole else { continue };
+        let cut = (shape[0] < rows).then(|| whole.rows(first, shape[0]));
+        let stored = cut.as_ref().unwrap_or(whole);
         let (mut missing, mut misshapen, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
         let branch = match source.adapter() {
             Some(adapter) => adapter.branch(&key, &shape, (&mut missing, &mut misshapen), &mut used)?,
@@ -96,19 +103,26 @@ pub(super) fn fill_quantised(
             reason: format!("{key}: {e}"),
         })?;
         let quantised = QuantMatrix::beside(quantised.with_activations(quantization.activations), &device);
-        report.loaded += 1;
         if !finite {
             report.not_finite.push(key.clone());
         }
-        report.quantised.push(QuantisedTensor {
-            key: key.clone(),
-            asked: choice.map(|choice| choice.asked),
-            format: format.name(),
-            bytes: quantised.num_bytes(),
-        });
+        let bytes = quantised.num_bytes();
+        match report.quantised.last_mut().filter(|_| first > 0) {
+            Some(table) => table.bytes += bytes,
+            None => {
+                report.loaded += 1;
+                let asked = choice.map(|choice| choice.asked);
+                let key = key.clone();
+                report.quantised.push(QuantisedTensor { key, asked, format: format.name(), bytes });
+            }
+        }
         progress(stored.num_elements());
         *matrix = Matrix::Quantised(quantised);
-        source.remove(&key, &used);
+        first += shape[0];
+        if first == rows {
+            source.remove(&key, &used);
+            first = 0;
+        }
     }
     Ok(())
 }

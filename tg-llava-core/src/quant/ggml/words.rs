@@ -81,7 +81,7 @@ impl WordLayout {
         columns * self.high_bits / 32
     }
 
-    /// Takes rows of `columns` values apart, which are stored as `blocks`; the last block of a row may be filled up.
+    /// Takes rows of `columns` values apart, which are stored as `blocks`, in all threads; the last block of a row may be filled up.
     ///
     /// # Panics
     /// Where `format` is not that of the layout, or blocks are no whole rows: a programmer's error.
@@ -91,16 +91,26 @@ impl WordLayout {
         assert!(blocks.len().is_multiple_of(row_bytes), "whole rows of {columns} {format}");
         let filled = columns.next_multiple_of(format.block_values());
         let rows = blocks.len() / row_bytes;
-        let [quants, scales, high] =
-            [self.quant_words(filled), self.scale_words(filled), self.high_words(filled)];
+        let quants = self.quant_words(filled);
+        let [scales, high] = [self.scale_words(filled), self.high_words(filled)];
         let mut words = Words { quants: vec![0; rows * quants], scales: vec![0; rows * (scales + high)] };
-        let into = words.quants.chunks_exact_mut(quants.max(1));
-        let into = into.zip(words.scales.chunks_exact_mut((scales + high).max(1)));
-        for (row, (quants, extra)) in blocks.chunks_exact(row_bytes).zip(into) {
-            let (scales, high) = extra.split_at_mut(scales);
-            self.scales.collect(row.chunks_exact(format.block_bytes()), scales);
-            with_block!(format, B => self.integers::<B>(row, quants, high), float => {});
-        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let stretch = rows.div_ceil(threads).max(1);
+        let into = words.quants.chunks_mut((stretch * quants).max(1));
+        let into = into.zip(words.scales.chunks_mut((stretch * (scales + high)).max(1)));
+        std::thread::scope(|scope| {
+            for (blocks, (into_quants, into_scales)) in blocks.chunks(stretch * row_bytes).zip(into) {
+                scope.spawn(move || {
+                    let rows = into_quants.chunks_exact_mut(quants.max(1));
+                    let rows = rows.zip(into_scales.chunks_exact_mut((scales + high).max(1)));
+                    for (row, (quants, extra)) in blocks.chunks_exact(row_bytes).zip(rows) {
+                        let (scales, high) = extra.split_at_mut(scales);
+                        self.scales.collect(row.chunks_exact(format.block_bytes()), scales);
+                        with_block!(format, B => self.integers::<B>(row, quants, high), float => {});
+                    }
+                });
+            }
+        });
         words
     }
 
