@@ -55,7 +55,21 @@ case $device in cuda*) burn=(--products burn) vendor=(--products cublaslt) ;; es
 part parity-bf16 60 "$ours" parity --device "$device" --dtype bf16 "${burn[@]}" tests/fixtures
 [ -n "${vendor[*]}" ] && part parity-bf16-cublaslt 60 "$ours" parity --device "$device" --dtype bf16 "${vendor[@]}" tests/fixtures
 [ -n "$plain" ] && part parity-f32-plain 60 "$plain" parity --device "$device" tests/fixtures
+part parity-quantised 60 "$ours" parity --device "$device" --only forward tests/fixtures/quant
 part chat 30 "$ours" chat --device "$device" --image examples/pictures/blue-rectangle.png "what color is the shape?"
+answers() { # in few bits: the same here and on the CPU
+  local format picture here there
+  for format in q8_0 q4_k_m q4_0; do
+    for picture in examples/pictures/{blue-rectangle,green-triangle,red-circle}.png; do
+      here=$("$ours" chat --device "$device" --quantize $format --image $picture "what shape is in the image?") || return 1
+      there=$("$ours" chat --device flex --quantize $format --image $picture "what shape is in the image?") || return 1
+      echo "$format, $picture: $here, on the CPU $there"
+      [ "$here" = "$there" ] || return 1
+    done
+  done
+}
+export -f answers
+part answers-quantised 60 bash -c answers
 
 # Ranks: NCCL with a world of one, every collective amid products that reuse memory, 500 times; memory must not grow.
 part collectives 60 "$ours" bench --collectives --device "$device" --reps 500
@@ -96,6 +110,15 @@ part bench-vicuna-7b 60 "$ours" bench --device "$device" --dtype bf16 --preset v
 part bench-llama3-8b 60 "$ours" bench --device "$device" --dtype bf16 --preset llama3-8b --phase prefill,decode --reps 3
 part bench-vicuna-13b 60 "$ours" bench --device "$device" --dtype bf16 --preset vicuna-13b --phase prefill,decode --reps 3
 part bench-qwen2-0.5b-f32 60 "$ours" bench --device "$device" --dtype f32 --preset qwen2-0.5b --phase encode,prefill,decode
+# Matrices in few bits beside f16: tokens per second of one answer and of several. Few bits are made on the CPU first.
+part bench-qwen2-0.5b-f16 60 "$ours" bench --device "$device" --dtype f16 --preset qwen2-0.5b --phase prefill,decode,batch --reps 5
+for format in q8_0 q4_0; do
+  part bench-qwen2-0.5b-$format 60 "$ours" bench --device "$device" --dtype f16 --preset qwen2-0.5b --phase prefill,decode,batch --reps 5 --quantize $format
+done
+part bench-vicuna-7b-f16 60 "$ours" bench --device "$device" --dtype f16 --preset vicuna-7b --phase decode --reps 3
+for format in q8_0 q4_k_m; do
+  part bench-vicuna-7b-$format 150 "$ours" bench --device "$device" --dtype f16 --preset vicuna-7b --phase decode --reps 3 --quantize $format
+done
 [ -n "$plain" ] && part bench-qwen2-7b-plain 60 "$plain" bench --device "$device" --dtype bf16 --preset qwen2-7b --phase prefill,decode --reps 3
 if [ -n "$peer" ]; then
   part peer-qwen2-7b 90 python3 "$peer" --preset qwen2-7b --device cuda --dtype bfloat16

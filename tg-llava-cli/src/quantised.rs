@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tg_llava_core::quant::{Activations, Scheme};
+use tg_llava_core::quant::{Activations, PackedMatrix, Scheme};
 use tg_llava_core::weights::{Encoding, QuantisedTensor, Quantization};
 
 use crate::console::Console;
-use crate::device::{Backend, Opened};
+use crate::device::Opened;
 use crate::failure::Failure;
 use crate::load::first_few;
 
@@ -19,10 +19,10 @@ use crate::load::first_few;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Device")]
 pub struct QuantizeArgs {
-    /// Hold the decoder's matrices in 8 or 4 bits, quantised while they are read; on the CPU alone
+    /// Hold the decoder's matrices in 8 or 4 bits, quantised while they are read
     #[arg(long, value_name = "FORMAT")]
     pub quantize: Option<SchemeArg>,
-    /// What meets quantised matrices in products of a few rows: 8-bit integers, or f32, which is slower
+    /// What meets quantised matrices in products of a few rows on the CPU: 8-bit integers, or f32, which is slower
     #[arg(long, value_name = "HOW", default_value = "int8")]
     pub activations: ActivationsArg,
 }
@@ -65,15 +65,26 @@ impl QuantizeArgs {
     }
 
     /// What decides the numbers of an answer, beside the files: two runs with one name give the same.
-    pub fn number_format(&self, dtype: DType, matrices: &[QuantisedTensor]) -> String {
+    pub fn number_format(&self, opened: &Opened, matrices: &[QuantisedTensor]) -> String {
+        let dtype = opened.dtype;
         let formats = by_format(matrices);
         if formats.is_empty() {
             return dtype.name().to_owned();
         }
         let formats = formats.iter().map(|(format, (count, _))| format!("{count} {format}"));
         let formats = formats.collect::<Vec<_>>().join(", ");
-        format!("{}; {formats}; activations {:?}", dtype.name(), self.quantization().activations)
+        let activations = match PackedMatrix::may_lie_on(&opened.device) {
+            true => Activations::F32,
+            false => self.quantization().activations,
+        };
+        format!("{}; {formats}; activations {activations:?}", dtype.name())
     }
+}
+
+/// Whether quantised weights are computed with on `device` where other numbers are `dtype`: on GPUs that this build has kernels for, and
+/// on the CPU in f32.
+pub fn computes(device: &Device, dtype: DType) -> bool {
+    PackedMatrix::may_lie_on(device) || (*device == Device::flex() && dtype == DType::F32)
 }
 
 /// What of `wanted` holds on this device; `None` where all weights are floats.
@@ -81,12 +92,14 @@ impl QuantizeArgs {
 /// # Errors
 /// Where quantising was asked for and the device cannot compute with it.
 pub fn on_device(wanted: Option<Quantization>, opened: &Opened) -> Result<Option<Quantization>, Failure> {
-    let can = opened.spec.backend == Backend::Flex && opened.dtype == DType::F32;
+    let can = computes(&opened.device, opened.dtype);
     match wanted {
         Some(Quantization { encoding, .. }) if !can && encoding != Encoding::Floats => {
             Err(Failure::input(format_args!(
-                "--quantize {}: quantised weights are computed with on the CPU alone, in f32; ask for --device flex --dtype f32, or leave --quantize out",
-                encoding.name()
+                "--quantize {}: {} does not compute with quantised weights in {}; GPUs do (cuda, vulkan, wgpu), and the CPU in f32: ask for --device flex --dtype f32, or leave --quantize out",
+                encoding.name(),
+                opened.spec,
+                opened.dtype.name(),
             )))
         }
         _ => Ok(wanted.filter(|_| can)),

@@ -1,5 +1,8 @@
 //! What is saved is what is loaded.
 
+use tg_llava_core::quant::{Activations, Scheme};
+use tg_llava_core::weights::{Encoding, Quantization};
+
 use super::*;
 
 #[test]
@@ -49,6 +52,33 @@ fn half_precision_is_kept_and_converted() {
         let third = tempfile::tempdir().unwrap();
         save_model(&narrowed, third.path(), &SaveOptions::default()).unwrap();
         assert_eq!(contents(first.path()), contents(third.path()));
+    }
+}
+
+/// Quantised tables take less, and are cut where that is still too much.
+#[test]
+fn a_quantised_vocabulary_in_pieces_changes_nothing() {
+    for case in ["vicuna-tiny", "identity-tiny"] {
+        let dir = fixture("models").join(case);
+        let quantization =
+            Quantization { encoding: Encoding::Ggml(Scheme::Q8_0), activations: Activations::F32 };
+        let load = |largest_buffer| {
+            let quantization = Some(quantization);
+            let options = LoadOptions { largest_buffer, quantization, ..LoadOptions::default() };
+            load_model(&dir, &Device::flex(), &options, &mut |_| {}).unwrap()
+        };
+        let (whole, cut) = (load(None), load(Some(3_000)));
+        assert_eq!(whole.report, cut.report, "{case}");
+        let (whole, cut) = (whole.model.llm, cut.model.llm);
+        assert!(cut.embed_tokens_more.len() >= 2, "{case}");
+        assert!(cut.matrices().all(|(_, matrix)| matrix.quantised().is_some()), "{case}");
+
+        let vocab_size = whole.embed_tokens.shape()[0] as i64;
+        let ids: Vec<i64> = (0..vocab_size).rev().collect();
+        let (a, b) = (whole.embed(&ids), cut.embed(&ids));
+        assert_eq!(a.to_data(), b.to_data(), "{case}");
+        let hidden = a.narrow(0, 0, 3);
+        assert_eq!(whole.logits(hidden.clone()).into_data(), cut.logits(hidden).into_data(), "{case}");
     }
 }
 

@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use burn::tensor::{bf16, f16};
+use burn::tensor::{DType, Device, Tensor, TensorData, bf16, f16};
+use tg_llava_core::nn::{BlockLinear, Matrix};
 use tg_llava_core::quant::bnb::{
     Absmax, AbsmaxStorage, DYNAMIC, FourBit, FourBitKind, Int8Rows, NestedAbsmax, QuantState,
 };
 use tg_llava_core::quant::ggml::{GgmlType, Int8Row, dequantise, dot_int8, quantise};
+use tg_llava_core::quant::{GgmlMatrix, PackedMatrix, QuantMatrix};
 
-use super::golden::{Array, Golden, Group};
+use super::golden::{Array, Golden, Group, to_host};
 use super::report::Row;
 
 const GGML: &str = "ggml.safetensors";
@@ -17,6 +19,9 @@ const BITSANDBYTES: &str = "bnb.safetensors";
 
 /// In units of the largest product, as the fixtures state it.
 const PRODUCT: f64 = 1e-5;
+
+/// In units of the largest value: a GPU may multiply and add in one rounding.
+const VALUE: f64 = 1e-6;
 
 /// What LLM.int8 does with activations.
 const OF_ACTIVATIONS: [&str; 8] = [
@@ -35,13 +40,13 @@ pub(super) fn is_codecs(dir: &Path) -> bool {
     [GGML, BITSANDBYTES].into_iter().any(|file| dir.join(file).is_file())
 }
 
-/// Compares all that the files hold.
-pub(super) fn run(dir: &Path) -> anyhow::Result<Vec<Row>> {
+/// Compares all that the files hold, and what `device` makes of it where it holds matrices in blocks.
+pub(super) fn run(dir: &Path, device: &Device) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (file, compare) in [(GGML, ggml as fn(&Golden) -> _), (BITSANDBYTES, bitsandbytes)] {
+    for (file, compare) in [(GGML, ggml as fn(&Golden, &Device) -> _), (BITSANDBYTES, bitsandbytes)] {
         if dir.join(file).is_file() {
             let golden = Golden::read(&dir.join(file))?;
-            let found: Vec<Row> = compare(&golden).context(file)?;
+            let found: Vec<Row> = compare(&golden, device).context(file)?;
             rows.extend(found);
             let mut all = Group::new(format!("{file}: all tensors compared"), 0.0);
             all.equal("left out", &golden.unseen(), &Vec::new());
@@ -69,34 +74,56 @@ fn exact(group: &mut Group, name: &str, ours: &[f32], golden: &Array<f32>) {
     group.equal(&format!("{name}, every bit"), &same, &true);
 }
 
-fn ggml(golden: &Golden) -> anyhow::Result<Vec<Row>> {
+/// Blocks in a file.
+struct Stored<'a> {
+    base: String,
+    format: GgmlType,
+    /// What they were made of.
+    input: &'a Array<f32>,
+    /// Rows and values of a row.
+    shape: [usize; 2],
+    bytes: Vec<u8>,
+}
+
+fn stored(golden: &Golden, base: String) -> anyhow::Result<Stored<'_>> {
+    let name = base.rsplit('.').next().unwrap_or(&base);
+    let format = GgmlType::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
+    let format = format.with_context(|| format!("{base}: no known format"))?;
+    let input = match (base.starts_with("odd."), format.block_values()) {
+        (true, _) => "odd",
+        (false, 256) => "x256",
+        (false, _) => "x32",
+    };
+    let input = floats(golden, input)?;
+    let [rows, width] = input.shape[..] else { bail!("what {base} was made of is no matrix") };
+    let bytes = bytes(golden, &format!("{base}.bytes"))?;
+    Ok(Stored { base, format, input, shape: [rows, width], bytes })
+}
+
+fn ggml(golden: &Golden, device: &Device) -> anyhow::Result<Vec<Row>> {
     let mut meaning = Group::new("blocks to values", 0.0);
     let mut blocks = Group::new("values to blocks", 0.0);
     let mut products = Group::new("products with integers", PRODUCT);
+    let mut packed = PackedMatrix::may_lie_on(device).then(Packed::new);
     let x = floats(golden, "activations")?;
     for base in bases(golden, ".bytes") {
-        let name = base.rsplit('.').next().unwrap_or(&base);
-        let format = GgmlType::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
-        let format = format.with_context(|| format!("{base}: no known format"))?;
-        let input = match (base.starts_with("odd."), format.block_values()) {
-            (true, _) => "odd",
-            (false, 256) => "x256",
-            (false, _) => "x32",
-        };
-        let values = floats(golden, input)?;
-        let [rows, width] = values.shape[..] else { bail!("{input} is no matrix") };
-        let stored = bytes(golden, &format!("{base}.bytes"))?;
-        let mut ours = vec![f32::NAN; values.values.len()];
-        dequantise(format, &stored, width, &mut ours);
-        exact(&mut meaning, &base, &ours, floats(golden, &format!("{base}.dequantised"))?);
-        blocks.equal(&base, &(quantise(format, &values.values, width) == stored), &true);
+        let stored = stored(golden, base)?;
+        let Stored { base, format, input, shape: [rows, width], bytes } = &stored;
+        let mut ours = vec![f32::NAN; input.values.len()];
+        dequantise(*format, bytes, *width, &mut ours);
+        let values = floats(golden, &format!("{base}.dequantised"))?;
+        exact(&mut meaning, base, &ours, values);
+        blocks.equal(base, &(quantise(*format, &input.values, *width) == *bytes), &true);
         let expected = floats(golden, &format!("{base}.int8_product"))?;
         let mut ours = Vec::new();
         for x in x.rows() {
-            let x = Int8Row::new(&x[..width]);
-            ours.extend(stored.chunks(stored.len() / rows).map(|row| dot_int8(format, row, &x)));
+            let x = Int8Row::new(&x[..*width]);
+            ours.extend(bytes.chunks(bytes.len() / rows).map(|row| dot_int8(*format, row, &x)));
         }
-        products.floats(&base, &Array { shape: expected.shape.clone(), values: ours }, expected);
+        products.floats(base, &Array { shape: expected.shape.clone(), values: ours }, expected);
+        if let Some(packed) = &mut packed {
+            packed.compare(&stored, values, x, device)?;
+        }
     }
     let mut activations = Group::new("activations to integers", 0.0);
     let rows: Vec<Int8Row> = x.rows().iter().map(|row| Int8Row::new(row)).collect();
@@ -104,7 +131,59 @@ fn ggml(golden: &Golden) -> anyhow::Result<Vec<Row>> {
     activations.equal("activations.q", &(quants == bytes(golden, "activations.q")?), &true);
     let scales: Vec<f32> = rows.iter().flat_map(|row| row.scales.iter().copied()).collect();
     exact(&mut activations, "activations.scale", &scales, floats(golden, "activations.scale")?);
-    Ok([meaning, blocks, products, activations].into_iter().filter_map(Group::row).collect())
+    let packed = packed.into_iter().flat_map(|packed| [packed.values, packed.few, packed.many]);
+    let groups = [meaning, blocks, products, activations].into_iter().chain(packed);
+    Ok(groups.filter_map(Group::row).collect())
+}
+
+/// Matrices in the memory of a GPU, in f32.
+struct Packed {
+    values: Group,
+    few: Group,
+    many: Group,
+}
+
+impl Packed {
+    fn new() -> Self {
+        Self {
+            values: Group::new("blocks on the device to values", VALUE),
+            few: Group::new("products of few rows on the device", PRODUCT),
+            many: Group::new("products of many rows on the device", PRODUCT),
+        }
+    }
+
+    /// A matrix whose values are known, by itself and multiplied with rows of `x`.
+    fn compare(
+        &mut self,
+        stored: &Stored<'_>,
+        values: &Array<f32>,
+        x: &Array<f32>,
+        device: &Device,
+    ) -> anyhow::Result<()> {
+        let Stored { base, format, shape: [rows, width], bytes, .. } = stored;
+        let matrix = QuantMatrix::from(GgmlMatrix::new(*format, stored.shape, bytes.clone())?).beside(device);
+        let placed = matches!(matrix, QuantMatrix::Packed(_));
+        self.values.equal(&format!("{base} is there"), &placed, &true);
+        let mut ours = vec![f32::NAN; rows * width];
+        matrix.dequantise_rows(0..*rows, &mut ours);
+        self.values.floats(base, &Array { shape: values.shape.clone(), values: ours }, values);
+        let layer = BlockLinear { weight: Matrix::Quantised(matrix), bias: None, lora: None };
+        for count in [1, 4, 7, 40] {
+            let group = if count > 16 { &mut self.many } else { &mut self.few };
+            let x: Vec<f32> =
+                x.rows().iter().cycle().take(count).flat_map(|x| &x[..*width]).copied().collect();
+            let product = |x: &[f32], row: &[f32]| -> f64 {
+                x.iter().zip(row).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum()
+            };
+            let expected = x
+                .chunks(*width)
+                .flat_map(|x| values.values.chunks(*width).map(move |row| product(x, row) as f32));
+            let expected = Array { shape: vec![count, *rows], values: expected.collect() };
+            let x = Tensor::<2>::from_data(TensorData::new(x, [count, *width]), (device, DType::F32));
+            group.floats(&format!("{base}, {count} rows"), &to_host(layer.forward(x))?, &expected);
+        }
+        Ok(())
+    }
 }
 
 /// What names of tensors begin with that end in `suffix`.
@@ -112,7 +191,7 @@ fn bases(golden: &Golden, suffix: &str) -> Vec<String> {
     golden.names().filter_map(|name| name.strip_suffix(suffix).map(str::to_owned)).collect()
 }
 
-fn bitsandbytes(golden: &Golden) -> anyhow::Result<Vec<Row>> {
+fn bitsandbytes(golden: &Golden, _: &Device) -> anyhow::Result<Vec<Row>> {
     let mut meaning = Group::new("four bits to values", 0.0);
     let mut quantised = Group::new("values to NF4", 0.0);
     for base in bases(golden, ".dequantised_f32") {

@@ -4,12 +4,13 @@
 use std::path::Path;
 
 use anyhow::Context;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 use serde::Deserialize;
 use tg_llava_core::generate::{GenerateOptions, Request};
 use tg_llava_core::llm::Llm;
 use tg_llava_core::model::{GuideTexts, ModelBatch, TgLlava};
 use tg_llava_core::multimodal::SpliceRow;
+use tg_llava_core::quant::PackedMatrix;
 use tg_llava_core::tokenizer::TextTokenizer;
 use tg_llava_core::weights::{LoadOptions, Quantization, TensorSource, load_model, open_sources};
 
@@ -17,6 +18,7 @@ use super::ParityOptions;
 use super::golden::{Array, Golden, Group, to_host};
 use super::model::generate;
 use super::report::Row;
+use crate::quantised;
 
 /// As for model cases.
 const FORWARD: f64 = 1e-4;
@@ -61,15 +63,17 @@ pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyho
         let golden = Golden::read(&golden)?;
         let source = open_sources(dir, model.config(), load.base.as_deref())?;
         rows.extend(dequantised(&source, &golden)?.row());
-        let on_cpu = *device == Device::flex() && options.dtype == DType::F32;
-        let quantised = match golden.int("forced_ids") {
-            Some(_) if on_cpu => {
-                let load = LoadOptions { quantization: Some(Quantization::default()), ..load };
-                Some(load_model(dir, device, &load, &mut |_| {})?.model)
-            }
-            _ => None,
-        };
-        rows.extend(decode(quantised.as_ref(), &golden)?.row());
+        if golden.int("forced_ids").is_some() && quantised::computes(device, options.dtype) {
+            let load = LoadOptions { quantization: Some(Quantization::default()), ..load };
+            let model = load_model(dir, device, &load, &mut |_| {})?.model;
+            let group = match PackedMatrix::may_lie_on(device) {
+                false => decode(&model, &golden)?,
+                true => one_by_one(&model, &golden, options)?,
+            };
+            rows.extend(group.row());
+        }
+        // Of integer activations, which only the CPU has.
+        ["forced_ids", "decode_logits"].into_iter().for_each(|name| golden.skip(name));
         rows.extend(recorded(&model, &golden, options)?);
     }
     let greedy = dir.join("greedy.json");
@@ -107,16 +111,25 @@ fn dequantised(source: &TensorSource, golden: &Golden) -> anyhow::Result<Group> 
     Ok(group)
 }
 
-/// Behind the prompt, then behind each forced id: products of one row with the stored blocks, whose activations are integers. They are
-/// computed on the CPU alone; elsewhere there is no `model`.
-fn decode(model: Option<&TgLlava>, golden: &Golden) -> anyhow::Result<Group> {
+/// Behind the prompt, then behind each forced id: products of one row with the stored blocks, whose activations are integers.
+fn decode(model: &TgLlava, golden: &Golden) -> anyhow::Result<Group> {
     let mut group = Group::new("scores token by token", FORWARD);
-    let (forced, expected) = (golden.int("forced_ids"), golden.float("decode_logits"));
-    let (Some(model), Some(forced)) = (model, forced) else { return Ok(group) };
-    let expected = expected.context("decode_logits")?;
+    let forced = golden.int("forced_ids").context("forced_ids")?;
+    let expected = golden.float("decode_logits").context("decode_logits")?;
     let prompt = &golden.int("input_ids").context("input_ids")?.values;
     let values = token_by_token(&model.llm, model.llm.embed(prompt).unsqueeze(), &forced.values)?;
     group.floats("decode_logits", &Array { shape: expected.shape.clone(), values }, expected);
+    Ok(group)
+}
+
+/// The recorded text read token by token: products of one row with the stored blocks, whose activations are floats.
+fn one_by_one(model: &TgLlava, golden: &Golden, options: &ParityOptions) -> anyhow::Result<Group> {
+    let mut group = Group::new("scores token by token", options.tolerance(FORWARD));
+    let expected = golden.float("logits").context("logits")?;
+    let ids = &golden.int("input_ids").context("input_ids")?.values;
+    let (first, rest) = ids.split_at(1);
+    let values = token_by_token(&model.llm, model.llm.embed(first).unsqueeze(), rest)?;
+    group.floats("logits", &Array { shape: expected.shape.clone(), values }, expected);
     Ok(group)
 }
 

@@ -134,10 +134,10 @@ fn compare(dir: &Path, kind: Kind, device: &Device, options: &ParityOptions) -> 
         Kind::Decoder if options.wants("forward") => decoder::run(dir, device, options),
         Kind::Towers if options.wants("forward") => towers::run(dir, device, options),
         Kind::Quantised if options.wants("forward") => model::quantised::run(dir, device, options),
+        Kind::Codecs if options.wants("forward") => codecs::run(dir, device),
         // These hold no tensors of the model and do not depend on the device.
         Kind::Conversations if options.only.is_empty() => conversations::run(dir),
         Kind::Preprocess if options.only.is_empty() => preprocess::run(dir),
-        Kind::Codecs if options.only.is_empty() => codecs::run(dir),
         Kind::Dataset if options.only.is_empty() => dataset::run(dir),
         Kind::Benchmark if options.only.is_empty() => benchmark::run(dir),
         _ => Ok(Vec::new()),

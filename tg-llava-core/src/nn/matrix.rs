@@ -13,8 +13,7 @@ use crate::quant::QuantMatrix;
 pub enum Matrix {
     /// Floats, a parameter.
     Float(Param<Tensor<2>>),
-    /// Quantised, `[d_output, d_input]`. No parameter: nothing of it learns, visitors do not see it, and it stays in the
-    /// memory of the CPU.
+    /// Quantised, `[d_output, d_input]`. No parameter: nothing of it learns, visitors do not see it, and it stays where it is.
     Quantised(QuantMatrix),
 }
 
@@ -111,6 +110,9 @@ impl Matrix {
 /// Rows of a quantised matrix that are floats at a time.
 const PIECE: usize = 1024;
 
+/// Values of a matrix in the memory of a GPU that are floats at a time: what keeps it busy, and fits wherever buffers are small.
+const PIECE_ON_GPU: usize = 1 << 24;
+
 /// `x Mᵗ + bias`: few rows by a kernel over the stored bytes, where there is one; otherwise piece by piece of the matrix,
 /// whose floats are gone afterwards. Gradients reach `x` alone.
 ///
@@ -128,29 +130,51 @@ pub(super) fn apply_quantised<const D: usize>(
     let mut shape = x.dims();
     let [d_output, d_input] = matrix.shape();
     let rows = shape[..D - 1].iter().product::<usize>();
-    let (device, dtype) = (x.device(), x.dtype());
     let x = x.reshape([rows, d_input]);
-    let pieces = pieces(d_output).map(|piece| {
-        let weight = dequantised(matrix, piece, &device, dtype);
-        super::multiply(x.clone(), weight.transpose(), None)
-    });
-    let y = Tensor::cat(pieces.collect(), 1);
     shape[D - 1] = d_output;
-    let y = y.reshape(shape);
+    let y = few_packed(matrix, &x).unwrap_or_else(|| by_pieces(matrix, x)).reshape(shape);
     match bias {
         Some(bias) => y + bias.unsqueeze(),
         None => y,
     }
 }
 
+/// The product with a matrix on a GPU, where it is one and rows are few.
+fn few_packed(matrix: &QuantMatrix, x: &Tensor<2>) -> Option<Tensor<2>> {
+    match matrix {
+        QuantMatrix::Packed(matrix) => matrix.product(x),
+        QuantMatrix::Ggml(_) | QuantMatrix::FourBit(_) | QuantMatrix::Int8(_) => None,
+    }
+}
+
+fn by_pieces(matrix: &QuantMatrix, x: Tensor<2>) -> Tensor<2> {
+    let (device, dtype) = (x.device(), x.dtype());
+    let mut products: Vec<Tensor<2>> = pieces(matrix)
+        .map(|piece| {
+            let weight = dequantised(matrix, piece, &device, dtype);
+            super::multiply(x.clone(), weight.transpose(), None)
+        })
+        .collect();
+    match products.len() {
+        1 => products.remove(0),
+        _ => Tensor::cat(products, 1),
+    }
+}
+
 /// Texts that may go through [`apply_quantised`] together.
 pub(super) fn quantised_rows_alike(matrix: &QuantMatrix) -> RowsAlike {
-    let of_pieces = pieces(matrix.shape()[0]).map(|piece| kernels::quantised_rows_alike(matrix, piece.len()));
+    if let QuantMatrix::Packed(_) = matrix {
+        return RowsAlike::ANY;
+    }
+    let of_pieces = pieces(matrix).map(|piece| kernels::quantised_rows_alike(matrix, piece.len()));
     of_pieces.flatten().fold(RowsAlike::ANY, RowsAlike::and)
 }
 
 /// Rows of a quantised matrix as floats, `[rows, d_input]`; no gradients are recorded for it.
 fn dequantised(matrix: &QuantMatrix, rows: Range<usize>, device: &Device, dtype: DType) -> Tensor<2> {
+    if let QuantMatrix::Packed(matrix) = matrix {
+        return beside(matrix.dequantised(rows, dtype), device);
+    }
     let shape = [rows.len(), matrix.shape()[1]];
     let mut values = vec![0.0; shape[0] * shape[1]];
     kernels::dequantise_rows(matrix, rows, &mut values);
@@ -164,6 +188,9 @@ pub(super) fn pick_quantised(
     device: &Device,
     dtype: DType,
 ) -> Tensor<2> {
+    if let QuantMatrix::Packed(matrix) = matrix {
+        return beside(matrix.picked(rows, dtype), device);
+    }
     let width = matrix.shape()[1];
     let mut values = vec![0.0; rows.len() * width];
     for (values, &row) in values.chunks_exact_mut(width.max(1)).zip(rows) {
@@ -172,6 +199,20 @@ pub(super) fn pick_quantised(
     Tensor::from_data(TensorData::new(values, [rows.len(), width]), (device, dtype))
 }
 
-fn pieces(rows: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..rows).step_by(PIECE).map(move |first| first..rows.min(first + PIECE))
+/// `tensor`, which records nothing, as `device` has its tensors.
+fn beside(tensor: Tensor<2>, device: &Device) -> Tensor<2> {
+    match device.is_autodiff() {
+        true => Tensor::from_inner(tensor),
+        false => tensor,
+    }
+}
+
+/// The rows of a matrix, as they are floats at a time.
+fn pieces(matrix: &QuantMatrix) -> impl Iterator<Item = Range<usize>> {
+    let [rows, width] = matrix.shape();
+    let piece = match matrix {
+        QuantMatrix::Packed(_) => (PIECE_ON_GPU / width.max(1)).max(1),
+        QuantMatrix::Ggml(_) | QuantMatrix::FourBit(_) | QuantMatrix::Int8(_) => PIECE,
+    };
+    (0..rows).step_by(piece).map(move |first| first..rows.min(first + piece))
 }

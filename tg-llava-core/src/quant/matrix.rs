@@ -1,6 +1,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use burn::tensor::{DType, Device};
+
+use super::PackedMatrix;
 use super::bnb::{FourBit, Int8Rows};
 use super::ggml::{GgmlType, dequantise};
 
@@ -13,6 +16,8 @@ pub enum QuantMatrix {
     FourBit(FourBitMatrix),
     /// Eight bits of bitsandbytes.
     Int8(Arc<Int8Rows>),
+    /// Blocks of GGML in the memory of a GPU.
+    Packed(PackedMatrix),
 }
 
 /// How activations meet a quantised matrix in products of a few rows; products of many rows take f32.
@@ -94,6 +99,11 @@ impl GgmlMatrix {
         self.format
     }
 
+    /// `[d_output, d_input]`
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
     /// The blocks, row by row.
     pub fn blocks(&self) -> &[u8] {
         &self.blocks
@@ -121,12 +131,22 @@ impl GgmlMatrix {
 }
 
 impl QuantMatrix {
+    /// The same beside other weights on `device`: in its memory where somebody computes with it there, otherwise where it is.
+    pub fn beside(self, device: &Device) -> Self {
+        let placed = match &self {
+            Self::Ggml(matrix) => PackedMatrix::place(matrix, device),
+            Self::FourBit(_) | Self::Int8(_) | Self::Packed(_) => None,
+        };
+        placed.map_or(self, Self::Packed)
+    }
+
     /// `[d_output, d_input]`
     pub fn shape(&self) -> [usize; 2] {
         match self {
             Self::Ggml(matrix) => matrix.shape,
             Self::FourBit(matrix) => matrix.shape,
             Self::Int8(matrix) => matrix.shape(),
+            Self::Packed(matrix) => matrix.shape(),
         }
     }
 
@@ -136,6 +156,7 @@ impl QuantMatrix {
             Self::Ggml(matrix) => matrix.format.name(),
             Self::FourBit(matrix) => matrix.tensor.state().kind.name(),
             Self::Int8(_) => "int8",
+            Self::Packed(matrix) => matrix.format().name(),
         }
     }
 
@@ -145,6 +166,7 @@ impl QuantMatrix {
             Self::Ggml(matrix) => matrix.blocks.len(),
             Self::FourBit(matrix) => matrix.tensor.byte_len(),
             Self::Int8(matrix) => matrix.byte_len(),
+            Self::Packed(matrix) => matrix.num_bytes(),
         }
     }
 
@@ -152,11 +174,11 @@ impl QuantMatrix {
     pub fn blocks(&self) -> Option<&[u8]> {
         match self {
             Self::Ggml(matrix) => Some(&matrix.blocks),
-            Self::FourBit(_) | Self::Int8(_) => None,
+            Self::FourBit(_) | Self::Int8(_) | Self::Packed(_) => None,
         }
     }
 
-    /// The same, with `activations` in products of a few rows where it is blocks; all others meet f32.
+    /// The same, with `activations` in products of a few rows where it is blocks in the memory of the CPU; all others meet floats.
     pub fn with_activations(self, activations: Activations) -> Self {
         match self {
             Self::Ggml(matrix) => Self::Ggml(matrix.with_activations(activations)),
@@ -178,6 +200,10 @@ impl QuantMatrix {
                 out.iter_mut().for_each(|value| *value = round(*value));
             }
             Self::Int8(matrix) => matrix.dequantise(rows.start * matrix.shape()[1], out),
+            Self::Packed(matrix) => {
+                let values = matrix.dequantised(rows, DType::F32).into_data();
+                out.copy_from_slice(values.as_slice().expect("floats of the backend's own making"));
+            }
         }
     }
 }

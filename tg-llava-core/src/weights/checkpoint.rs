@@ -6,7 +6,7 @@ use super::bridges::{bridges_in, folder_has_bridges};
 use super::load::{LoadReport, apply};
 use super::names::is_unused_tower_key;
 use super::quantise::fill_quantised;
-use super::{Adapter, Component, Gguf, Quantization, TensorSource, WeightsError};
+use super::{Adapter, Component, Encoding, Gguf, Quantization, TensorSource, WeightsError};
 use crate::config::{
     ADAPTER_CONFIG, HubCache, LlmConfig, LoraConfig, MAIN_REVISION, ModelConfig, ProjectorConfig,
     is_hub_name, read_json, read_model_config_over, tower_folders,
@@ -65,7 +65,10 @@ pub fn load_model(
     let base = base_of(dir, options.base.as_deref())?;
     let mut config = read_model_config_over(dir, base.as_deref())?;
     if let Some(largest) = options.largest_buffer {
-        config.llm.fit_vocabulary(largest, options.dtype.size());
+        // Quantised tables have at most a byte for a value in one buffer.
+        let encoding = options.quantization.map(|quantization| quantization.encoding);
+        let quantised = matches!(encoding, Some(Encoding::Ggml(_)));
+        config.llm.fit_vocabulary(largest, if quantised { 1 } else { options.dtype.size() });
     }
     let mut source = open_sources(dir, &config, base.as_deref())?;
     let mut model = config.init(device)?;

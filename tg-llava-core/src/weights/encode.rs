@@ -240,6 +240,7 @@ fn parts(quantised: &QuantMatrix, dtype: DType) -> Parts {
                 named("weight_format", vec![0]),
             ]
         }
+        QuantMatrix::Packed(_) => unreachable!("quantised in the memory of the CPU"),
         QuantMatrix::Ggml(blocks) => {
             let state = BlockState::new(blocks.format(), quantised.shape()).to_json();
             vec![

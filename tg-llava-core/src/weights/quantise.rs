@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::load::LoadReport;
-use super::{Encoding, TensorSource};
+use super::{Encoding, StoredDType, TensorSource};
 use crate::error::{Error, Result};
 use crate::llm::Llm;
 use crate::nn::Matrix;
-use crate::quant::{Activations, MatrixSite};
+use crate::quant::{Activations, MatrixSite, PackedMatrix};
 
 /// How a decoder's matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,9 +53,22 @@ pub fn fill_quantised(
     let Quantization { encoding, activations } = quantization;
     let (num_layers, device) = (llm.layers.len(), llm.norm.gamma.lazy_device());
     let mut report = LoadReport::default();
+    let packed = PackedMatrix::may_lie_on(&device);
+    // Floats in a file of blocks are floats, but for the kernels of the CPU, which read them as they are.
+    let keeps = |site, stored| {
+        let floats = matches!(stored, StoredDType::Ggml(format) if format.is_float());
+        encoding.keeps(site, stored) && !(packed && floats)
+    };
+    // A table of the vocabulary may be in pieces: its rows, and how many of them have been read.
+    let tables = std::iter::once(&llm.embed_tokens).chain(&llm.embed_tokens_more);
+    let (tables, mut first) = (tables.map(|table| table.shape()[0]).sum::<usize>(), 0);
     for (site, matrix) in llm.matrices_mut() {
         let (key, shape) = (site.key(), shape_of(matrix, site));
-        let Some(stored) = source.get(&key).filter(|stored| stored.shape == shape) else { continue };
+        let rows = if matches!(site, MatrixSite::Block { .. }) { shape[0] } else { tables };
+        let whole = source.get(&key).filter(|whole| whole.shape == [rows, shape[1]]);
+        let Some(whole) = whole else { continue };
+        let cut = (shape[0] < rows).then(|| whole.rows(first, shape[0]));
+        let stored = cut.as_ref().unwrap_or(whole);
         let (mut missing, mut misshapen, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
         let branch = match source.adapter() {
             Some(adapter) => adapter.branch(&key, &shape, (&mut missing, &mut misshapen), &mut used)?,
@@ -65,26 +78,32 @@ pub fn fill_quantised(
             continue;
         }
         let choice = encoding.choose(site, num_layers, shape[1]);
-        let as_it_is =
-            if branch.is_none() && encoding.keeps(site, stored.dtype) { stored.quantised()? } else { None };
+        let as_it_is = if branch.is_none() && keeps(site, stored.dtype) { stored.quantised()? } else { None };
         let (quantised, finite) = match (as_it_is, choice) {
             (Some(matrix), _) => (matrix, true),
             (None, Some(choice)) => choice.format.read(stored, branch, &device)?,
             (None, None) => continue,
         };
-        report.loaded += 1;
-        if !finite {
+        let quantised = quantised.with_activations(activations).beside(&device);
+        if !finite && report.not_finite.last() != Some(&key) {
             report.not_finite.push(key.clone());
         }
-        report.quantised.push(QuantisedTensor {
-            key: key.clone(),
-            asked: choice.map(|choice| choice.asked),
-            format: quantised.format_name(),
-            bytes: quantised.num_bytes(),
-        });
+        let (format, bytes) = (quantised.format_name(), quantised.num_bytes());
+        match report.quantised.last_mut().filter(|_| first > 0) {
+            Some(table) => table.bytes += bytes,
+            None => {
+                report.loaded += 1;
+                let (key, asked) = (key.clone(), choice.map(|choice| choice.asked));
+                report.quantised.push(QuantisedTensor { key, asked, format, bytes });
+            }
+        }
         progress(stored.num_elements());
-        *matrix = Matrix::Quantised(quantised.with_activations(activations));
-        source.remove(&key, &used);
+        *matrix = Matrix::Quantised(quantised);
+        first += shape[0];
+        if first == rows {
+            source.remove(&key, &used);
+            first = 0;
+        }
     }
     Ok(report)
 }
@@ -94,7 +113,7 @@ pub fn fill_quantised(
 /// # Errors
 /// [`Error::Request`] where the device cannot give the values of a matrix.
 pub fn quantise_decoder(llm: &mut Llm, quantization: Quantization) -> Result<Vec<QuantisedTensor>> {
-    let num_layers = llm.layers.len();
+    let (num_layers, device) = (llm.layers.len(), llm.device());
     let mut all = Vec::new();
     for (site, matrix) in llm.matrices_mut() {
         let (key, shape) = (site.key(), shape_of(matrix, site));
@@ -106,7 +125,8 @@ pub fn quantise_decoder(llm: &mut Llm, quantization: Quantization) -> Result<Vec
                 let values = rows.into_data().try_into_vec_as::<f32>();
                 let values =
                     values.map_err(|error| Error::Request(format!("{key} could not be read: {error:?}")))?;
-                choice.format.quantise(&values, shape, "float32").with_activations(quantization.activations)
+                let quantised = choice.format.quantise(&values, shape, "float32");
+                quantised.with_activations(quantization.activations).beside(&device)
             }
         };
         let (asked, format, bytes) = (Some(choice.asked), held.format_name(), held.num_bytes());

@@ -1,7 +1,7 @@
 //! Recorded answers: greedy ids, scores, and the whole way from a photo and a question.
 
 use anyhow::Context;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use serde_json::Value;
 use tg_llava_core::assistant::{Assistant, AssistantOptions, Chat};
 use tg_llava_core::config::GuidePadding;
@@ -55,7 +55,7 @@ fn answer(
     golden: &Golden,
 ) -> anyhow::Result<Vec<Row>> {
     let inputs = record.get("inputs").and_then(Value::as_str).unwrap_or(name);
-    let batch = batch(case, inputs, golden)?;
+    let batch = batch(case, case.device, inputs, golden)?;
     let expected = ids(record.get("output_ids"));
     let budget = record.get("max_new_tokens").and_then(Value::as_u64).unwrap_or(24) as usize;
     let options = GenerateOptions {
@@ -127,8 +127,13 @@ fn without_cache(model: &TgLlava, batch: &ModelBatch, count: usize) -> anyhow::R
     Ok(answer)
 }
 
-/// The batch of one that `inputs` records.
-pub(super) fn batch(case: &Case<'_>, inputs: &str, golden: &Golden) -> anyhow::Result<ModelBatch> {
+/// The batch of one that `inputs` records, on `device`.
+pub(super) fn batch(
+    case: &Case<'_>,
+    device: &Device,
+    inputs: &str,
+    golden: &Golden,
+) -> anyhow::Result<ModelBatch> {
     let key = format!("{inputs}.input_ids");
     let input_ids = golden.int(&key).context(key)?.values.clone();
     let shown = input_ids.contains(&IMAGE_TOKEN_INDEX);
@@ -136,7 +141,7 @@ pub(super) fn batch(case: &Case<'_>, inputs: &str, golden: &Golden) -> anyhow::R
     let guide = golden.int(&format!("{inputs}.text_guide_ids")).map(|ids| ids.values.clone());
     Ok(ModelBatch {
         rows: vec![SpliceRow { images: if shown { vec![0] } else { Vec::new() }, input_ids, labels: None }],
-        images: pictures.map(|pictures| ImageBatch::new(&pictures, true, case.device)),
+        images: pictures.map(|pictures| ImageBatch::new(&pictures, true, device)),
         guides: GuideTexts {
             ids: guide.into_iter().collect(),
             pad_id: case.meta.clip.pad,

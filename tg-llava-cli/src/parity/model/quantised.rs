@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use burn::tensor::{DType, Device};
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::{LossTargets, cross_entropy};
-use tg_llava_core::quant::{Activations, Scheme};
+use tg_llava_core::quant::{Activations, PackedMatrix, Scheme};
 use tg_llava_core::weights::{Encoding, LoadOptions, Quantization, TensorSource};
 
 use super::inputs::Inputs;
@@ -15,10 +15,14 @@ use crate::parity::ParityOptions;
 use crate::parity::decoder::token_by_token;
 use crate::parity::golden::{Array, Golden, Group};
 use crate::parity::report::Row;
+use crate::quantised;
 
 /// As the fixtures state them, in units of the largest value and of the loss.
 const LOGITS: f64 = 1e-4;
 const LOSS: f64 = 1e-4;
+
+/// In units of the largest value: a GPU may multiply and add in one rounding.
+const VALUES: f64 = 1e-6;
 
 /// Schemes that `dir` has recordings of.
 fn schemes(dir: &Path) -> Vec<Scheme> {
@@ -34,13 +38,13 @@ pub(in crate::parity) fn is_quantised(dir: &Path) -> bool {
     !dir.join("config.json").exists() && !schemes(dir).is_empty()
 }
 
-/// Compares all that a folder holds. Quantised weights are computed with on the CPU, in f32; elsewhere there is nothing to compare.
+/// Compares all that a folder holds, where `device` computes with quantised weights.
 pub(in crate::parity) fn run(
     dir: &Path,
     device: &Device,
     options: &ParityOptions,
 ) -> anyhow::Result<Vec<Row>> {
-    if *device != Device::flex() || options.dtype != DType::F32 {
+    if !quantised::computes(device, options.dtype) {
         return Ok(Vec::new());
     }
     let name = dir.file_name().with_context(|| format!("{}: a case has a name", dir.display()))?;
@@ -70,20 +74,27 @@ struct Recorded<'a> {
 impl Recorded<'_> {
     fn compare(&self) -> anyhow::Result<Vec<Row>> {
         let golden = Golden::read(self.path)?;
-        let blocks = self.blocks()?;
         let (logits, loss) = self.pair(&golden)?;
-        let rows = [blocks, logits, loss, self.decode(&golden)?];
+        let rows = match PackedMatrix::may_lie_on(self.case.device) {
+            false => [self.blocks()?, logits, loss, self.decode(&golden)?],
+            true => [self.values()?, logits, loss, self.decode_as_the_cpu(&golden)?],
+        };
         Ok(rows.into_iter().filter_map(Group::row).collect())
     }
 
     /// The case's model, its matrices quantised while they were read.
     fn load(&self, activations: Activations) -> anyhow::Result<TgLlava> {
+        self.load_on(self.case.device, self.case.options.dtype, activations)
+    }
+
+    fn load_on(&self, device: &Device, dtype: DType, activations: Activations) -> anyhow::Result<TgLlava> {
         let quantization = Quantization { encoding: Encoding::Ggml(self.scheme), activations };
-        let options = LoadOptions { quantization: Some(quantization), ..LoadOptions::default() };
-        self.case.load_as(self.case.device, &options)
+        let options = LoadOptions { dtype, quantization: Some(quantization), ..LoadOptions::default() };
+        self.case.load_as(device, &options)
     }
 
     fn group(&self, what: &str, tolerance: f64) -> Group {
+        let tolerance = if tolerance > 0.0 { self.case.tolerance(tolerance) } else { tolerance };
         Group::new(format!("{}: {what}", self.scheme.name()), tolerance)
     }
 
@@ -102,6 +113,27 @@ impl Recorded<'_> {
         }
         let all = source.iter().filter(|(key, _)| key.ends_with(".weight")).count();
         group.equal("matrices", &compared, &all);
+        Ok(group)
+    }
+
+    /// Every value of every matrix, as the device has it.
+    fn values(&self) -> anyhow::Result<Group> {
+        let model = self.load(Activations::F32)?;
+        let source = TensorSource::from_file(self.path)?;
+        let mut group = self.group("values", VALUES);
+        for (site, matrix) in model.llm.matrices() {
+            let key = site.key();
+            let stored = source.get(&key).with_context(|| key.clone())?;
+            let mut expected = Vec::with_capacity(stored.num_elements());
+            stored.read_values(|piece| expected.extend_from_slice(piece))?;
+            let ours = matrix.quantised().with_context(|| format!("{key} is not quantised"))?;
+            let mut values = vec![f32::NAN; expected.len()];
+            ours.dequantise_rows(0..ours.shape()[0], &mut values);
+            let array = |values| Array { shape: stored.shape.clone(), values };
+            group.floats(&key, &array(values), &array(expected));
+        }
+        let all = source.iter().filter(|(key, _)| key.ends_with(".weight")).count();
+        group.equal("matrices", &model.llm.matrices().count(), &all);
         Ok(group)
     }
 
@@ -128,20 +160,40 @@ impl Recorded<'_> {
 
     /// Behind a prompt, then token by token: products of one row, whose activations are integers.
     fn decode(&self, golden: &Golden) -> anyhow::Result<Group> {
-        let model = self.load(Activations::Int8)?;
-        let inputs = Golden::read(&self.case.dir.join("generation.safetensors"))?;
-        let batch = generation::batch(self.case, "gen_a", &inputs)?;
-        let (_, prompt) = model.embed(&batch)?;
-        let forced = golden.int("gen_a.forced_ids").context("gen_a.forced_ids")?;
-        let scores = token_by_token(&model.llm, prompt, &forced.values)?;
         let expected = golden.float("gen_a.logits").context("gen_a.logits")?;
+        let scores = self.scores(&self.load(Activations::Int8)?, self.case.device, golden)?;
         let mut group = self.group("scores token by token", LOGITS);
         group.floats("gen_a.logits", &Array { shape: expected.shape.clone(), values: scores }, expected);
+        Self::nothing_left(&mut group, golden);
+        Ok(group)
+    }
+
+    /// The same on a GPU, whose activations stay floats; the recorded scores are of integers, so the CPU is asked.
+    fn decode_as_the_cpu(&self, golden: &Golden) -> anyhow::Result<Group> {
+        golden.skip("gen_a.logits");
+        let cpu = Device::flex();
+        let expected = self.scores(&self.load_on(&cpu, DType::F32, Activations::F32)?, &cpu, golden)?;
+        let scores = self.scores(&self.load(Activations::F32)?, self.case.device, golden)?;
+        let mut group = self.group("scores token by token, as on the CPU", LOGITS);
+        let array = |values: Vec<f32>| Array { shape: vec![values.len()], values };
+        group.floats("gen_a", &array(scores), &array(expected));
+        Self::nothing_left(&mut group, golden);
+        Ok(group)
+    }
+
+    fn scores(&self, model: &TgLlava, device: &Device, golden: &Golden) -> anyhow::Result<Vec<f32>> {
+        let inputs = Golden::read(&self.case.dir.join("generation.safetensors"))?;
+        let batch = generation::batch(self.case, device, "gen_a", &inputs)?;
+        let (_, prompt) = model.embed(&batch)?;
+        let forced = golden.int("gen_a.forced_ids").context("gen_a.forced_ids")?;
+        token_by_token(&model.llm, prompt, &forced.values)
+    }
+
+    fn nothing_left(group: &mut Group, golden: &Golden) {
         group.equal(
             "left out",
             &golden.unseen().iter().filter(|name| !name.ends_with(".weight")).count(),
             &0,
         );
-        Ok(group)
     }
 }

@@ -170,7 +170,7 @@ fn group_scale(block: &[u8], index: usize) -> (f32, f32) {
 
 /// 6 bits of scale and of minimum of a group: eight groups in 12 bytes.
 #[inline(always)]
-fn six_bits(bytes: &[u8], index: usize) -> (u8, u8) {
+pub(super) fn six_bits(bytes: &[u8], index: usize) -> (u8, u8) {
     match index {
         0..4 => (bytes[index] & 63, bytes[index + 4] & 63),
         _ => (

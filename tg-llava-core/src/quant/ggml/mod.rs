@@ -16,6 +16,7 @@ mod search;
 mod search_tests;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use activations::{GROUP, Int8Row};
 pub use block::{Block, Part};
@@ -25,3 +26,4 @@ pub(crate) use format::with_block;
 pub use k_quants::{Q4K, Q5K, Q6K};
 pub use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub use rows::{dequantise, dot_int8, quantise, quantise_into};
+pub use words::{ScaleWords, WordLayout, Words};

@@ -71,7 +71,7 @@ pub fn run(args: &EvalArgs, folders: &Folders, console: &Console) -> Result<(), 
         ("model", answers::model_digest(folders)?),
         ("template", assistant.template.name.to_owned()),
         ("device", opened.spec.to_string()),
-        ("dtype", args.quantize.number_format(opened.dtype, &assistant.report.quantised)),
+        ("dtype", args.quantize.number_format(&opened, &assistant.report.quantised)),
         ("longest answer", max_new_tokens.to_string()),
     ]
     .into_iter()
