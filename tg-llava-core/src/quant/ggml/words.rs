@@ -217,7 +217,7 @@ mod tests {
     fn words_mean_what_the_blocks_mean_to_the_bit() {
         for format in GgmlType::ALL {
             let Some(layout) = WordLayout::of(format) else { continue };
-            for columns in [32, 96, 256, 768, 40] {
+            for columns in [32usize, 96, 256, 768, 40] {
                 let filled = columns.next_multiple_of(format.block_values());
                 let values: Vec<f32> = (0..3 * columns)
                     .map(|i| ((i * 37 % 101) as f32 - 40.0) * 1e-5 * (1 + i % 7 * 300) as f32)
