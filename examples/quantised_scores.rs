@@ -4,9 +4,10 @@
 //! cargo run --release -p tg-llava-examples --example quantised_scores -- DECODER_FOLDER GREEDY_JSON [q8_0|q4_k_m|q4_0] [int8|f32]
 //! ```
 //!
-//! `GREEDY_JSON` holds `cases` with `prompt_ids` and `new_ids`, as `tests/fixtures/smollm2_greedy.json`. Each answer is read
-//! token by token, whatever the scores say (teacher forcing), and at each place compared: the most probable token, the
-//! divergence of the probabilities, and the margin of the floats' choice where the quantised decoder chose otherwise.
+//! `GREEDY_JSON` holds `cases` with `prompt_ids` and `new_ids`, as `tests/fixtures/smollm2_greedy.json`, or with a `prompt` that the
+//! floats answer first, as `tests/fixtures/smollm2_prompts.json`. Each answer is read token by token, whatever the scores say (teacher
+//! forcing), and at each place compared: the most probable token, the divergence of the probabilities, and the margin of the floats'
+//! choice where the quantised decoder chose otherwise.
 
 use std::path::Path;
 
@@ -14,6 +15,7 @@ use anyhow::{Context, bail};
 use burn::tensor::{Device, Tensor};
 use tg_llava_core::llm::Llm;
 use tg_llava_core::quant::{Activations, Scheme};
+use tg_llava_core::tokenizer::TextTokenizer;
 use tg_llava_core::weights::{Encoding, LoadOptions, Quantization, load_model};
 
 fn main() -> anyhow::Result<()> {
@@ -39,16 +41,21 @@ fn main() -> anyhow::Result<()> {
         Ok(load_model(Path::new(folder), &Device::flex(), &options, &mut |_| {})?.model.llm)
     };
     let (floats, quantised) = (load(None)?, load(Some(quantization))?);
+    let tokenizer = TextTokenizer::from_dir(folder)?;
 
     let (mut tokens, mut equal, mut divergence, mut margins) = (0, 0, 0.0, Vec::new());
     for case in cases {
-        let ids = |key: &str| -> anyhow::Result<Vec<i64>> {
-            let ids = case[key].as_array().with_context(|| key.to_owned())?;
-            Ok(ids.iter().filter_map(serde_json::Value::as_i64).collect())
+        let ids = |key: &str| {
+            let ids = case[key].as_array()?;
+            Some(ids.iter().filter_map(serde_json::Value::as_i64).collect::<Vec<_>>())
         };
-        let (prompt, answer) = (ids("prompt_ids")?, ids("new_ids")?);
-        let wanted = scores(&floats, &prompt, &answer)?;
-        for (wanted, ours) in wanted.iter().zip(scores(&quantised, &prompt, &answer)?) {
+        let prompt = match (ids("prompt_ids"), case["prompt"].as_str()) {
+            (Some(ids), _) => ids,
+            (None, Some(text)) => tokenizer.encode(text, true)?.into_iter().map(i64::from).collect(),
+            (None, None) => bail!("a case has neither prompt_ids nor prompt"),
+        };
+        let (wanted, answer) = scores(&floats, &prompt, ids("new_ids").as_deref())?;
+        for (wanted, ours) in wanted.iter().zip(scores(&quantised, &prompt, Some(&answer))?.0) {
             let best = largest(wanted);
             tokens += 1;
             divergence += kl(wanted, &ours);
@@ -65,20 +72,28 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The scores before each token of `answer`.
-fn scores(llm: &Llm, prompt: &[i64], answer: &[i64]) -> anyhow::Result<Vec<Vec<f64>>> {
+/// Tokens of an answer that is not recorded.
+const ANSWER: usize = 24;
+
+/// The scores before each token of `answer`, or else of what they choose themselves; and the answer.
+fn scores(llm: &Llm, prompt: &[i64], answer: Option<&[i64]>) -> anyhow::Result<(Vec<Vec<f64>>, Vec<i64>)> {
+    let count = answer.map_or(ANSWER, <[i64]>::len);
     let mut cache = llm.new_cache();
-    let slot = cache.take(prompt.len(), answer.len());
-    let texts = std::iter::once(prompt).chain(answer.chunks(1)).take(answer.len());
-    let read = |ids: &[i64]| {
-        let inputs: Tensor<3> = llm.embed(ids).unsqueeze();
-        let states = llm.forward(inputs, cache.texts(&[(slot, ids.len())]));
-        let last = states.narrow(1, ids.len() - 1, 1).squeeze_dim::<2>(0);
+    let slot = cache.take(prompt.len(), count);
+    let (mut all, mut ids, mut read) = (Vec::new(), Vec::new(), prompt.to_vec());
+    for i in 0..count {
+        let inputs: Tensor<3> = llm.embed(&read).unsqueeze();
+        let states = llm.forward(inputs, cache.texts(&[(slot, read.len())]));
+        let last = states.narrow(1, read.len() - 1, 1).squeeze_dim::<2>(0);
         let scores = llm.logits(last).into_data().try_to_vec::<f32>();
         let scores = scores.map_err(|error| anyhow::anyhow!("scores: {error:?}"))?;
-        Ok(scores.into_iter().map(f64::from).collect())
-    };
-    texts.map(read).collect()
+        let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();
+        let next = answer.map_or(largest(&scores) as i64, |answer| answer[i]);
+        all.push(scores);
+        ids.push(next);
+        read = vec![next];
+    }
+    Ok((all, ids))
 }
 
 fn largest(scores: &[f64]) -> usize {

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{chat, fixture, program};
+use common::{chat, fixture, program, stdout};
 use serde_json::{Value, json};
 
 #[test]
@@ -42,6 +42,22 @@ fn other_formats_than_asked_for_are_named() {
     // Two blocks of seven matrices, whose rows are 48 and 88 long.
     assert_eq!(others.len(), 14, "{value}");
     assert_eq!(value["quantised"]["formats"]["Q8_0"]["tensors"], 16, "{value}");
+}
+
+/// The shares that are asked of the whole test split: 9,640 and 9,600 of 9,673.
+#[test]
+fn easy_vqa_is_answered_over_eight_and_four_bits() {
+    let data = fixture("../../examples/data/easy-vqa");
+    for (quantize, asked) in [("q8_0", 9640), ("q4_0", 9600)] {
+        let mut command = program();
+        command.args(["eval", "--max-new-tokens", "8", "--json", "--device", "flex", "--quantize", quantize]);
+        command.arg("--model").arg(fixture("../../weights/easy-vqa"));
+        command.arg("--data").arg(data.join("test.json")).arg("--image-folder").arg(data.join("images"));
+        let result: Value = serde_json::from_str(&stdout(&mut command)).unwrap();
+        let [right, samples] = ["correct", "samples"].map(|key| result[key].as_u64().unwrap());
+        assert_eq!(samples, 231);
+        assert!(right >= samples * asked / 9673, "{quantize}: {right} of {samples}");
+    }
 }
 
 #[test]

@@ -54,6 +54,8 @@ mod verified;
 #[cfg(test)]
 mod kill_tests;
 #[cfg(test)]
+mod rotation_tests;
+#[cfg(test)]
 mod store_tests;
 
 pub use best::Best;

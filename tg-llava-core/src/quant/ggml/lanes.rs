@@ -66,7 +66,7 @@ macro_rules! operator {
             #[inline(always)]
             fn $name(mut self, other: Self) -> Self {
                 for (x, other) in self.0.iter_mut().zip(other.0) {
-                    *x = *x $symbol other;
+                    *x $symbol other;
                 }
                 self
             }
@@ -74,7 +74,7 @@ macro_rules! operator {
     };
 }
 
-operator!(Add, add, +);
-operator!(Sub, sub, -);
-operator!(Mul, mul, *);
-operator!(Div, div, /);
+operator!(Add, add, +=);
+operator!(Sub, sub, -=);
+operator!(Mul, mul, *=);
+operator!(Div, div, /=);
