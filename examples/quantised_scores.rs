@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use burn::tensor::{Device, Tensor};
 use tg_llava_core::llm::Llm;
 use tg_llava_core::quant::{Activations, Scheme};
-use tg_llava_core::weights::{LoadOptions, Quantization, load_model};
+use tg_llava_core::weights::{Encoding, LoadOptions, Quantization, load_model};
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -28,7 +28,8 @@ fn main() -> anyhow::Result<()> {
         "int8" => Activations::Int8,
         other => bail!("activations {other:?}: known are int8 and f32"),
     };
-    let quantization = Quantization { scheme: Some(scheme.context("no such format")?), activations };
+    let quantization =
+        Quantization { encoding: Encoding::Ggml(scheme.context("no such format")?), activations };
 
     let text = std::fs::read_to_string(recorded).with_context(|| recorded.clone())?;
     let recorded: serde_json::Value = serde_json::from_str(&text).with_context(|| recorded.clone())?;

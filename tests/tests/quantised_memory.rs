@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use peak_alloc::PeakAlloc;
 use tg_llava_core::config::tiny;
 use tg_llava_core::quant::{Activations, Scheme};
-use tg_llava_core::weights::{LoadOptions, Quantization, SaveOptions, load_model, save_model};
+use tg_llava_core::weights::{Encoding, LoadOptions, Quantization, SaveOptions, load_model, save_model};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -23,7 +23,8 @@ fn loading_quantised_takes_little_more_than_the_blocks() {
     save_model(&model, folder.path(), &SaveOptions::default()).unwrap();
     drop(model);
 
-    let quantization = Some(Quantization { scheme: Some(Scheme::Q8_0), activations: Activations::Int8 });
+    let quantization =
+        Some(Quantization { encoding: Encoding::Ggml(Scheme::Q8_0), activations: Activations::Int8 });
     let options = LoadOptions { quantization, ..LoadOptions::default() };
     MEMORY.reset_peak_usage();
     let before = MEMORY.current_usage();

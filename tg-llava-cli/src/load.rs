@@ -40,6 +40,7 @@ pub fn assistant(
         ));
     }
     quantised::tell(&assistant.report.quantised, console);
+    quantised::tell_floats(&assistant.report.dequantised, opened.dtype, console);
     console.detail(format_args!(
         "{}: {} parameters loaded in {:.1} s, template {}",
         dir.display(),

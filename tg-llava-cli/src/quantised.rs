@@ -1,12 +1,14 @@
 //! `--quantize`: what it means for loading, and what became of it.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use burn::tensor::DType;
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tg_llava_core::quant::{Activations, Scheme};
-use tg_llava_core::weights::{QuantisedTensor, Quantization};
+use tg_llava_core::weights::{Encoding, QuantisedTensor, Quantization};
 
 use crate::console::Console;
 use crate::device::{Backend, Opened};
@@ -25,16 +27,20 @@ pub struct QuantizeArgs {
     pub activations: ActivationsArg,
 }
 
-/// `--quantize`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[expect(missing_docs, reason = "the values' help would repeat their names")]
-pub enum SchemeArg {
-    #[value(name = "q8_0")]
-    Q8_0,
-    #[value(name = "q4_k_m")]
-    Q4KM,
-    #[value(name = "q4_0")]
-    Q4_0,
+/// `--quantize`: one of [`Scheme::ALL`] by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemeArg(pub Scheme);
+
+static SCHEMES: LazyLock<[SchemeArg; Scheme::ALL.len()]> = LazyLock::new(|| Scheme::ALL.map(SchemeArg));
+
+impl ValueEnum for SchemeArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        &*SCHEMES
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.name()))
+    }
 }
 
 /// `--activations`.
@@ -50,11 +56,7 @@ impl QuantizeArgs {
     /// These as a checkpoint is loaded with them.
     pub fn quantization(&self) -> Quantization {
         Quantization {
-            scheme: self.quantize.map(|scheme| match scheme {
-                SchemeArg::Q8_0 => Scheme::Q8_0,
-                SchemeArg::Q4KM => Scheme::Q4KM,
-                SchemeArg::Q4_0 => Scheme::Q4_0,
-            }),
+            encoding: self.quantize.map_or(Encoding::Floats, |scheme| Encoding::Ggml(scheme.0)),
             activations: match self.activations {
                 ActivationsArg::Int8 => Activations::Int8,
                 ActivationsArg::F32 => Activations::F32,
@@ -80,13 +82,27 @@ impl QuantizeArgs {
 /// Where quantising was asked for and the device cannot compute with it.
 pub fn on_device(wanted: Option<Quantization>, opened: &Opened) -> Result<Option<Quantization>, Failure> {
     let can = opened.spec.backend == Backend::Flex && opened.dtype == DType::F32;
-    let Some(scheme) = wanted.and_then(|wanted| wanted.scheme).filter(|_| !can) else {
-        return Ok(wanted.filter(|_| can));
-    };
-    Err(Failure::input(format_args!(
-        "--quantize {}: quantised weights are computed with on the CPU alone, in f32; ask for --device flex --dtype f32, or leave --quantize out",
-        scheme.name()
-    )))
+    match wanted {
+        Some(Quantization { encoding, .. }) if !can && encoding != Encoding::Floats => {
+            Err(Failure::input(format_args!(
+                "--quantize {}: quantised weights are computed with on the CPU alone, in f32; ask for --device flex --dtype f32, or leave --quantize out",
+                encoding.name()
+            )))
+        }
+        _ => Ok(wanted.filter(|_| can)),
+    }
+}
+
+/// Says which matrices the files hold in fewer bits than memory does; `dtype` is that of the floats.
+pub fn tell_floats(dequantised: &BTreeMap<String, Vec<String>>, dtype: DType, console: &Console) {
+    for (format, keys) in dequantised {
+        console.note(format_args!(
+            "{} tensors that the files hold in {format} are held as floats ({}): {}",
+            keys.len(),
+            dtype.name(),
+            first_few(keys)
+        ));
+    }
 }
 
 /// Says in which formats the decoder's matrices are, and which of them are in another one than was asked for.
@@ -101,7 +117,7 @@ pub fn tell(matrices: &[QuantisedTensor], console: &Console) {
     console.detail(format_args!("quantised matrices: {}", formats.join(", ")));
     let mut others: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     for (matrix, asked) in matrices.iter().filter_map(|matrix| Some((matrix, matrix.other()?))) {
-        others.entry((asked.name(), matrix.format)).or_default().push(matrix.key.clone());
+        others.entry((asked, matrix.format)).or_default().push(matrix.key.clone());
     }
     for ((asked, format), keys) in others {
         console.note(format_args!(
@@ -121,8 +137,7 @@ pub fn to_json(matrices: &[QuantisedTensor]) -> Value {
     let others: Vec<Value> = matrices
         .iter()
         .filter_map(|matrix| {
-            let asked = matrix.other()?.name();
-            Some(json!({ "tensor": matrix.key, "asked": asked, "format": matrix.format }))
+            Some(json!({ "tensor": matrix.key, "asked": matrix.other()?, "format": matrix.format }))
         })
         .collect();
     json!({ "formats": formats, "other_than_asked": others })

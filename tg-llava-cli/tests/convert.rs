@@ -46,6 +46,7 @@ fn a_matrix_that_gets_another_format_than_asked_is_listed() {
     let other = report["other_format"].as_array().unwrap();
     assert_eq!(other.len(), 14, "{report}");
     assert_eq!(other[0], "model.layers.0.mlp.down_proj.weight (Q8_0, not Q4_K)");
+    assert_eq!(report["not_finite"], Value::Array(Vec::new()));
 }
 
 #[test]

@@ -45,6 +45,41 @@ fn other_formats_than_asked_for_are_named() {
 }
 
 #[test]
+fn a_file_of_other_blocks_than_asked_for_stays_as_it_is_and_is_named() {
+    let model = fixture("models/vicuna-tiny");
+    let dir = tempfile::tempdir().unwrap();
+    program()
+        .args(["convert", "--to", "q4_0", "--model"])
+        .arg(&model)
+        .arg("--out")
+        .arg(dir.path())
+        .assert()
+        .success();
+    let output = chat(dir.path()).args(["--quantize", "q8_0", "Hello"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("14 matrices are Q4_0 where Q8_0 was asked for"), "{told}");
+}
+
+#[test]
+fn formats_that_nothing_computes_with_are_said_to_become_floats() {
+    for (format, said) in [("bnb-nf4", "in nf4"), ("bnb-int8", "in int8")] {
+        let base = fixture("quant").join(format).join("vicuna-tiny");
+        let told = |options: &[&str]| {
+            let mut command = chat(&fixture("models/vicuna-tiny"));
+            let output = command.arg("--base").arg(&base).args(options).arg("Hello").output().unwrap();
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
+        let text = told(&[]);
+        assert!(
+            text.contains(&format!("14 tensors that the files hold {said} are held as floats (f32)")),
+            "{text}"
+        );
+        let text = told(&["--quantize", "q8_0"]);
+        assert!(!text.contains("are held as floats"), "{text}");
+    }
+}
+
+#[test]
 fn half_precision_is_refused() {
     let mut command = chat(&fixture("models/vicuna-tiny"));
     let output = command.args(["--quantize", "q8_0", "--dtype", "f16", "Hello"]).output().unwrap();

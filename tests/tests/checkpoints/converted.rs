@@ -4,8 +4,7 @@ use burn::tensor::DType;
 use tg_llava_core::quant::ggml::{GgmlType, dequantise, quantise};
 use tg_llava_core::quant::{Activations, Scheme};
 use tg_llava_core::weights::{
-    Component, Encoding, ExistingModel, MergeBase, MergeOptions, Quantization, StoredDType,
-    convert_checkpoint,
+    Component, Encoding, ExistingModel, MergeOptions, Quantization, StoredDType, convert_checkpoint,
 };
 
 use super::*;
@@ -14,7 +13,7 @@ fn options(device: &Device) -> MergeOptions<'_> {
     MergeOptions {
         base: None,
         dtype: None,
-        into: MergeBase::Full,
+        base_through: Encoding::Floats,
         device,
         max_shard_bytes: u64::MAX,
         existing: ExistingModel::Refuse,
@@ -92,7 +91,7 @@ fn blocks_in_a_checkpoint_are_those_of_its_floats() {
             assert_eq!(stored_values(&source, key), after, "{key}");
         }
         // In memory as in the file; what is 40 wide has no blocks of 256.
-        let quantization = Quantization { scheme: None, activations: Activations::F32 };
+        let quantization = Quantization { activations: Activations::F32, ..Quantization::default() };
         let load = LoadOptions { quantization: Some(quantization), ..LoadOptions::default() };
         let loaded = load_model(out.path(), &device, &load, &mut |_| {}).unwrap();
         assert_eq!(loaded.report.quantised.len(), 16);
@@ -177,4 +176,41 @@ fn a_result_never_takes_the_place_of_what_it_is_made_of() {
     let options = MergeOptions { base: Some(&base), ..options(&device) };
     convert_checkpoint(&from, out.path(), &options, Encoding::Int8).unwrap_err();
     assert!(names(out.path()).is_empty(), "{:?}", names(out.path()));
+}
+
+/// What a format gives back of values that are no numbers are numbers again, so that nothing would show later.
+#[test]
+fn values_that_are_not_finite_are_listed_those_too_large_for_the_format_among_them() {
+    let device = Device::flex();
+    let dir = tempfile::tempdir().unwrap();
+    let from = fixture("models/vicuna-tiny/base-llm");
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    let listed = |dtype, base_through| {
+        let out = tempfile::tempdir().unwrap();
+        let options = MergeOptions { dtype: Some(dtype), base_through, ..options(&device) };
+        convert_checkpoint(dir.path(), out.path(), &options, Encoding::Floats).unwrap().not_finite
+    };
+    let (norm, matrix) = ("model.norm.weight", "model.layers.0.mlp.up_proj.weight");
+    assert!(listed(DType::F16, Encoding::Floats).is_empty());
+    change_first(dir.path(), norm, 1e6);
+    assert_eq!(listed(DType::F16, Encoding::Floats), [norm]);
+    assert!(listed(DType::BF16, Encoding::Floats).is_empty());
+    change_first(dir.path(), matrix, f32::NAN);
+    assert_eq!(listed(DType::F32, Encoding::Floats), [matrix]);
+    assert_eq!(listed(DType::F32, Encoding::Nf4), [matrix]);
+    assert_eq!(listed(DType::F16, Encoding::Int8), [matrix, norm]);
+}
+
+/// Puts `value` in the place of a tensor's first one.
+fn change_first(dir: &Path, key: &str, value: f32) {
+    let path = dir.join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let said: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    assert_eq!(said[key]["dtype"], "F32");
+    let at = header + said[key]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
 }

@@ -7,7 +7,7 @@ use safetensors::tensor::TensorView;
 use tg_llava_core::config::read_model_config;
 use tg_llava_core::quant::Scheme;
 use tg_llava_core::weights::{
-    Component, Encoding, ExistingModel, MergeBase, MergeOptions, convert_checkpoint, open_sources,
+    Component, Encoding, ExistingModel, MergeOptions, convert_checkpoint, open_sources,
 };
 
 use super::*;
@@ -111,7 +111,7 @@ fn blocks() -> &'static tempfile::TempDir {
         let options = MergeOptions {
             base: None,
             dtype: None,
-            into: MergeBase::Full,
+            base_through: Encoding::Floats,
             device: &device,
             max_shard_bytes: u64::MAX,
             existing: ExistingModel::Refuse,

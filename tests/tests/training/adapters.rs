@@ -1,12 +1,14 @@
 //! Trainings of adapters over a decoder that stays as it is.
 
 use tg_llava_core::assistant::{Assistant, AssistantOptions};
+use tg_llava_core::config::{Patterns, TargetModules};
 use tg_llava_core::llm::DecoderLayer;
+use tg_llava_core::quant::QuantMatrix;
 use tg_llava_core::weights::{
-    Adapter, Component as Part, ExistingModel, LoadOptions, MergeBase, MergeOptions, NewTensor, SaveOptions,
-    TensorSource, load_model, merge_adapter, reference_tensors, save_adapter,
+    Adapter, Component as Part, Encoding, ExistingModel, LoadOptions, MergeOptions, NewTensor, SaveOptions,
+    TensorSource, convert_checkpoint, load_model, merge_adapter, reference_tensors, save_adapter,
 };
-use tg_llava_train::config::BaseFormat;
+use tg_llava_train::config::{BaseFormat, LoraOptions};
 use tg_llava_train::start::StartError;
 
 use super::*;
@@ -111,18 +113,10 @@ fn what_is_left_loads_over_its_base_and_merges_to_the_same() {
     let from = loaded(base.path(), None);
     assert!(moved.clone().any(|(key, values)| *values != from[key]));
     let device = Device::flex();
-    let into = MergeBase::Full;
-    let options = MergeOptions {
-        base: None,
-        dtype: None,
-        into,
-        device: &device,
-        max_shard_bytes: 100_000,
-        existing: ExistingModel::Refuse,
-    };
+    let options = MergeOptions { max_shard_bytes: 100_000, ..merge_options(&device, Encoding::Floats) };
     let target = out.path().join("merged");
-    let count = merge_adapter(dir.path(), &target, &options).unwrap();
-    assert_eq!(count, 7 * 2);
+    let converted = merge_adapter(dir.path(), &target, &options).unwrap();
+    assert_eq!((converted.merged, converted.not_finite.len()), (7 * 2, 0));
     assert!(!Adapter::is_in(&target) && target.join("tokenizer.json").is_file());
     assert!(loaded(&target, None) == merged);
     // Nothing reads the base any more.
@@ -208,54 +202,110 @@ fn a_checkpoint_of_another_adapter_is_not_resumed() {
     assert!(error.contains("adapter"), "{error}");
 }
 
-/// The decoder in NF4: matrices that do not learn take no place among the parameters.
+/// PEFT passes over such names; here they were typed.
 #[test]
-fn an_adapter_over_four_bits_resumes_to_the_same_bits_and_learns() {
+fn a_name_or_a_pattern_that_fits_no_layer_is_an_error() {
+    let (base, dir) = (base(), tempfile::tempdir().unwrap());
+    let wrong = |change: &dyn Fn(&mut LoraOptions)| {
+        let mut config = adapter(base.path(), dir.path(), 1);
+        change(config.lora.as_mut().unwrap());
+        config.validate().unwrap();
+        ModelSetup::new(&config).unwrap_err().to_string()
+    };
+    let names = |names: &[&str]| TargetModules::Names(names.iter().map(|name| (*name).to_owned()).collect());
+    let error = wrong(&|lora| lora.target_modules = names(&["q_proj", "v_porj"]));
+    for part in ["`lora`", "target_modules", "[\"v_porj\"]", "v_proj, o_proj"] {
+        assert!(error.contains(part), "{error}");
+    }
+    // The decoder has blocks 0 and 1.
+    let error = wrong(&|lora| lora.rank_pattern = Patterns(vec![("layers.2.mlp.up_proj".into(), 2)]));
+    assert!(error.contains("rank_pattern") && error.contains("layers.2.mlp.up_proj"), "{error}");
+    let error = wrong(&|lora| {
+        lora.target_modules = names(&["q_proj"]);
+        lora.alpha_pattern = Patterns(vec![("k_proj".into(), 2.0)]);
+    });
+    assert!(error.contains("alpha_pattern") && error.contains("adapters lie over q_proj"), "{error}");
+}
+
+fn over_fewer_bits(base: &Path, format: BaseFormat, dir: &Path) -> TrainConfig {
+    let mut config = adapter(base, dir, 4);
+    config.lora.as_mut().unwrap().base = format;
+    config.run.gradient_checkpointing = true;
+    config
+}
+
+const FEWER_BITS: [BaseFormat; 2] = [BaseFormat::Nf4, BaseFormat::Int8];
+
+fn merge_options(device: &Device, base_through: Encoding) -> MergeOptions<'_> {
+    MergeOptions {
+        base: None,
+        dtype: None,
+        base_through,
+        device,
+        max_shard_bytes: 1 << 30,
+        existing: ExistingModel::Refuse,
+    }
+}
+
+/// Matrices that do not learn take no place among the parameters.
+#[test]
+fn an_adapter_over_fewer_bits_resumes_to_the_same_bits_and_learns() {
     let _turn = turn();
     let base = base();
-    let config = |dir: &Path| {
-        let mut config = adapter(base.path(), dir, 4);
-        config.lora.as_mut().unwrap().base = BaseFormat::Nf4;
-        config.run.gradient_checkpointing = true;
-        config
-    };
-    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut session = open(&config(whole.path())).unwrap();
-    let layers = session.trainer().model().llm.layers.iter();
-    let quantised =
-        layers.flat_map(DecoderLayer::linears).filter(|(_, linear)| linear.weight.quantised().is_some());
-    assert_eq!(quantised.count(), 7 * 2);
-    assert!(session.trainer().table().get("llm.layers.0.mlp.up_proj.weight").is_none());
-    session.run(&mut Quiet).unwrap();
-    open(&config(parts.path())).unwrap().run(&mut StopAfter(2)).unwrap();
-    run(&config(parts.path()));
-    assert_eq!(losses(parts.path()), losses(whole.path()));
-    assert!(saved(parts.path()) == saved(whole.path()));
-    // Over floats it would have learned other values.
-    let floats = tempfile::tempdir().unwrap();
-    let mut other = config(floats.path());
-    other.lora.as_mut().unwrap().base = BaseFormat::Float;
-    run(&other);
-    assert_ne!(losses(floats.path()), losses(whole.path()));
-    // Merged into floats, as they are and as four bits give them back.
-    let device = Device::flex();
-    let merged = [MergeBase::Full, MergeBase::Dequantised].map(|into| {
-        let out = tempfile::tempdir().unwrap();
-        let options = MergeOptions {
-            base: None,
-            dtype: None,
-            into,
-            device: &device,
-            max_shard_bytes: 1 << 30,
-            existing: ExistingModel::Refuse,
-        };
-        merge_adapter(whole.path(), out.path(), &options).unwrap();
-        loaded(out.path(), None)
-    });
-    assert!(merged[0] == loaded(whole.path(), None));
-    let key = "model.layers.0.mlp.up_proj.weight";
-    assert_ne!(merged[0][key], merged[1][key]);
-    assert_eq!(merged[0]["model.embed_tokens.weight"], merged[1]["model.embed_tokens.weight"]);
+    for format in FEWER_BITS {
+        let config = |dir: &Path| over_fewer_bits(base.path(), format, dir);
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut session = open(&config(whole.path())).unwrap();
+        let layers = session.trainer().model().llm.layers.iter();
+        let quantised =
+            layers.flat_map(DecoderLayer::linears).filter_map(|(_, linear)| linear.weight.quantised());
+        let formats: Vec<&str> = quantised.map(QuantMatrix::format_name).collect();
+        assert_eq!(formats, [format.encoding().name(); 7 * 2]);
+        assert!(session.trainer().table().get("llm.layers.0.mlp.up_proj.weight").is_none());
+        session.run(&mut Quiet).unwrap();
+        open(&config(parts.path())).unwrap().run(&mut StopAfter(2)).unwrap();
+        run(&config(parts.path()));
+        assert_eq!(losses(parts.path()), losses(whole.path()));
+        assert!(saved(parts.path()) == saved(whole.path()));
+        // Over floats it would have learned other values.
+        let floats = tempfile::tempdir().unwrap();
+        run(&over_fewer_bits(base.path(), BaseFormat::Float, floats.path()));
+        assert_ne!(losses(floats.path()), losses(whole.path()));
+        // Merged into floats, as they are and as fewer bits give them back.
+        let device = Device::flex();
+        let merged = [Encoding::Floats, format.encoding()].map(|base_through| {
+            let out = tempfile::tempdir().unwrap();
+            merge_adapter(whole.path(), out.path(), &merge_options(&device, base_through)).unwrap();
+            loaded(out.path(), None)
+        });
+        assert!(merged[0] == loaded(whole.path(), None));
+        let key = "model.layers.0.mlp.up_proj.weight";
+        assert_ne!(merged[0][key], merged[1][key]);
+        assert_eq!(merged[0]["model.embed_tokens.weight"], merged[1]["model.embed_tokens.weight"]);
+    }
+}
+
+/// A product with floats of a piece of a matrix adds in another order than one with the matrix as training lays it out.
+#[test]
+fn a_run_over_fewer_bits_is_the_run_over_what_they_give_back() {
+    let _turn = turn();
+    let (base, device) = (base(), Device::flex());
+    for format in FEWER_BITS {
+        let [bits, floats] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let options = merge_options(&device, Encoding::Floats);
+        convert_checkpoint(base.path(), bits.path(), &options, format.encoding()).unwrap();
+        convert_checkpoint(bits.path(), floats.path(), &options, Encoding::Floats).unwrap();
+        let runs = [(base.path(), format), (bits.path(), format), (floats.path(), BaseFormat::Float)];
+        let [quantised, as_stored, over_floats] = runs.map(|(start, held)| {
+            let dir = tempfile::tempdir().unwrap();
+            run(&over_fewer_bits(start, held, dir.path()));
+            (losses(dir.path()), saved(dir.path()))
+        });
+        assert!(quantised == as_stored, "{format:?}");
+        for ((_, a), (_, b)) in quantised.0.iter().zip(&over_floats.0) {
+            assert!((a - b).abs() < 1e-5, "{format:?}: {a} {b}");
+        }
+    }
 }
 
 /// A run may train a tower beside the adapter.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use tg_llava_core::burn::tensor::DType;
 use tg_llava_core::quant::Scheme;
 use tg_llava_core::weights::{
-    Converted, Encoding, ExistingModel, MergeBase, MergeOptions, SaveOptions, convert_checkpoint,
+    Converted, Encoding, ExistingModel, MergeOptions, SaveOptions, convert_checkpoint,
 };
 
 use crate::args::OutputArgs;
@@ -46,41 +48,62 @@ pub struct ConvertArgs {
 }
 
 /// `--to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Floats of 32 bits
-    F32,
-    /// Floats of 16 bits
-    F16,
-    /// bfloat16
-    Bf16,
-    /// 4 bits of bitsandbytes, double quantisation
-    Nf4,
-    /// 8 bits of bitsandbytes
-    Int8,
-    /// 8 bits in blocks of GGML
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// 4 and 6 bits in blocks of GGML
-    #[value(name = "q4_k_m")]
-    Q4KM,
-    /// 4 bits in blocks of GGML
-    #[value(name = "q4_0")]
-    Q4_0,
+    /// All weights as floats.
+    Floats(Dtype),
+    /// The decoder's matrices in fewer bits.
+    Decoder(Encoding),
+}
+
+static FORMATS: LazyLock<Vec<Format>> = LazyLock::new(|| {
+    let bitsandbytes = [Encoding::Nf4, Encoding::Int8];
+    let encodings = bitsandbytes.into_iter().chain(Scheme::ALL.map(Encoding::Ggml));
+    Dtype::value_variants()
+        .iter()
+        .copied()
+        .map(Format::Floats)
+        .chain(encodings.map(Format::Decoder))
+        .collect()
+});
+
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        &FORMATS
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Floats(dtype) => (
+                DType::from(*dtype).name(),
+                match dtype {
+                    Dtype::F32 => "Floats of 32 bits",
+                    Dtype::F16 => "Floats of 16 bits",
+                    Dtype::Bf16 => "bfloat16",
+                },
+            ),
+            Self::Decoder(encoding) => (
+                encoding.name(),
+                match encoding {
+                    Encoding::Floats => return None,
+                    Encoding::Nf4 => "4 bits of bitsandbytes, double quantisation",
+                    Encoding::Int8 => "8 bits of bitsandbytes",
+                    Encoding::Ggml(Scheme::Q8_0) => "8 bits in blocks of GGML",
+                    Encoding::Ggml(Scheme::Q4KM) => "4 and 6 bits in blocks of GGML",
+                    Encoding::Ggml(Scheme::Q4_0) => "4 bits in blocks of GGML",
+                },
+            ),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
 }
 
 impl Format {
     /// What the decoder's matrices become, and the number format that this alone decides.
     fn meaning(self) -> (Encoding, Option<DType>) {
         match self {
-            Self::F32 => (Encoding::Floats, Some(DType::F32)),
-            Self::F16 => (Encoding::Floats, Some(DType::F16)),
-            Self::Bf16 => (Encoding::Floats, Some(DType::BF16)),
-            Self::Nf4 => (Encoding::Nf4, None),
-            Self::Int8 => (Encoding::Int8, None),
-            Self::Q8_0 => (Encoding::Ggml(Scheme::Q8_0), None),
-            Self::Q4KM => (Encoding::Ggml(Scheme::Q4KM), None),
-            Self::Q4_0 => (Encoding::Ggml(Scheme::Q4_0), None),
+            Self::Floats(dtype) => (Encoding::Floats, Some(dtype.into())),
+            Self::Decoder(encoding) => (encoding, None),
         }
     }
 }
@@ -101,7 +124,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     let options = MergeOptions {
         base: folders.base.as_deref(),
         dtype: dtype.or(args.dtype.map(DType::from)),
-        into: MergeBase::Full,
+        base_through: Encoding::Floats,
         device: &device::any()?,
         max_shard_bytes: SaveOptions::default().max_shard_bytes,
         existing: if args.force { ExistingModel::Replace } else { ExistingModel::Refuse },
@@ -120,6 +143,7 @@ fn report(args: &ConvertArgs, converted: &Converted, console: &Console) -> Resul
     let other = converted.quantised.iter().filter_map(|tensor| Some((tensor, tensor.other()?)));
     let other: Vec<String> =
         other.map(|(tensor, asked)| format!("{} ({}, not {asked})", tensor.key, tensor.format)).collect();
+    tell_not_finite(converted, console);
     if console.json {
         return print_json(
             &json!({
@@ -128,6 +152,7 @@ fn report(args: &ConvertArgs, converted: &Converted, console: &Console) -> Resul
                 "merged": converted.merged,
                 "quantised": formats,
                 "other_format": other,
+                "not_finite": converted.not_finite,
             }),
             true,
         );
@@ -136,7 +161,7 @@ fn report(args: &ConvertArgs, converted: &Converted, console: &Console) -> Resul
         console.warn(format_args!(
             "{} matrices got another format than {:?} asks for, since their rows are no whole blocks: {}",
             other.len(),
-            args.to.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default(),
+            args.to.meaning().0.name(),
             first_few(&other)
         ));
     }
@@ -149,4 +174,16 @@ fn report(args: &ConvertArgs, converted: &Converted, console: &Console) -> Resul
     };
     console.note(format_args!("{}: {}{formats}{merged}", args.out.display(), short_bytes(converted.bytes)));
     Ok(())
+}
+
+/// Warns of values that were written and are no numbers.
+pub(super) fn tell_not_finite(converted: &Converted, console: &Console) {
+    let keys = &converted.not_finite;
+    if !keys.is_empty() {
+        console.warn(format_args!(
+            "{} tensors hold NaN or infinite values, or some that are too large for the number format: {}",
+            keys.len(),
+            first_few(keys)
+        ));
+    }
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use tg_llava_core::burn::tensor::DType;
-use tg_llava_core::weights::{ExistingModel, MergeBase, MergeOptions, SaveOptions, merge_adapter};
+use tg_llava_core::weights::{Converted, Encoding, ExistingModel, MergeOptions, SaveOptions, merge_adapter};
 
+use super::convert::tell_not_finite;
 use crate::args::OutputArgs;
 use crate::checkpoint;
 use crate::console::{Console, print_json};
@@ -29,7 +30,7 @@ pub struct MergeArgs {
     /// Replace a model that --out holds
     #[arg(long)]
     pub force: bool,
-    /// Add the adapter to the base as it is, or to what 4 bits (NF4) give back of it, which an adapter of QLoRA was trained over
+    /// Add the adapter to the base as it is, or to what 4 bits (NF4) or 8 (int8) give back of it, which an adapter of QLoRA was trained over
     #[arg(long, value_enum, value_name = "BASE", default_value_t)]
     pub merge_into: MergeInto,
     /// Number format of the result [default: that of each tensor as it is]
@@ -46,7 +47,9 @@ pub struct MergeArgs {
 pub enum MergeInto {
     #[default]
     Full,
-    Dequantised,
+    #[value(alias = "dequantised")]
+    Nf4,
+    Int8,
 }
 
 /// Runs the command.
@@ -59,19 +62,22 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let options = MergeOptions {
         base: folders.base.as_deref(),
         dtype: args.dtype.map(DType::from),
-        into: match args.merge_into {
-            MergeInto::Full => MergeBase::Full,
-            MergeInto::Dequantised => MergeBase::Dequantised,
+        base_through: match args.merge_into {
+            MergeInto::Full => Encoding::Floats,
+            MergeInto::Nf4 => Encoding::Nf4,
+            MergeInto::Int8 => Encoding::Int8,
         },
         device: &device::any()?,
         max_shard_bytes: SaveOptions::default().max_shard_bytes,
         existing: if args.force { ExistingModel::Replace } else { ExistingModel::Refuse },
     };
     let spinner = Progress::spinner(&console, "merging");
-    let merged = merge_adapter(&folders.model, &args.out, &options)?;
+    let converted = merge_adapter(&folders.model, &args.out, &options)?;
     drop(spinner);
+    tell_not_finite(&converted, &console);
+    let Converted { merged, not_finite, .. } = converted;
     if console.json {
-        return print_json(&json!({ "folder": args.out, "merged": merged }), true);
+        return print_json(&json!({ "folder": args.out, "merged": merged, "not_finite": not_finite }), true);
     }
     console.note(format_args!("{}: {merged} matrices merged", args.out.display()));
     Ok(())

@@ -21,7 +21,10 @@ pub use hub_cache::{
     HubCache, MAIN_REVISION, folder_name, hub_name_of, hugging_face_home, is_hub_name, reference_to,
 };
 pub use llm::{LlmConfig, LlmFamily};
-pub use lora::{ADAPTER_CONFIG, BLOCK_LINEARS, LoraConfig, LoraScaling, LoraSize, Patterns, TargetModules};
+pub use lora::{
+    ADAPTER_CONFIG, BLOCK_LINEARS, LoraConfig, LoraScaling, LoraSize, Patterns, TargetModules,
+    block_linear_names,
+};
 pub use model::{GuidePadding, ModelConfig, MultimodalConfig, PaddingSide, SelectFeature, TowerLocation};
 pub use preset::{LLM_PRESETS, TOWER_PRESETS, llm_preset, multimodal, tiny, tower_preset};
 pub use tower::{EosRule, TextTowerConfig, TowerFamily, VisionTowerConfig};

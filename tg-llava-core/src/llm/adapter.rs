@@ -1,37 +1,26 @@
 //! A decoder with low-rank branches over its blocks.
 
 use super::{DecoderLayer, Llm};
-use crate::config::{BLOCK_LINEARS, LoraConfig};
+use crate::config::{BLOCK_LINEARS, LoraConfig, block_linear_names};
 use crate::error::{Error, Result};
 use crate::nn::{BlockLinear, LoraBranch};
+use crate::quant::MatrixSite;
 
 impl DecoderLayer {
     /// The linear layers, with the names that keys have for them.
-    pub fn linears(&self) -> [(&'static str, &BlockLinear); 7] {
-        let Self { self_attn, mlp, .. } = self;
-        [
-            ("self_attn.q_proj", &self_attn.q_proj),
-            ("self_attn.k_proj", &self_attn.k_proj),
-            ("self_attn.v_proj", &self_attn.v_proj),
-            ("self_attn.o_proj", &self_attn.o_proj),
-            ("mlp.gate_proj", &mlp.gate_proj),
-            ("mlp.up_proj", &mlp.up_proj),
-            ("mlp.down_proj", &mlp.down_proj),
-        ]
+    pub fn linears(&self) -> impl Iterator<Item = (&'static str, &BlockLinear)> {
+        let Self { self_attn: attention, mlp, .. } = self;
+        let (q, k, v) = (&attention.q_proj, &attention.k_proj, &attention.v_proj);
+        let all = [q, k, v, &attention.o_proj, &mlp.gate_proj, &mlp.up_proj, &mlp.down_proj];
+        BLOCK_LINEARS.into_iter().zip(all)
     }
 
     /// The same, to change them.
-    pub fn linears_mut(&mut self) -> [(&'static str, &mut BlockLinear); 7] {
-        let Self { self_attn, mlp, .. } = self;
-        [
-            ("self_attn.q_proj", &mut self_attn.q_proj),
-            ("self_attn.k_proj", &mut self_attn.k_proj),
-            ("self_attn.v_proj", &mut self_attn.v_proj),
-            ("self_attn.o_proj", &mut self_attn.o_proj),
-            ("mlp.gate_proj", &mut mlp.gate_proj),
-            ("mlp.up_proj", &mut mlp.up_proj),
-            ("mlp.down_proj", &mut mlp.down_proj),
-        ]
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut BlockLinear)> {
+        let Self { self_attn: attention, mlp, .. } = self;
+        let (q, k, v) = (&mut attention.q_proj, &mut attention.k_proj, &mut attention.v_proj);
+        let all = [q, k, v, &mut attention.o_proj, &mut mlp.gate_proj, &mut mlp.up_proj, &mut mlp.down_proj];
+        BLOCK_LINEARS.into_iter().zip(all)
     }
 }
 
@@ -43,9 +32,9 @@ impl Llm {
     pub fn add_adapter(&mut self, config: &LoraConfig) -> Result<()> {
         let mut found = false;
         let device = self.norm.gamma.lazy_device();
-        for (block, layer) in self.layers.iter_mut().enumerate() {
-            for (name, linear) in layer.linears_mut() {
-                let size = config.branch(&format!("model.layers.{block}.{name}"))?;
+        for (layer, block) in self.layers.iter_mut().enumerate() {
+            for (name, linear) in block.linears_mut() {
+                let size = config.branch(&MatrixSite::Block { layer, name }.module())?;
                 linear.lora = size.map(|size| LoraBranch::init(linear.weight.dims(), size, &device));
                 found |= linear.lora.is_some();
             }
@@ -55,7 +44,7 @@ impl Llm {
         }
         Err(Error::Config(format!(
             "target_modules: fits no linear layer of a decoder block; these are {}",
-            BLOCK_LINEARS.join(", ")
+            block_linear_names().join(", ")
         )))
     }
 

@@ -9,7 +9,7 @@ impl Llm {
         let embedding = Some((MatrixSite::Embedding, &self.embed_tokens.weight));
         let head = self.lm_head.as_ref().map(|head| (MatrixSite::Head, &head.weight));
         let blocks = self.layers.iter().enumerate().flat_map(|(layer, block)| {
-            block.linears().map(|(name, linear)| (MatrixSite::Block { layer, name }, &linear.weight))
+            block.linears().map(move |(name, linear)| (MatrixSite::Block { layer, name }, &linear.weight))
         });
         embedding.into_iter().chain(head).filter(move |_| whole).chain(blocks)
     }
@@ -20,7 +20,9 @@ impl Llm {
         let embedding = Some((MatrixSite::Embedding, &mut self.embed_tokens.weight));
         let head = self.lm_head.as_mut().map(|head| (MatrixSite::Head, &mut head.weight));
         let blocks = self.layers.iter_mut().enumerate().flat_map(|(layer, block)| {
-            block.linears_mut().map(|(name, linear)| (MatrixSite::Block { layer, name }, &mut linear.weight))
+            block
+                .linears_mut()
+                .map(move |(name, linear)| (MatrixSite::Block { layer, name }, &mut linear.weight))
         });
         embedding.into_iter().chain(head).filter(move |_| whole).chain(blocks)
     }

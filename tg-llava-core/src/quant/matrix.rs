@@ -1,7 +1,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::bnb::FourBit;
+use super::bnb::{FourBit, Int8Rows};
 use super::ggml::{GgmlType, dequantise};
 
 /// A quantised matrix in memory, `[d_output, d_input]`, as checkpoints hold it. Cloning it copies no bytes.
@@ -11,6 +11,8 @@ pub enum QuantMatrix {
     Ggml(GgmlMatrix),
     /// Four bits of bitsandbytes.
     FourBit(FourBitMatrix),
+    /// Eight bits of bitsandbytes.
+    Int8(Arc<Int8Rows>),
 }
 
 /// How activations meet a quantised matrix in products of a few rows; products of many rows take f32.
@@ -124,6 +126,7 @@ impl QuantMatrix {
         match self {
             Self::Ggml(matrix) => matrix.shape,
             Self::FourBit(matrix) => matrix.shape,
+            Self::Int8(matrix) => matrix.shape(),
         }
     }
 
@@ -132,6 +135,7 @@ impl QuantMatrix {
         match self {
             Self::Ggml(matrix) => matrix.format.name(),
             Self::FourBit(matrix) => matrix.tensor.state().kind.name(),
+            Self::Int8(_) => "int8",
         }
     }
 
@@ -140,6 +144,7 @@ impl QuantMatrix {
         match self {
             Self::Ggml(matrix) => matrix.blocks.len(),
             Self::FourBit(matrix) => matrix.tensor.byte_len(),
+            Self::Int8(matrix) => matrix.byte_len(),
         }
     }
 
@@ -147,7 +152,15 @@ impl QuantMatrix {
     pub fn blocks(&self) -> Option<&[u8]> {
         match self {
             Self::Ggml(matrix) => Some(&matrix.blocks),
-            Self::FourBit(_) => None,
+            Self::FourBit(_) | Self::Int8(_) => None,
+        }
+    }
+
+    /// The same, with `activations` in products of a few rows where it is blocks; all others meet f32.
+    pub fn with_activations(self, activations: Activations) -> Self {
+        match self {
+            Self::Ggml(matrix) => Self::Ggml(matrix.with_activations(activations)),
+            other => other,
         }
     }
 
@@ -164,6 +177,7 @@ impl QuantMatrix {
                 let round = matrix.tensor.state().rounding();
                 out.iter_mut().for_each(|value| *value = round(*value));
             }
+            Self::Int8(matrix) => matrix.dequantise(rows.start * matrix.shape()[1], out),
         }
     }
 }
@@ -171,6 +185,12 @@ impl QuantMatrix {
 impl From<FourBitMatrix> for QuantMatrix {
     fn from(matrix: FourBitMatrix) -> Self {
         Self::FourBit(matrix)
+    }
+}
+
+impl From<Int8Rows> for QuantMatrix {
+    fn from(matrix: Int8Rows) -> Self {
+        Self::Int8(Arc::new(matrix))
     }
 }
 

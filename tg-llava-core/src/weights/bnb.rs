@@ -150,6 +150,20 @@ impl StoredTensor {
             _ => Ok(None),
         }
     }
+
+    /// A matrix of eight bits as bitsandbytes holds it, with nothing computed; `None` for every other one, and for some rows of one.
+    ///
+    /// # Errors
+    /// As [`StoredTensor::four_bit`].
+    pub fn int8(&self) -> Result<Option<Int8Rows>> {
+        match self.dtype {
+            StoredDType::Int8 if parts_of(self).1 == 0 => {
+                let matrix = read_int8(self)?;
+                Ok((matrix.shape()[..] == self.shape).then_some(matrix))
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 fn read_four_bit(stored: &StoredTensor) -> Result<FourBit> {

@@ -69,10 +69,10 @@ pub fn load_model(
     }
     let mut source = open_sources(dir, &config, base.as_deref())?;
     let mut model = config.init(device)?;
-    let mut quantised = LoadReport::default();
-    if let Some(quantization) = options.quantization {
-        fill_quantised(&mut model.llm, &mut source, quantization, &mut quantised, progress)?;
-    }
+    let quantised = match options.quantization {
+        Some(quantization) => fill_quantised(&mut model.llm, &mut source, quantization, progress)?,
+        None => LoadReport::default(),
+    };
     let (model, rest) = apply(model, &source, options.dtype, &|_| false, progress)?;
     Ok(Loaded { model, report: quantised.and(rest) })
 }

@@ -7,18 +7,18 @@ use burn::tensor::{DType, TensorData};
 use serde_json::{Value, json};
 
 use super::ggml_blocks::{self, BlockState};
+use super::matrix_format::MatrixFormat;
 use super::save::PendingTensor;
-use super::{QuantisedTensor, WeightsError};
+use super::{QuantisedTensor, StoredDType, WeightsError};
 use crate::error::Result;
-use crate::nn;
-use crate::quant::bnb::{Absmax, AbsmaxStorage, FourBit, Int8Rows};
-use crate::quant::ggml::GgmlType;
-use crate::quant::{MatrixSite, Scheme};
+use crate::quant::bnb::{Absmax, AbsmaxStorage, FourBit};
+use crate::quant::{MatrixSite, QuantMatrix, Scheme};
 
-/// What the decoder's matrices are written as. Towers, bridges, norms and biases stay floats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the decoder's matrices are written as, or held as in memory. Towers, bridges, norms and biases stay floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encoding {
     /// Floats.
+    #[default]
     Floats,
     /// NF4 with double quantisation, as bitsandbytes has it; the matrices of the blocks alone.
     Nf4,
@@ -28,12 +28,13 @@ pub enum Encoding {
     Ggml(Scheme),
 }
 
-/// How one matrix is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Nf4,
-    Int8,
-    Ggml(GgmlType),
+/// The format of a matrix.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choice {
+    /// The one that it can have.
+    pub format: MatrixFormat,
+    /// The name of the one that was asked for.
+    pub asked: &'static str,
 }
 
 /// What a part of a matrix is called behind the matrix's key without `.weight`, its dtype and its shape.
@@ -82,22 +83,30 @@ impl Encoding {
         }
     }
 
-    /// The format of the matrix at `site`, and the one that was asked for.
-    fn choose(
-        self,
-        site: MatrixSite,
-        num_layers: usize,
-        d_input: usize,
-    ) -> Option<(Format, Option<GgmlType>)> {
-        let in_block = matches!(site, MatrixSite::Block { .. });
+    /// The format of the matrix at `site`, of rows of `d_input`, in a decoder of `num_layers` blocks; none where it is floats.
+    pub(super) fn choose(self, site: MatrixSite, num_layers: usize, d_input: usize) -> Option<Choice> {
+        let in_block = |format: MatrixFormat| {
+            let block = matches!(site, MatrixSite::Block { .. });
+            block.then_some(Choice { format, asked: format.name() })
+        };
         match self {
             Self::Floats => None,
-            Self::Nf4 => in_block.then_some((Format::Nf4, None)),
-            Self::Int8 => in_block.then_some((Format::Int8, None)),
+            Self::Nf4 => in_block(MatrixFormat::Nf4),
+            Self::Int8 => in_block(MatrixFormat::Int8),
             Self::Ggml(scheme) => {
                 let choice = scheme.choose(site, num_layers, d_input);
-                Some((Format::Ggml(choice.format), Some(choice.asked)))
+                Some(Choice { format: MatrixFormat::Ggml(choice.format), asked: choice.asked.name() })
             }
+        }
+    }
+
+    /// Whether the matrix at `site` stays as a file holds it.
+    pub(super) fn keeps(self, site: MatrixSite, stored: StoredDType) -> bool {
+        let in_block = matches!(site, MatrixSite::Block { .. });
+        match (self, stored) {
+            (Self::Floats | Self::Ggml(_), StoredDType::Ggml(_)) => true,
+            (Self::Nf4, StoredDType::FourBit(_)) | (Self::Int8, StoredDType::Int8) => in_block,
+            _ => false,
         }
     }
 }
@@ -115,14 +124,14 @@ pub(super) fn encode(
         let chosen = MatrixSite::of_key(&key).zip(shape.ok());
         let chosen =
             chosen.and_then(|(site, shape)| Some((encoding.choose(site, num_layers, shape[1])?, shape)));
-        let Some(((format, asked), shape)) = chosen else {
+        let Some((Choice { format, asked }, shape)) = chosen else {
             written.insert(key, tensor);
             continue;
         };
         let layout = format.layout(shape, tensor.dtype());
         let bytes =
             layout.iter().map(|(_, dtype, shape)| shape.iter().product::<usize>() * dtype.size()).sum();
-        list.push(QuantisedTensor { key: key.clone(), asked, format: format.name(), bytes });
+        list.push(QuantisedTensor { key: key.clone(), asked: Some(asked), format: format.name(), bytes });
         let matrix =
             Arc::new(Matrix { key: key.clone(), format, shape, tensor, latest: Arc::clone(&latest) });
         let stem = key.strip_suffix(".weight").unwrap_or(&key);
@@ -141,7 +150,7 @@ pub(super) fn encode(
 /// A matrix whose parts are written one after the other. They are computed together, and kept until those of another one are.
 struct Matrix {
     key: String,
-    format: Format,
+    format: MatrixFormat,
     shape: [usize; 2],
     tensor: PendingTensor,
     latest: Latest,
@@ -160,7 +169,8 @@ impl Matrix {
             let (key, format) = (self.key.clone(), self.format.name());
             return Err(WeightsError::NotFinite { key, format }.into());
         }
-        let parts = Arc::new(self.format.parts(&values, self.shape, self.tensor.dtype()));
+        let matrix = self.format.quantise(&values, self.shape, torch_name(self.tensor.dtype()));
+        let parts = Arc::new(parts(&matrix, self.tensor.dtype()));
         *latest = Some((self.key.clone(), Arc::clone(&parts)));
         Ok(parts)
     }
@@ -169,15 +179,7 @@ impl Matrix {
 /// Longest spelling of a number of 64 bits.
 const NUMBER: usize = 24;
 
-impl Format {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Nf4 => "nf4",
-            Self::Int8 => "int8",
-            Self::Ggml(format) => format.name(),
-        }
-    }
-
+impl MatrixFormat {
     /// The parts, known before the values are: the file's header comes first.
     fn layout(self, shape: [usize; 2], dtype: DType) -> Layout {
         let part = |name: &str, dtype, shape: &[usize]| (name.to_owned(), dtype, shape.to_vec());
@@ -209,42 +211,44 @@ impl Format {
             }
         }
     }
+}
 
-    fn parts(self, values: &[f32], shape: [usize; 2], dtype: DType) -> Parts {
-        let floats =
-            |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-        let named = |name: &str, bytes: Vec<u8>| (name.to_owned(), bytes);
-        let parts = match self {
-            Self::Nf4 => {
-                let tensor = FourBit::quantise_nf4(values, &shape, torch_name(dtype), AbsmaxStorage::Double);
-                let mut state = tensor.state().to_json();
-                state.resize(state_len(shape, dtype), b' ');
-                let Absmax::Double(absmax) = tensor.absmax() else { unreachable!("as asked for") };
-                vec![
-                    named("weight", tensor.packed().to_vec()),
-                    named("weight.absmax", absmax.codes.clone()),
-                    named("weight.nested_absmax", floats(&absmax.absmax)),
-                    named("weight.nested_quant_map", floats(&absmax.map[..])),
-                    named("weight.quant_map", floats(tensor.map())),
-                    named(NF4_STATE, state),
-                ]
-            }
-            Self::Int8 => {
-                let matrix = Int8Rows::quantise(values, shape[1]);
-                let codes = matrix.codes().iter().map(|code| *code as u8).collect();
-                vec![
-                    named("SCB", floats(matrix.scales())),
-                    named("weight", codes),
-                    named("weight_format", vec![0]),
-                ]
-            }
-            Self::Ggml(format) => vec![
-                named("weight", nn::quantise(format, values, shape[1])),
-                named(&format!("weight{}", ggml_blocks::STATE), BlockState::new(format, shape).to_json()),
-            ],
-        };
-        parts.into_iter().collect()
-    }
+/// The parts of a matrix, with lengths as its format's layout has them; `dtype` is that of the floats that it was.
+fn parts(quantised: &QuantMatrix, dtype: DType) -> Parts {
+    let floats = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let named = |name: &str, bytes: Vec<u8>| (name.to_owned(), bytes);
+    let parts = match quantised {
+        QuantMatrix::FourBit(matrix) => {
+            let tensor = matrix.tensor();
+            let mut state = tensor.state().to_json();
+            state.resize(state_len(quantised.shape(), dtype), b' ');
+            let Absmax::Double(absmax) = tensor.absmax() else { unreachable!("as asked for") };
+            vec![
+                named("weight", tensor.packed().to_vec()),
+                named("weight.absmax", absmax.codes.clone()),
+                named("weight.nested_absmax", floats(&absmax.absmax)),
+                named("weight.nested_quant_map", floats(&absmax.map[..])),
+                named("weight.quant_map", floats(tensor.map())),
+                named(NF4_STATE, state),
+            ]
+        }
+        QuantMatrix::Int8(matrix) => {
+            let codes = matrix.codes().iter().map(|code| *code as u8).collect();
+            vec![
+                named("SCB", floats(matrix.scales())),
+                named("weight", codes),
+                named("weight_format", vec![0]),
+            ]
+        }
+        QuantMatrix::Ggml(blocks) => {
+            let state = BlockState::new(blocks.format(), quantised.shape()).to_json();
+            vec![
+                named("weight", blocks.blocks().to_vec()),
+                named(&format!("weight{}", ggml_blocks::STATE), state),
+            ]
+        }
+    };
+    parts.into_iter().collect()
 }
 
 const NF4_STATE: &str = "weight.quant_state.bitsandbytes__nf4";
@@ -269,15 +273,16 @@ pub(super) fn torch_name(dtype: DType) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quant::ggml::GgmlType;
 
     #[test]
     fn parts_have_the_sizes_that_the_header_states() {
         let shape = [6, 50];
         let values: Vec<f32> = (0..300).map(|i| (i as f32 * 0.7).sin() * 1e-3).collect();
-        for format in [Format::Nf4, Format::Int8, Format::Ggml(GgmlType::Q8_0), Format::Ggml(GgmlType::Q4_0)]
-        {
+        let blocks = [GgmlType::Q8_0, GgmlType::Q4_0].map(MatrixFormat::Ggml);
+        for format in [MatrixFormat::Nf4, MatrixFormat::Int8].into_iter().chain(blocks) {
             for dtype in [DType::F32, DType::BF16] {
-                let parts = format.parts(&values, shape, dtype);
+                let parts = parts(&format.quantise(&values, shape, torch_name(dtype)), dtype);
                 let layout = format.layout(shape, dtype);
                 assert_eq!(layout.len(), parts.len());
                 for (name, dtype, shape) in layout {

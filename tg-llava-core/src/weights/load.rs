@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::Param;
 use burn::tensor::{DType, Device, Shape, Tensor};
@@ -26,6 +26,8 @@ pub struct LoadReport {
     pub initialised: Vec<String>,
     /// Matrices that are held quantised.
     pub quantised: Vec<QuantisedTensor>,
+    /// Keys of tensors that the files hold quantised and that are held as floats, by the format in the files.
+    pub dequantised: BTreeMap<String, Vec<String>>,
 }
 
 impl LoadReport {
@@ -36,6 +38,9 @@ impl LoadReport {
         self.not_finite.extend(other.not_finite);
         self.initialised.extend(other.initialised);
         self.quantised.extend(other.quantised);
+        for (format, keys) in other.dequantised {
+            self.dequantised.entry(format).or_default().extend(keys);
+        }
         self
     }
 }
@@ -159,6 +164,10 @@ impl Filler<'_> {
         let stored = cut.as_ref().unwrap_or(stored);
         match self.read::<D>(&key, stored, &param.lazy_device()) {
             Ok((tensor, finite)) => {
+                if stored.dtype.is_quantised() && piece.is_none_or(|piece| piece == 0) {
+                    let of_format = self.report.dequantised.entry(stored.dtype_name.clone());
+                    of_format.or_default().push(key.clone());
+                }
                 if !finite {
                     self.report.not_finite.push(key);
                 }

@@ -2,24 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use half::{bf16, f16};
 use serde_json::Value;
 
 use super::adapter::Branch;
 use super::card::{self, Provenance};
 use super::convert::read_as;
 use super::encode::{encode, torch_name};
-use super::quantise::nf4;
+use super::matrix_format::MatrixFormat;
 use super::save::{PendingTensor, Save, SaveOptions, copy_small_files, reference_tensors, write_shards};
 use super::{
     Adapter, Component, Encoding, QuantisedTensor, StoredDType, StoredTensor, TensorSource, WeightsError,
-    base_of, folder_has_bridges, is_block_matrix, is_unused_key, open_sources,
+    base_of, folder_has_bridges, is_unused_key, open_sources,
 };
 use crate::config::{ModelConfig, locate_tower, read_json, read_model_config_over, write_model_config};
 use crate::error::Result;
 use crate::nn::cast_to;
+use crate::quant::MatrixSite;
 
 /// How a checkpoint is written anew.
 #[derive(Debug, Clone)]
@@ -28,8 +30,9 @@ pub struct MergeOptions<'a> {
     pub base: Option<&'a Path>,
     /// Number format of the result; `None` leaves each tensor's as it is.
     pub dtype: Option<DType>,
-    /// What of the base the adapter is added to.
-    pub into: MergeBase,
+    /// What the adapter is added to: the base's matrices as they are ([`Encoding::Floats`]), or as this encoding gives them back, which an
+    /// adapter of QLoRA was trained over.
+    pub base_through: Encoding,
     /// Where the products are computed.
     pub device: &'a Device,
     /// Files grow up to this many bytes of tensors.
@@ -48,29 +51,19 @@ pub enum ExistingModel {
     Replace,
 }
 
-/// What an adapter is added to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MergeBase {
-    /// The base's values as they are.
-    #[default]
-    Full,
-    /// The base's block matrices as NF4 gives them back: those that an adapter of QLoRA was trained over.
-    Dequantised,
-}
-
 /// Writes the adapter in `dir`, added to the decoder that it lies over, into `out` as a whole checkpoint with the reference's keys: tensor
-/// by tensor, so that memory holds one of them at a time. Returns how many matrices were changed.
+/// by tensor, so that memory holds one of them at a time.
 ///
 /// # Errors
 /// Where `dir` holds no adapter, a file is missing or damaged, keys and shapes differ from what the config describes, or `out` cannot be
 /// written, is one of the folders that are read, or holds another model that is to stay.
-pub fn merge_adapter(dir: &Path, out: &Path, options: &MergeOptions<'_>) -> Result<usize> {
+pub fn merge_adapter(dir: &Path, out: &Path, options: &MergeOptions<'_>) -> Result<Converted> {
     if !Adapter::is_in(dir) {
         let reason =
             "holds no adapter: adapter_config.json and adapter_model.safetensors are not there".into();
         return Err(WeightsError::Damaged { path: dir.to_path_buf(), reason }.into());
     }
-    Ok(convert_checkpoint(dir, out, options, Encoding::Floats)?.merged)
+    convert_checkpoint(dir, out, options, Encoding::Floats)
 }
 
 /// What was written.
@@ -82,6 +75,8 @@ pub struct Converted {
     pub quantised: Vec<QuantisedTensor>,
     /// Bytes of all tensors.
     pub bytes: u64,
+    /// Keys that hold NaN or infinite values, those that are too large for the number format among them.
+    pub not_finite: Vec<String>,
 }
 
 /// Writes the checkpoint in `dir` into `out` as a whole one: its adapter added, its decoder's matrices as `encoding` says, and a card
@@ -105,7 +100,8 @@ pub fn convert_checkpoint(
     check_place(out, read, options.existing)?;
     let source = open_sources(dir, &config, base.as_deref())?;
     let expected = reference_tensors(&config.init(options.device)?);
-    let (tensors, merged) = merged_tensors(&source, expected, config.llm.tie_word_embeddings, options)?;
+    let not_finite = NotFinite::default();
+    let (tensors, merged) = merged_tensors(&source, expected, (&config, options), &not_finite)?;
 
     let floats = options.dtype.map_or("as it was", torch_name);
     let (tensors, quantised) = encode(tensors, encoding, config.llm.num_hidden_layers);
@@ -130,7 +126,8 @@ pub fn convert_checkpoint(
     }
     write_shards(tensors, save.path(), options.max_shard_bytes)?;
     save.commit()?;
-    Ok(Converted { merged, quantised, bytes })
+    let not_finite = not_finite.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+    Ok(Converted { merged, quantised, bytes, not_finite })
 }
 
 /// The folders of the towers that `config` names; those that are nowhere are left out.
@@ -181,14 +178,18 @@ fn stated(mut keys: Value, config: &ModelConfig, dtype: Option<DType>, encoding:
     keys
 }
 
-/// What is written, and how many matrices the adapter changes.
+/// Keys of what was written with values that are not finite.
+type NotFinite = Arc<Mutex<BTreeSet<String>>>;
+
+/// What is written, and how many matrices the adapter changes; `not_finite` is filled while it is written.
 fn merged_tensors(
     source: &TensorSource,
     expected: BTreeMap<String, PendingTensor>,
-    tied: bool,
-    options: &MergeOptions<'_>,
+    (config, options): (&ModelConfig, &MergeOptions<'_>),
+    not_finite: &NotFinite,
 ) -> Result<(BTreeMap<String, PendingTensor>, usize)> {
     let (mut missing, mut misshapen, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let tied = config.llm.tie_word_embeddings;
     let mut unknown: Vec<String> = source
         .iter()
         .filter(|(key, _)| {
@@ -197,6 +198,7 @@ fn merged_tensors(
         .map(|(key, stored)| format!("{key} (in {})", stored.path.display()))
         .collect();
     let adapter = source.adapter().cloned().map(Arc::new);
+    let num_layers = config.llm.num_hidden_layers;
     let (mut tensors, mut merged) = (BTreeMap::new(), 0);
     for (key, pending) in expected {
         let Some(stored) = source.get(&key).filter(|stored| stored.dtype != StoredDType::Other) else {
@@ -224,12 +226,28 @@ fn merged_tensors(
             StoredDType::BF16 => DType::BF16,
             _ => DType::F32,
         });
-        let matrices = branch.map(|branch| (branch.a.clone(), branch.b.clone(), branch.scale));
-        merged += usize::from(matrices.is_some());
-        let (stored, device) = (stored.clone(), options.device.clone());
+        merged += usize::from(branch.is_some());
+        // What the file holds in that encoding is what it gives back.
+        let through =
+            MatrixSite::of_key(&key).filter(|site| !options.base_through.keeps(*site, stored.dtype));
+        let through =
+            through.and_then(|site| options.base_through.choose(site, num_layers, *stored.shape.last()?));
         let shape = stored.shape.clone();
-        let through_nf4 = options.into == MergeBase::Dequantised && is_block_matrix(&key);
-        let read = move || written(&stored, matrices.as_ref(), (dtype, through_nf4), &device);
+        let written = Written {
+            branch: branch.map(|branch| (branch.a.clone(), branch.b.clone(), branch.scale)),
+            stored: stored.clone(),
+            through: through.map(|choice| choice.format),
+            dtype,
+            device: options.device.clone(),
+        };
+        let (not_finite, named) = (Arc::clone(not_finite), key.clone());
+        let read = move || {
+            let (data, finite) = written.values()?;
+            if !(finite && is_finite(&data)) {
+                not_finite.lock().unwrap_or_else(PoisonError::into_inner).insert(named.clone());
+            }
+            Ok(data)
+        };
         tensors.insert(key, PendingTensor::new(shape, dtype, read));
     }
     // Those of layers that are missing or misshapen are not looked at.
@@ -242,32 +260,49 @@ fn merged_tensors(
     Err(WeightsError::Mismatch { missing, unknown, misshapen }.into())
 }
 
-/// The values of a tensor as they are written.
-fn written(
-    stored: &StoredTensor,
-    matrices: Option<&(StoredTensor, StoredTensor, f64)>,
-    (dtype, through_nf4): (DType, bool),
-    device: &Device,
-) -> Result<TensorData> {
-    let branch = matrices.map(|(a, b, scale)| Branch { a, b, scale: *scale });
-    if branch.is_none() && !through_nf4 {
-        return Ok(read_as(stored, dtype)?.0);
-    }
-    let base = match through_nf4 && !stored.dtype.is_quantised() {
-        true => nf4_and_back(stored, device)?,
-        false => read_as(stored, DType::F32)?.0,
-    };
-    let base = Tensor::<2>::from_data(base, (device, DType::F32));
-    let merged = match branch {
-        Some(branch) => branch.added_to(base)?.0,
-        None => base,
-    };
-    Ok(cast_to(merged, dtype).into_data())
+/// A tensor that is about to be written.
+struct Written {
+    stored: StoredTensor,
+    /// A and B of what an adapter adds, and the factor on their product.
+    branch: Option<(StoredTensor, StoredTensor, f64)>,
+    /// The format that the base's values go through before that.
+    through: Option<MatrixFormat>,
+    dtype: DType,
+    device: Device,
 }
 
-fn nf4_and_back(stored: &StoredTensor, device: &Device) -> Result<TensorData> {
-    let (tensor, _) = nf4(stored, None, device)?;
-    let mut values = vec![0.0; stored.num_elements()];
-    tensor.dequantise(0, &mut values);
-    Ok(TensorData::new(values, stored.shape.clone()))
+impl Written {
+    /// The values, and whether those of the files are finite.
+    fn values(&self) -> Result<(TensorData, bool)> {
+        let Self { stored, dtype, device, .. } = self;
+        let branch = self.branch.as_ref().map(|(a, b, scale)| Branch { a, b, scale: *scale });
+        let (base, finite) = match (self.through, &branch) {
+            (None, None) => return read_as(stored, *dtype),
+            (None, Some(_)) => read_as(stored, DType::F32)?,
+            (Some(format), _) => {
+                let (matrix, finite) = format.read(stored, None, device)?;
+                let [rows, columns] = matrix.shape();
+                let mut values = vec![0.0; rows * columns];
+                matrix.dequantise_rows(0..rows, &mut values);
+                (TensorData::new(values, [rows, columns]), finite)
+            }
+        };
+        let base = Tensor::<2>::from_data(base, (device, DType::F32));
+        let (merged, branch_finite) = match branch {
+            Some(branch) => branch.added_to(base)?,
+            None => (base, true),
+        };
+        Ok((cast_to(merged, *dtype).into_data(), finite && branch_finite))
+    }
+}
+
+/// Whether all values are numbers: what is finite in a file may be too large for another format.
+fn is_finite(data: &TensorData) -> bool {
+    match data.dtype() {
+        DType::F16 => data.as_slice::<f16>().is_ok_and(|values| values.iter().all(|value| value.is_finite())),
+        DType::BF16 => {
+            data.as_slice::<bf16>().is_ok_and(|values| values.iter().all(|value| value.is_finite()))
+        }
+        _ => data.as_slice::<f32>().is_ok_and(|values| values.iter().all(|value| value.is_finite())),
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::Component;
 use super::adapter::PEFT_PREFIX;
-use crate::config::BLOCK_LINEARS;
+use crate::quant::MatrixSite;
 
 /// Rewrites of a module path inside towers and decoder, tried in order; the first rule whose left side is a prefix
 /// applies. Bridges change their component's name alone.
@@ -98,8 +98,8 @@ pub fn is_adapter_path(path: &str) -> bool {
 
 /// The linear layer of a decoder block whose matrix a full checkpoint has under `key`.
 pub(super) fn block_linear(key: &str) -> Option<&str> {
-    let module = key.strip_suffix(".weight").filter(|module| module.starts_with("model.layers."))?;
-    BLOCK_LINEARS.contains(&module.rsplit('.').next()?).then_some(module)
+    let in_block = matches!(MatrixSite::of_key(key)?, MatrixSite::Block { .. });
+    key.strip_suffix(".weight").filter(|_| in_block)
 }
 
 /// Whether a full checkpoint has the matrix of a linear layer of a decoder block under `key`.

@@ -1,28 +1,21 @@
-//! The decoder's matrices, quantised while they are read: memory holds a piece of one as floats, and one whole where its file
-//! cannot be read by pieces.
+//! The decoder's matrices, held in fewer bits.
 
 use std::collections::BTreeSet;
 
-use burn::tensor::{DType, Device, TensorData};
-
-use super::adapter::Branch;
-use super::convert::read_as;
 use super::load::LoadReport;
-use super::{StoredDType, StoredTensor, TensorSource, WeightsError};
-use crate::error::Result;
+use super::{Encoding, TensorSource};
+use crate::error::{Error, Result};
 use crate::llm::Llm;
-use crate::nn::{self, Matrix};
-use crate::quant::bnb::{AbsmaxStorage, FourBit};
-use crate::quant::ggml::GgmlType;
-use crate::quant::{Activations, FourBitMatrix, GgmlMatrix, MatrixSite, Scheme};
+use crate::nn::Matrix;
+use crate::quant::{Activations, MatrixSite};
 
 /// How a decoder's matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Quantization {
-    /// The formats of matrices that the files hold as floats; none where these stay so. Blocks of GGML in the files stay as they
-    /// are; matrices of bitsandbytes, and those that an adapter is added to, are taken as floats.
-    pub scheme: Option<Scheme>,
-    /// What meets quantised matrices in products.
+    /// What matrices become that the files hold otherwise. Those that they hold in the formats of this encoding stay as they are, blocks
+    /// of GGML with [`Encoding::Floats`] as well; those that an adapter is added to are taken as floats first.
+    pub encoding: Encoding,
+    /// What meets blocks of GGML in products.
     pub activations: Activations,
 }
 
@@ -31,8 +24,8 @@ pub struct Quantization {
 pub struct QuantisedTensor {
     /// Key.
     pub key: String,
-    /// The format that was asked for, where it was quantised here.
-    pub asked: Option<GgmlType>,
+    /// Name of the format that was asked for; none where none was.
+    pub asked: Option<&'static str>,
     /// Name of the format that it has.
     pub format: &'static str,
     /// Bytes in memory.
@@ -41,60 +34,44 @@ pub struct QuantisedTensor {
 
 impl QuantisedTensor {
     /// The format that was asked for, where the matrix has another one.
-    pub fn other(&self) -> Option<GgmlType> {
-        self.asked.filter(|asked| asked.name() != self.format)
+    pub fn other(&self) -> Option<&'static str> {
+        self.asked.filter(|asked| *asked != self.format)
     }
 }
 
-/// Values that are floats at a time.
-const PIECE: usize = 1 << 20;
-
-/// Takes the matrices of `llm` out of `source` and puts them quantised into their places: blocks of a file as they are, floats as
-/// `quantization` says. An adapter of the source is added before, in f32. What is missing or misshapen is left to those who fill the
-/// rest.
+/// Takes the matrices of `llm` out of `source` and puts them into their places as `quantization` says. An adapter of the source is
+/// added before, in f32. What stays floats, is missing or misshapen is left to [`apply`](super::apply).
 ///
 /// # Errors
-/// [`WeightsError`] where a file cannot give a tensor.
-pub(super) fn fill_quantised(
+/// [`WeightsError`](super::WeightsError) where a file cannot give a tensor.
+pub fn fill_quantised(
     llm: &mut Llm,
     source: &mut TensorSource,
     quantization: Quantization,
-    report: &mut LoadReport,
     progress: &mut dyn FnMut(usize),
-) -> Result<()> {
+) -> Result<LoadReport> {
+    let Quantization { encoding, activations } = quantization;
     let (num_layers, device) = (llm.layers.len(), llm.norm.gamma.lazy_device());
+    let mut report = LoadReport::default();
     for (site, matrix) in llm.matrices_mut() {
-        let (key, Some(shape)) = (site.key(), shape_of(matrix, site)) else { continue };
+        let (key, shape) = (site.key(), shape_of(matrix, site));
         let Some(stored) = source.get(&key).filter(|stored| stored.shape == shape) else { continue };
         let (mut missing, mut misshapen, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
         let branch = match source.adapter() {
             Some(adapter) => adapter.branch(&key, &shape, (&mut missing, &mut misshapen), &mut used)?,
             None => None,
         };
-        let kept = match stored.dtype {
-            StoredDType::Ggml(format) if used.is_empty() => Some(format),
-            _ => None,
-        };
-        let choice = quantization.scheme.filter(|_| kept.is_none());
-        let choice = choice.map(|scheme| scheme.choose(site, num_layers, shape[1]));
-        let Some(format) = kept.or(choice.map(|choice| choice.format)) else { continue };
         if !(missing.is_empty() && misshapen.is_empty()) {
             continue;
         }
-        let (blocks, finite) = match branch {
-            _ if kept.is_some() => (stored.bytes()?, true),
-            None => quantise(stored, format)?,
-            Some(branch) => {
-                let (merged, finite) = branch.merged(stored, &device)?;
-                (nn::quantise(format, &floats(stored, merged.into_data())?, shape[1]), finite)
-            }
+        let choice = encoding.choose(site, num_layers, shape[1]);
+        let as_it_is =
+            if branch.is_none() && encoding.keeps(site, stored.dtype) { stored.quantised()? } else { None };
+        let (quantised, finite) = match (as_it_is, choice) {
+            (Some(matrix), _) => (matrix, true),
+            (None, Some(choice)) => choice.format.read(stored, branch, &device)?,
+            (None, None) => continue,
         };
-        let quantised = GgmlMatrix::new(format, shape, blocks)
-            .map_err(|e| WeightsError::Damaged {
-                path: stored.path.to_path_buf(),
-                reason: format!("{key}: {e}"),
-            })?
-            .with_activations(quantization.activations);
         report.loaded += 1;
         if !finite {
             report.not_finite.push(key.clone());
@@ -102,153 +79,75 @@ pub(super) fn fill_quantised(
         report.quantised.push(QuantisedTensor {
             key: key.clone(),
             asked: choice.map(|choice| choice.asked),
-            format: format.name(),
-            bytes: quantised.blocks().len(),
+            format: quantised.format_name(),
+            bytes: quantised.num_bytes(),
         });
         progress(stored.num_elements());
-        *matrix = Matrix::Quantised(quantised.into());
-        source.remove(&key, &used);
-    }
-    Ok(())
-}
-
-/// Quantises the matrices of a decoder that is in memory.
-pub fn quantise_decoder(llm: &mut Llm, scheme: Scheme, activations: Activations) -> Vec<QuantisedTensor> {
-    let num_layers = llm.layers.len();
-    let mut all = Vec::new();
-    for (site, matrix) in llm.matrices_mut() {
-        let (Some(shape), Some(param)) = (shape_of(matrix, site), matrix.float()) else { continue };
-        let choice = scheme.choose(site, num_layers, shape[1]);
-        let rows = if site == MatrixSite::Embedding { param.val() } else { param.val().transpose() };
-        let Ok(values) = rows.into_data().try_into_vec_as::<f32>() else { continue };
-        let blocks = nn::quantise(choice.format, &values, shape[1]);
-        let Ok(blocks) = GgmlMatrix::new(choice.format, shape, blocks) else { continue };
-        let (key, bytes) = (site.key(), blocks.blocks().len());
-        all.push(QuantisedTensor { key, asked: Some(choice.asked), format: choice.format.name(), bytes });
-        *matrix = Matrix::Quantised(blocks.with_activations(activations).into());
-    }
-    all
-}
-
-/// Takes the matrices of the decoder's blocks out of `source` and puts them into their places in bitsandbytes' NF4 with double
-/// quantisation, for whoever trains an adapter over them: what is in four bits in the files as it is, one matrix as floats at a time
-/// otherwise. What is missing or misshapen is left to [`apply`](super::apply).
-///
-/// # Errors
-/// [`WeightsError`] where a file cannot give a tensor.
-pub fn fill_nf4(
-    llm: &mut Llm,
-    source: &mut TensorSource,
-    progress: &mut dyn FnMut(usize),
-) -> Result<LoadReport> {
-    let mut report = LoadReport::default();
-    let device = llm.norm.gamma.lazy_device();
-    for (site, matrix) in llm.matrices_mut() {
-        let (key, Some(shape)) = (site.key(), shape_of(matrix, site)) else { continue };
-        let block = matches!(site, MatrixSite::Block { .. });
-        let stored = source.get(&key).filter(|stored| block && stored.shape == shape);
-        let Some(stored) = stored else { continue };
-        let (mut missing, mut misshapen, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
-        let branch = match source.adapter() {
-            Some(adapter) => adapter.branch(&key, &shape, (&mut missing, &mut misshapen), &mut used)?,
-            None => None,
-        };
-        if !(missing.is_empty() && misshapen.is_empty()) {
-            continue;
-        }
-        let (tensor, finite) = match (stored.four_bit()?, branch) {
-            (Some(tensor), None) => (tensor, true),
-            (_, branch) => nf4(stored, branch, &device)?,
-        };
-        let (path, elements) = (stored.path.clone(), stored.num_elements());
-        let quantised = FourBitMatrix::new(tensor).ok_or_else(|| WeightsError::Damaged {
-            path: path.to_path_buf(),
-            reason: format!("{key}: no matrix"),
-        })?;
-        report.loaded += 1;
-        if !finite {
-            report.not_finite.push(key.clone());
-        }
-        let (format, bytes) = (quantised.tensor().state().kind.name(), quantised.tensor().byte_len());
-        report.quantised.push(QuantisedTensor { key: key.clone(), asked: None, format, bytes });
-        progress(elements);
-        *matrix = Matrix::Quantised(quantised.into());
+        *matrix = Matrix::Quantised(quantised.with_activations(activations));
         source.remove(&key, &used);
     }
     Ok(report)
 }
 
-/// A matrix of floats in NF4, with what `branch` adds to it, and whether all its values are finite.
-pub(super) fn nf4(
-    stored: &StoredTensor,
-    branch: Option<Branch<'_>>,
-    device: &Device,
-) -> Result<(FourBit, bool)> {
-    let (values, finite) = match branch {
-        Some(branch) => {
-            let (merged, finite) = branch.merged(stored, device)?;
-            (merged.into_data(), finite)
-        }
-        None => read_as(stored, DType::F32)?,
-    };
-    let values = floats(stored, values)?;
-    Ok((FourBit::quantise_nf4(&values, &stored.shape, "float32", AbsmaxStorage::Double), finite))
-}
-
-fn floats(stored: &StoredTensor, values: TensorData) -> Result<Vec<f32>> {
-    values.try_into_vec::<f32>().map_err(|e| {
-        let reason = format!("{}: {e:?}", stored.key);
-        WeightsError::Damaged { path: stored.path.to_path_buf(), reason }.into()
-    })
-}
-
-/// `[d_output, d_input]`, as files have it, of a matrix of floats.
-fn shape_of(matrix: &Matrix, site: MatrixSite) -> Option<[usize; 2]> {
-    let [rows, columns] = matrix.float()?.lazy_shape().dims();
-    Some(if site == MatrixSite::Embedding { [rows, columns] } else { [columns, rows] })
-}
-
-/// Rows of a matrix that are floats at a time: all, where each piece would read the whole matrix again.
-fn rows_at_once(stored: &StoredTensor) -> usize {
-    let [rows, columns] = [stored.shape[0], stored.shape[1]];
-    let most = if stored.is_cut_cheaply() { PIECE / columns.max(1) } else { rows };
-    most.clamp(1, rows.max(1))
-}
-
-/// The blocks of a matrix of floats, and whether all its values are finite.
-fn quantise(stored: &StoredTensor, format: GgmlType) -> Result<(Vec<u8>, bool)> {
-    let [rows, columns] = [stored.shape[0], stored.shape[1]];
-    let at_once = rows_at_once(stored);
-    let (mut blocks, mut all_finite) = (Vec::with_capacity(rows * format.row_bytes(columns)), true);
-    for first in (0..rows).step_by(at_once) {
-        let (values, finite) = read_as(&stored.rows(first, at_once.min(rows - first)), DType::F32)?;
-        blocks.extend(nn::quantise(format, &floats(stored, values)?, columns));
-        all_finite &= finite;
+/// Quantises the matrices of a decoder that is in memory; those that are quantised already stay as they are, and are listed so.
+///
+/// # Errors
+/// [`Error::Request`] where the device cannot give the values of a matrix.
+pub fn quantise_decoder(llm: &mut Llm, quantization: Quantization) -> Result<Vec<QuantisedTensor>> {
+    let num_layers = llm.layers.len();
+    let mut all = Vec::new();
+    for (site, matrix) in llm.matrices_mut() {
+        let (key, shape) = (site.key(), shape_of(matrix, site));
+        let Some(choice) = quantization.encoding.choose(site, num_layers, shape[1]) else { continue };
+        let held = match matrix {
+            Matrix::Quantised(held) => held.clone(),
+            Matrix::Float(param) => {
+                let rows = if site == MatrixSite::Embedding { param.val() } else { param.val().transpose() };
+                let values = rows.into_data().try_into_vec_as::<f32>();
+                let values =
+                    values.map_err(|error| Error::Request(format!("{key} could not be read: {error:?}")))?;
+                choice.format.quantise(&values, shape, "float32").with_activations(quantization.activations)
+            }
+        };
+        let (asked, format, bytes) = (Some(choice.asked), held.format_name(), held.num_bytes());
+        all.push(QuantisedTensor { key, asked, format, bytes });
+        *matrix = Matrix::Quantised(held);
     }
-    Ok((blocks, all_finite))
+    Ok(all)
+}
+
+/// `[d_output, d_input]`, as files have it.
+fn shape_of(matrix: &Matrix, site: MatrixSite) -> [usize; 2] {
+    match matrix {
+        Matrix::Quantised(matrix) => matrix.shape(),
+        Matrix::Float(param) => {
+            let [rows, columns] = param.lazy_shape().dims();
+            if site == MatrixSite::Embedding { [rows, columns] } else { [columns, rows] }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::{Bytes, open_file};
-    use super::super::{NewTensor, write_safetensors};
     use super::*;
+    use crate::quant::Scheme;
 
-    /// A `.bin` file's tensors, bitsandbytes' and interleaved heads are read whole for any of their rows.
     #[test]
-    fn a_matrix_that_is_read_whole_for_each_row_is_read_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("some.safetensors");
-        let shape = [2048, 1024];
-        let values: Vec<u8> =
-            (0..shape[0] * shape[1]).flat_map(|i| ((i % 251) as f32).to_le_bytes()).collect();
-        let read = || Ok::<_, std::convert::Infallible>(values.clone());
-        write_safetensors(&path, None, [NewTensor::new("a", safetensors::Dtype::F32, shape, read)]).unwrap();
-        let plain = open_file(&path).unwrap().remove("a").unwrap();
-        let (whole, len) = (Box::new(plain.clone()), values.len());
-        let within = StoredTensor { bytes: Bytes::Within { whole, skip: 0, len }, ..plain.clone() };
-        assert_eq!((rows_at_once(&plain), rows_at_once(&within)), (1024, 2048));
-        let blocks = |stored| quantise(stored, GgmlType::Q8_0).unwrap();
-        assert!(blocks(&plain) == blocks(&within));
+    fn a_matrix_that_is_quantised_already_is_listed_in_the_format_that_it_has() {
+        let mut llm = crate::config::tiny(30).init(&burn::tensor::Device::flex()).unwrap().llm;
+        let mut quantise = |encoding| {
+            let quantization = Quantization { encoding, ..Quantization::default() };
+            quantise_decoder(&mut llm, quantization).unwrap()
+        };
+        let first = quantise(Encoding::Int8);
+        assert!(first.iter().all(|matrix| matrix.format == "int8" && matrix.other().is_none()));
+        let again = quantise(Encoding::Ggml(Scheme::Q8_0));
+        assert_eq!(again.len(), first.len() + 1, "the embedding, which is the head, as well");
+        let others: Vec<_> = again.iter().filter(|matrix| matrix.other().is_some()).collect();
+        assert_eq!(others.len(), first.len());
+        assert!(
+            others.iter().all(|matrix| (matrix.format, matrix.asked) == ("int8", Some("Q8_0"))),
+            "{others:?}"
+        );
     }
 }

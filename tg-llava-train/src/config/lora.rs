@@ -1,7 +1,11 @@
 //! `[lora]`: low-rank adapters over the decoder instead of its own weights.
 
 use serde::{Deserialize, Serialize};
-use tg_llava_core::config::{BLOCK_LINEARS, LoraConfig, LoraScaling, Patterns, TargetModules};
+use tg_llava_core::config::{LoraConfig, LoraScaling, Patterns, TargetModules, block_linear_names};
+use tg_llava_core::quant::MatrixSite;
+use tg_llava_core::weights::Encoding;
+
+use super::ConfigError;
 
 /// Adapters that learn in the place of the decoder (`--lora_enable`); the table alone turns them on. The bridges learn whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,8 +26,8 @@ pub struct LoraOptions {
     pub rank_pattern: Patterns<usize>,
     /// Alphas of such layers. Default: none.
     pub alpha_pattern: Patterns<f64>,
-    /// How the decoder's block matrices are held while they are frozen: `float`, in the format of the computation, or `nf4`, 4.127 bits a value
-    /// (QLoRA, `--bits 4`). Default `float`.
+    /// How the decoder's block matrices are held while they are frozen: `float`, in the format of the computation, `nf4`, 4.127 bits a value
+    /// (QLoRA, `--bits 4`), or `int8`, 8 bits (`--bits 8`). Default `float`.
     pub base: BaseFormat,
     /// The second matrix's learning rate over the first one's (LoRA+, which advises 16). Default 1.
     pub b_lr_ratio: f64,
@@ -38,15 +42,29 @@ pub enum BaseFormat {
     Float,
     /// As bitsandbytes' NF4, with double quantisation; a block's matrices are floats while it is at work.
     Nf4,
+    /// As bitsandbytes' eight bits with a scale a row; in the same way.
+    Int8,
 }
 
 impl BaseFormat {
-    /// Bytes of a matrix of so many values, whose floats take `float` bytes each.
-    pub fn bytes(self, values: u64, float: u64) -> u64 {
+    /// Bytes of a matrix `[d_input, d_output]` whose floats take `float` bytes each.
+    pub fn bytes(self, [d_input, d_output]: [usize; 2], float: usize) -> u64 {
+        let values = (d_input * d_output) as u64;
         match self {
-            Self::Float => float * values,
+            Self::Float => float as u64 * values,
             // Codes, an 8-bit scale for 64 of them, an f32 scale for 256 of those, and two tables.
             Self::Nf4 => values.div_ceil(2) + values.div_ceil(64) + 4 * values.div_ceil(64 * 256) + 64 + 1024,
+            // Codes, and an f32 scale for each row.
+            Self::Int8 => values + 4 * d_output as u64,
+        }
+    }
+
+    /// What the matrices become while they are read.
+    pub fn encoding(self) -> Encoding {
+        match self {
+            Self::Float => Encoding::Floats,
+            Self::Nf4 => Encoding::Nf4,
+            Self::Int8 => Encoding::Int8,
         }
     }
 }
@@ -58,7 +76,7 @@ impl Default for LoraOptions {
             rank: 128,
             alpha: None,
             dropout: 0.05,
-            target_modules: TargetModules::Names(BLOCK_LINEARS.map(str::to_owned).to_vec()),
+            target_modules: TargetModules::Names(block_linear_names().map(str::to_owned).to_vec()),
             rslora: false,
             rank_pattern: Patterns::default(),
             alpha_pattern: Patterns::default(),
@@ -82,4 +100,29 @@ impl LoraOptions {
             base,
         }
     }
+
+    /// Checks numbers and patterns, as far as they can be without a decoder.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with the key that is wrong.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.adapter(None).validate().map_err(invalid)
+    }
+
+    /// Checks that each name and pattern decides something over a decoder of so many blocks.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with those that do not, and what would be right.
+    pub fn check_all_fit(&self, num_layers: usize) -> Result<(), ConfigError> {
+        let modules: Vec<String> = MatrixSite::of_blocks(num_layers).map(MatrixSite::module).collect();
+        self.adapter(None).check_all_fit(&modules).map_err(invalid)
+    }
+}
+
+fn invalid(error: tg_llava_core::Error) -> ConfigError {
+    let message = match error {
+        tg_llava_core::Error::Config(reason) => reason,
+        other => other.to_string(),
+    };
+    ConfigError::Invalid { key: "lora".into(), message }
 }

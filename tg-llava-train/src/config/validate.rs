@@ -38,17 +38,17 @@ impl TrainConfig {
 
     fn validate_lora(&self) -> Checked {
         let Some(lora) = &self.lora else { return Ok(()) };
-        let checked = lora.adapter(None).validate();
-        ensure(checked.is_ok(), "lora", || {
-            checked.map_or_else(|error| error.to_string(), |()| String::new())
-        })?;
+        lora.validate()?;
         positive(lora.b_lr_ratio, "lora.b_lr_ratio")?;
         ensure(self.train.llm, "lora", || {
             "set, but the decoder that adapters lie over does not train; set train.llm = true".into()
         })?;
-        let kept = lora.base == BaseFormat::Nf4 && !self.run.gradient_checkpointing;
+        let kept = lora.base != BaseFormat::Float && !self.run.gradient_checkpointing;
         ensure(!kept, "lora.base", || {
-            "nf4, but the backward pass would keep the floats of all matrices; set run.gradient_checkpointing = true".into()
+            let name = lora.base.encoding().name();
+            format!(
+                "{name}, but the backward pass would keep the floats of all matrices; set run.gradient_checkpointing = true"
+            )
         })?;
         ensure(self.model.init == Init::Checkpoint, "lora", || {
             "set, but adapters over random weights are of no use; set model.init = \"checkpoint\"".into()

@@ -94,6 +94,9 @@ fn complete(config: &TrainConfig, mut model: ModelConfig) -> Result<ModelConfig,
     }
     apply_options(config, &mut model)?;
     model.validate()?;
+    if let Some(lora) = &config.lora {
+        lora.check_all_fit(model.llm.num_hidden_layers)?;
+    }
     Ok(model)
 }
 

@@ -9,8 +9,8 @@ use tg_llava_core::config::ModelConfig;
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::cast_to;
 use tg_llava_core::weights::{
-    Adapter, LoadReport, ParameterMapper, ParameterPath, TensorSource, apply, fill_nf4, is_adapter_key,
-    map_parameters, open_bridges, open_sources,
+    Adapter, LoadReport, ParameterMapper, ParameterPath, Quantization, TensorSource, apply, fill_quantised,
+    is_adapter_key, map_parameters, open_bridges, open_sources,
 };
 
 use super::{ModelSetup, StartError};
@@ -69,9 +69,12 @@ pub fn load_weights(
     let without = |key: &str| left_out(key, &setup.model);
     let mut kept = TensorSource::default();
     kept.merge(source.clone(), |key| (!without(key)).then(|| key.to_owned()));
-    let quantised = match &config.lora {
-        Some(lora) if lora.base == BaseFormat::Nf4 => fill_nf4(&mut model.llm, &mut kept, progress)?,
-        _ => LoadReport::default(),
+    let quantised = match config.lora.as_ref().map(|lora| lora.base) {
+        None | Some(BaseFormat::Float) => LoadReport::default(),
+        Some(base) => {
+            let quantization = Quantization { encoding: base.encoding(), ..Quantization::default() };
+            fill_quantised(&mut model.llm, &mut kept, quantization, progress)?
+        }
     };
     let (model, report) = apply(model, &kept, dtype, &may_be_missing, progress)?;
     let model = map_parameters(model, &mut TrainableWeights { dtype, std: None });

@@ -13,8 +13,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use tg_llava_core::config::{LLM_PRESETS, TOWER_PRESETS};
-use tg_llava_core::quant::Scheme;
-use tg_llava_core::weights::Quantization;
+use tg_llava_core::weights::{Encoding, Quantization};
 
 use crate::args::{OutputArgs, at_least_one};
 use crate::console::{Console, print_json};
@@ -155,13 +154,15 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
 }
 
 fn report(bench: &Bench, phases: Map<String, Value>) -> Value {
+    let encoding = bench.quantization.map(|quantization| quantization.encoding);
+    let encoding = encoding.filter(|encoding| *encoding != Encoding::Floats);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "preset": bench.args.preset,
         "towers": bench.args.towers,
         "device": bench.opened.spec.to_string(),
         "dtype": bench.opened.dtype.name(),
-        "quantize": bench.quantization.and_then(|quantization| quantization.scheme).map(Scheme::name),
+        "quantize": encoding.map(Encoding::name),
         "threads": machine::threads(),
         "machine": bench.machine.report(),
         "phases": phases,

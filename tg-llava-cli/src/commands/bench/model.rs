@@ -56,13 +56,8 @@ impl Bench<'_> {
         let model = config.init(&self.opened.device).map_err(|error| Failure::Input(error.into()))?;
         let mut draw = Draw { part, device: &self.opened.device, dtype: self.opened.dtype };
         let mut model = map_parameters(model, &mut draw);
-        if let (Part::Decoder, Some(quantization)) = (part, self.quantization)
-            && let Some(scheme) = quantization.scheme
-        {
-            quantised::tell(
-                &quantise_decoder(&mut model.llm, scheme, quantization.activations),
-                self.console,
-            );
+        if let (Part::Decoder, Some(quantization)) = (part, self.quantization) {
+            quantised::tell(&quantise_decoder(&mut model.llm, quantization)?, self.console);
         }
         Ok(model)
     }

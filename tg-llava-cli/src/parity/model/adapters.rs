@@ -7,11 +7,11 @@ use burn::tensor::Device;
 use tg_llava_core::config::{GuidePadding, LoraConfig};
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::{LossTargets, cross_entropy};
-use tg_llava_core::quant::QuantMatrix;
 use tg_llava_core::quant::bnb::FourBit;
+use tg_llava_core::quant::{Activations, QuantMatrix};
 use tg_llava_core::weights::{
-    Adapter, Component, LoadOptions, StoredTensor, TensorSource, apply, fill_nf4, is_unused_key, load_model,
-    open_sources, reference_tensors,
+    Adapter, Component, Encoding, LoadOptions, Quantization, StoredTensor, TensorSource, apply,
+    fill_quantised, is_unused_key, load_model, open_sources, reference_tensors,
 };
 
 use super::gradients::{recorded_batch, without_dropout};
@@ -26,6 +26,9 @@ use crate::parity::report::Row;
 const LOGITS: f64 = 1e-4;
 const MATRIX: f64 = 1e-6;
 const LOSS: f64 = 1e-3;
+
+/// How the decoder of a run over four bits is held.
+const NF4: Quantization = Quantization { encoding: Encoding::Nf4, activations: Activations::F32 };
 
 /// Whether a folder holds recorded trainings of adapters: folders with train.json beside a meta.json.
 pub(in crate::parity) fn holds(dir: &Path) -> bool {
@@ -87,7 +90,7 @@ pub(super) fn trainable(case: &Case<'_>, run: &Path, device: &Device) -> anyhow:
     source.merge(initial.matrices().clone(), |key| Some(key.to_owned()));
     if let Some(base) = quantised_base(run)? {
         source = over(base, source);
-        fill_nf4(&mut model.llm, &mut source, &mut |_| {})?;
+        fill_quantised(&mut model.llm, &mut source, NF4, &mut |_| {})?;
     }
     Ok(apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?.0)
 }
@@ -238,7 +241,7 @@ fn unmerged(case: &Case<'_>, folder: &Path, base: Option<&TensorSource>) -> anyh
     source.merge(adapter.whole().clone(), |key| Some(key.to_owned()));
     let mut source = over(source, over(base.cloned().unwrap_or_default(), start));
     if base.is_some() {
-        fill_nf4(&mut model.llm, &mut source, &mut |_| {})?;
+        fill_quantised(&mut model.llm, &mut source, NF4, &mut |_| {})?;
     }
     Ok(apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?.0)
 }
@@ -246,7 +249,7 @@ fn unmerged(case: &Case<'_>, folder: &Path, base: Option<&TensorSource>) -> anyh
 /// What quantising the case's own matrices gives, against the recorded codes and values.
 fn codes(case: &Case<'_>, base: &TensorSource, group: &mut Group) -> anyhow::Result<()> {
     let (mut model, mut source) = without_dropout(case, case.device)?;
-    fill_nf4(&mut model.llm, &mut source, &mut |_| {})?;
+    fill_quantised(&mut model.llm, &mut source, NF4, &mut |_| {})?;
     for (site, matrix) in model.llm.matrices_mut() {
         let key = site.key();
         let Some(golden) = base.get(&key) else { continue };

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device};
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::{LossTargets, cross_entropy};
 use tg_llava_core::quant::{Activations, Scheme};
-use tg_llava_core::weights::{LoadOptions, Quantization, TensorSource};
+use tg_llava_core::weights::{Encoding, LoadOptions, Quantization, TensorSource};
 
 use super::inputs::Inputs;
 use super::{Case, Meta, generation, to_host};
@@ -78,7 +78,7 @@ impl Recorded<'_> {
 
     /// The case's model, its matrices quantised while they were read.
     fn load(&self, activations: Activations) -> anyhow::Result<TgLlava> {
-        let quantization = Quantization { scheme: Some(self.scheme), activations };
+        let quantization = Quantization { encoding: Encoding::Ggml(self.scheme), activations };
         let options = LoadOptions { quantization: Some(quantization), ..LoadOptions::default() };
         self.case.load_as(self.case.device, &options)
     }

@@ -2,6 +2,8 @@
 
 mod peft;
 
+use std::collections::BTreeSet;
+
 use regex::Regex;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
@@ -11,9 +13,25 @@ use crate::error::{Error, Result};
 /// The file of a folder that describes its adapter.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 
-/// The linear layers of a decoder block by their names in keys: what an adapter can lie over.
-pub const BLOCK_LINEARS: [&str; 7] =
-    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// The linear layers of a decoder block, as keys name them in the block: what an adapter can lie over.
+pub const BLOCK_LINEARS: [&str; 7] = [
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+];
+
+/// The last parts of these names, by which adapters know them.
+pub fn block_linear_names() -> [&'static str; 7] {
+    BLOCK_LINEARS.map(last_part)
+}
+
+fn last_part(module: &str) -> &str {
+    module.rsplit('.').next().unwrap_or(module)
+}
 
 /// Which layers have a branch, and how large each is.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,9 +128,7 @@ impl LoraConfig {
     /// [`Error::Config`] for a pattern that is no regular expression.
     pub fn branch(&self, module: &str) -> Result<Option<LoraSize>> {
         let meant = match &self.target_modules {
-            TargetModules::Names(names) => names.iter().any(|name| {
-                module.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-            }),
+            TargetModules::Names(names) => names.iter().any(|name| is_named(module, name)),
             TargetModules::Pattern(all) if all == ALL_LINEAR => true,
             TargetModules::Pattern(pattern) => {
                 matches("target_modules", &format!("^(?:{pattern})$"), module)?
@@ -126,6 +142,60 @@ impl LoraConfig {
         };
         Ok(meant.then_some(LoraSize { rank, scale: alpha / divisor, dropout: self.dropout }))
     }
+
+    /// Checks that every name and every pattern decides something over the layers `modules`. PEFT passes over what does not, and so
+    /// does whoever reads an adapter; who writes one has misspelt it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with all that decide nothing, by their keys, and what would be right.
+    pub fn check_all_fit(&self, modules: &[String]) -> Result<()> {
+        let (mut branched, mut wrong) = (Vec::new(), Vec::new());
+        for module in modules {
+            if self.branch(module)?.is_some() {
+                branched.push(module.as_str());
+            }
+        }
+        let unfit: Vec<&String> = match &self.target_modules {
+            TargetModules::Names(names) => {
+                let fits = |name: &str| branched.iter().any(|module| is_named(module, name));
+                names.iter().filter(|name| !fits(name)).collect()
+            }
+            TargetModules::Pattern(pattern) => branched.is_empty().then_some(pattern).into_iter().collect(),
+        };
+        if !unfit.is_empty() {
+            let all = block_linear_names().join(", ");
+            wrong.push(format!(
+                "target_modules: no linear layer of a decoder block fits {unfit:?}; these are {all}"
+            ));
+        }
+        let ranks = self.rank_pattern.idle("rank_pattern", &branched)?;
+        for (key, idle) in
+            [("rank_pattern", ranks), ("alpha_pattern", self.alpha_pattern.idle("alpha_pattern", &branched)?)]
+        {
+            if !idle.is_empty() {
+                wrong.push(format!(
+                    "{key}: no layer with an adapter has its value by {idle:?}; {}",
+                    with_adapter(&branched)
+                ));
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Error::Config(wrong.join("; "))) }
+    }
+}
+
+/// Whether `name` is the whole of a layer's name, or its end behind a dot.
+fn is_named(module: &str, name: &str) -> bool {
+    module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Which layers these are, in words.
+fn with_adapter(modules: &[&str]) -> String {
+    let all = modules.iter().map(|module| last_part(module)).collect::<BTreeSet<_>>();
+    let all = block_linear_names().into_iter().filter(|name| all.contains(name)).collect::<Vec<_>>();
+    match modules {
+        [] => "there is none".into(),
+        [first, ..] => format!("adapters lie over {}, the first over {first}", all.join(", ")),
+    }
 }
 
 /// Beyond the width of any decoder.
@@ -136,12 +206,30 @@ const ALL_LINEAR: &str = "all-linear";
 
 impl<T: Copy> Patterns<T> {
     fn of(&self, key: &str, module: &str) -> Result<Option<T>> {
-        for (pattern, value) in &self.0 {
+        Ok(self.index_of(key, module)?.map(|index| self.0[index].1))
+    }
+
+    /// Number of the pattern that counts for a layer.
+    fn index_of(&self, key: &str, module: &str) -> Result<Option<usize>> {
+        for (index, (pattern, _)) in self.0.iter().enumerate() {
             if matches(key, &format!(r"^(?:.*\.)?(?:{pattern})$"), module)? {
-                return Ok(Some(*value));
+                return Ok(Some(index));
             }
         }
         Ok(None)
+    }
+
+    /// The patterns that count for none of these layers.
+    fn idle(&self, key: &str, modules: &[&str]) -> Result<Vec<&str>> {
+        let mut counts = BTreeSet::new();
+        for module in modules {
+            counts.extend(self.index_of(key, module)?);
+        }
+        let all = self.0.iter().enumerate();
+        Ok(all
+            .filter(|(index, _)| !counts.contains(index))
+            .map(|(_, (pattern, _))| pattern.as_str())
+            .collect())
     }
 }
 

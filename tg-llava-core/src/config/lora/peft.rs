@@ -187,6 +187,46 @@ mod tests {
         assert!(size(&all, "model.layers.7.mlp.down_proj").is_some());
     }
 
+    /// As PEFT has it, whoever reads an adapter passes over names that fit nothing; whoever writes one is told.
+    #[test]
+    fn names_and_patterns_that_decide_nothing_are_told_with_those_that_would() {
+        let modules = ["self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj"]
+            .map(|name| format!("model.layers.0.{name}"));
+        let wrong = |change: &dyn Fn(&mut Value)| {
+            let config = parse(change).unwrap();
+            config.check_all_fit(&modules).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert_eq!(wrong(&|_| {}), "");
+        assert_eq!(wrong(&|value| value["target_modules"] = json!("all-linear")), "");
+        assert_eq!(
+            wrong(
+                &|value| value["rank_pattern"] = json!({"layers.0.self_attn.q_proj": 2, "q_proj|v_proj": 3})
+            ),
+            ""
+        );
+        let names = wrong(&|value| value["target_modules"] = json!(["q_proj", "qproj", "lm_head"]));
+        assert!(
+            names.contains(r#"target_modules: no linear layer of a decoder block fits ["qproj", "lm_head"]"#),
+            "{names}"
+        );
+        assert!(names.contains("q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"), "{names}");
+        let pattern = wrong(&|value| value["target_modules"] = json!("q_proj"));
+        assert!(pattern.contains(r#"fits ["q_proj"]"#), "a pattern is for the whole name: {pattern}");
+        // No such block; no adapter over it; another pattern counts before it.
+        for key in ["rank_pattern", "alpha_pattern"] {
+            for idle in ["layers.1.self_attn.q_proj", "up_proj", "self_attn.v_proj"] {
+                let text = wrong(&|value| {
+                    value[key] = serde_json::from_str(&format!(r#"{{".*v_proj": 2, "{idle}": 3}}"#)).unwrap();
+                });
+                assert!(
+                    text.contains(&format!("{key}: no layer with an adapter has its value by [{idle:?}]")),
+                    "{text}"
+                );
+                assert!(text.contains("adapters lie over q_proj, v_proj"), "{text}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_written_is_read() {
         let config = parse(|value| {

@@ -50,6 +50,16 @@ impl Int8Rows {
         }
     }
 
+    /// `[rows, columns]`
+    pub fn shape(&self) -> [usize; 2] {
+        [self.scales.len(), self.columns]
+    }
+
+    /// Bytes in memory.
+    pub fn byte_len(&self) -> usize {
+        self.codes.len() + size_of_val(&self.scales[..])
+    }
+
     /// The codes, row by row (`weight`).
     pub fn codes(&self) -> &[i8] {
         &self.codes

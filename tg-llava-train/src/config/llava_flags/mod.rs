@@ -116,16 +116,23 @@ impl Reading {
         Ok(())
     }
 
-    /// `--bits 4`: the decoder that adapters lie over in NF4.
+    /// `--bits 4` and `--bits 8`: the decoder that adapters lie over in NF4 or in int8.
     fn quantised_base(&mut self, adapters: bool) -> Result<(), ConfigError> {
         let Some(bits) = self.given.get("bits").filter(|bits| bits.value() != "16") else { return Ok(()) };
-        if bits.value() != "4" {
-            return Err(
-                bits.fault(format!("{}: expected 4 (NF4, with --lora_enable True) or 16", bits.value()))
-            );
-        }
+        let base = match bits.value() {
+            "4" => "nf4",
+            "8" => "int8",
+            other => return Err(bits.fault(format!("{other}: expected 4 (NF4), 8 (int8) or 16"))),
+        };
         if !adapters {
-            return Err(bits.fault("4: quantised weights do not learn; add --lora_enable True, or use 16"));
+            let bits_asked = bits.value();
+            return Err(bits.fault(format!(
+                "{bits_asked}: quantised weights do not learn; add --lora_enable True, or use 16"
+            )));
+        }
+        self.set("lora.base", base);
+        if base == "int8" {
+            return Ok(());
         }
         if let Some(kind) = self.given.get("quant_type").filter(|kind| kind.value() != "nf4") {
             return Err(kind.fault(format!("{}: expected nf4", kind.value())));
@@ -137,7 +144,6 @@ impl Reading {
                 .map(|double| double.fault("False: scales are quantised too; leave it out"));
             return double.map_or(Ok(()), Err);
         }
-        self.set("lora.base", "nf4");
         Ok(())
     }
 

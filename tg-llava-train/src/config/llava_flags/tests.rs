@@ -225,6 +225,9 @@ fn adapters_are_trained_as_llava_does() {
     assert_eq!(read("--lora_r 8").0.lora, None);
     let line = "--lora_enable True --bits 4 --double_quant True --quant_type nf4";
     assert_eq!(read(line).0.lora.unwrap().base, BaseFormat::Nf4);
+    // The kind of four bits is nothing to eight, in LLaVA too.
+    let line = "--lora_enable True --bits 8 --double_quant True --quant_type nf4";
+    assert_eq!(read(line).0.lora.unwrap().base, BaseFormat::Int8);
 }
 
 #[test]
@@ -252,7 +255,8 @@ fn what_cannot_be_done_is_refused() {
         ("--lora_enable True --lora_r 1.5", "--lora_r: invalid type: floating point `1.5`"),
         ("--lora_weight_path some/adapter", "--lora_weight_path: some/adapter: an adapter is trained"),
         ("--bits 4", "--bits: 4: quantised weights do not learn; add --lora_enable True, or use 16"),
-        ("--bits 8 --lora_enable True", "--bits: 8: expected 4"),
+        ("--bits 8", "--bits: 8: quantised weights do not learn"),
+        ("--bits 2 --lora_enable True", "--bits: 2: expected 4 (NF4), 8 (int8) or 16"),
         ("--bits 4 --lora_enable True --quant_type fp4", "--quant_type: fp4: expected nf4"),
         ("--bits 4 --lora_enable True --double_quant False", "--double_quant: False: scales"),
         ("--optim adafactor", "--optim: adafactor: AdamW (adamw_torch) is the optimizer there is"),

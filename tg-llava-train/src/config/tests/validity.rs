@@ -56,8 +56,9 @@ fn every_fault_is_named() {
         lora(c, |lora| lora.target_modules = TargetModules::Pattern("(".into()));
     });
     check("lora.b_lr_ratio", "0; expected", &|c| lora(c, |lora| lora.b_lr_ratio = 0.0));
+    check("lora.base", "nf4, but the backward pass", &|c| lora(c, |lora| lora.base = BaseFormat::Nf4));
     check("lora.base", "set run.gradient_checkpointing = true", &|c| {
-        lora(c, |lora| lora.base = BaseFormat::Nf4);
+        lora(c, |lora| lora.base = BaseFormat::Int8);
     });
     check("lora", "random weights", &|c| {
         lora(c, |_| {});

@@ -1,9 +1,11 @@
 //! The start of a run, or its going on from a checkpoint.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tg_llava_core::weights::LoadReport;
 
 use super::super::fingerprint::{assumed, fingerprint};
 use super::super::lock::OutputLock;
@@ -102,6 +104,7 @@ impl Session {
                 let what = if config.lora.is_some() { "bridges and the adapter" } else { "bridges" };
                 messages.push(format!("{count} tensors of the {what} start fresh"));
             }
+            messages.extend(formats(&started.report));
             if !started.report.not_finite.is_empty() {
                 messages
                     .push(format!("values that are not finite in {}", started.report.not_finite.join(", ")));
@@ -161,4 +164,19 @@ fn greet(
         }
     }
     Ok(first)
+}
+
+/// What of the decoder is held otherwise than its files hold it, or than was asked for.
+fn formats(report: &LoadReport) -> Vec<String> {
+    let floats = report.dequantised.iter().map(|(format, keys)| {
+        format!("{} tensors that the files hold in {format} are held as floats (see lora.base)", keys.len())
+    });
+    let mut others: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (matrix, asked) in report.quantised.iter().filter_map(|matrix| Some((matrix, matrix.other()?))) {
+        *others.entry((asked, matrix.format)).or_default() += 1;
+    }
+    let others = others.into_iter().map(|((asked, format), count)| {
+        format!("{count} matrices stay in {format}, as the files hold them, where {asked} was asked for")
+    });
+    floats.chain(others).collect()
 }

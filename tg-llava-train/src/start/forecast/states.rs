@@ -33,8 +33,12 @@ impl ComponentStates {
         let (mut weights, mut slices) = (0, 0);
         let base = workload.config.lora.as_ref().map_or(BaseFormat::Float, |lora| lora.base);
         for (_, info) in workload.table.iter().filter(|(_, info)| info.component == component) {
-            let held = if is_block_matrix(&info.key) { base } else { BaseFormat::Float };
-            weights += held.bytes(info.count() as u64, dtype.size() as u64);
+            weights += match info.shape[..] {
+                [d_input, d_output] if is_block_matrix(&info.key) => {
+                    base.bytes([d_input, d_output], dtype.size())
+                }
+                _ => (info.count() * dtype.size()) as u64,
+            };
             if info.trains {
                 slices += ShardLayout { count: info.count(), ranks }.len() as u64;
             }

@@ -182,6 +182,10 @@ fn an_adapter_takes_what_it_holds_and_the_decoder_its_weights_alone() {
     let held = MemoryForecast::new(&run.on(1));
     let held = held.states.iter().find(|states| states.component == Component::Llm).unwrap().weights;
     assert!((4_300_000_000..4_600_000_000).contains(&held), "{held}");
+    run.config.lora.as_mut().unwrap().base = crate::config::BaseFormat::Int8;
+    let eight = MemoryForecast::new(&run.on(1));
+    let eight = eight.states.iter().find(|states| states.component == Component::Llm).unwrap().weights;
+    assert!((7_400_000_000..7_700_000_000).contains(&eight), "{eight}");
     let whole = Run::new("vicuna-7b", Stage::Finetune);
     let peak = |run: &Run| MemoryForecast::new(&run.on(1)).activations;
     assert!(peak(&run).block < peak(&whole).block && peak(&run).logits < peak(&whole).logits);

@@ -85,7 +85,7 @@ fn as_integers(matrix: &QuantMatrix, rows: usize) -> Option<&GgmlMatrix> {
         QuantMatrix::Ggml(matrix) => {
             (rows <= int8::MOST_ROWS && matrix.activations() == Activations::Int8).then_some(matrix)
         }
-        QuantMatrix::FourBit(_) => None,
+        QuantMatrix::FourBit(_) | QuantMatrix::Int8(_) => None,
     }
 }
 
