@@ -308,6 +308,24 @@ fn a_run_over_fewer_bits_is_the_run_over_what_they_give_back() {
     }
 }
 
+/// Towers may lie in the folder of what the start lies over, as well.
+#[test]
+fn a_changed_tokenizer_of_a_tower_in_the_bases_folder_is_noticed() {
+    let _turn = turn();
+    let (base, start, dir) = (base(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run(&adapter(base.path(), start.path(), 1));
+    std::fs::remove_dir_all(start.path().join("clip-tower")).unwrap();
+    let config = TrainConfig { lora: None, ..adapter(start.path(), dir.path(), 3) };
+    open(&config).unwrap().run(&mut StopAfter(1)).unwrap();
+    let file = base.path().join("clip-tower/tokenizer_config.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}\n")).unwrap();
+    let error = open(&config).err().unwrap().to_string();
+    assert!(error.contains("tokenizer_config.json of the text tower"), "{error}");
+    std::fs::write(&file, text).unwrap();
+    run(&config);
+}
+
 /// A run may train a tower beside the adapter.
 #[test]
 fn an_adapter_over_a_shared_decoder_has_the_tower_of_its_own_folder() {

@@ -108,7 +108,7 @@ fn codec_folders(setup: &ModelSetup) -> Vec<(&'static str, PathBuf)> {
     let mut folders = vec![("start", setup.start.clone())];
     folders.extend(setup.base.clone().map(|base| ("base", base)));
     if let Some(mm) = &setup.model.multimodal {
-        let tower = |name: &str| locate_tower(&setup.start, None, name);
+        let tower = |name: &str| locate_tower(&setup.start, setup.base.as_deref(), name);
         folders.extend(tower(&mm.towers.vision).map(|folder| ("vision tower", folder)));
         folders.extend(tower(&mm.towers.text).map(|folder| ("text tower", folder)));
     }
