@@ -17,7 +17,7 @@ pub enum QuantMatrix {
     /// Eight bits of bitsandbytes.
     Int8(Arc<Int8Rows>),
     /// Blocks of GGML in the memory of a GPU.
-    Packed(PackedMatrix),
+    Packed(Box<PackedMatrix>),
 }
 
 /// How activations meet a quantised matrix in products of a few rows; products of many rows take f32.
@@ -137,7 +137,7 @@ impl QuantMatrix {
             Self::Ggml(matrix) => PackedMatrix::place(matrix, device),
             Self::FourBit(_) | Self::Int8(_) | Self::Packed(_) => None,
         };
-        placed.map_or(self, Self::Packed)
+        placed.map_or(self, |placed| Self::Packed(Box::new(placed)))
     }
 
     /// `[d_output, d_input]`

@@ -25,7 +25,8 @@ pub struct LoadOptions {
     /// The device's largest buffer in bytes, where it may be smaller than embedding and head: these are then held in
     /// pieces ([`crate::config::LlmConfig::vocab_pieces`]).
     pub largest_buffer: Option<u64>,
-    /// Formats of the decoder's matrices, where they are not to be floats. They stay in the memory of the CPU.
+    /// Formats of the decoder's matrices, where they are not to be floats. They lie in the memory of the CPU, blocks of GGML in that of
+    /// `device` where somebody computes with them there ([`use_packed_products`](crate::quant::use_packed_products)).
     pub quantization: Option<Quantization>,
 }
 

@@ -15,7 +15,7 @@ pub struct Quantization {
     /// What matrices become that the files hold otherwise. Those that they hold in the formats of this encoding stay as they are, blocks
     /// of GGML with [`Encoding::Floats`] as well; those that an adapter is added to are taken as floats first.
     pub encoding: Encoding,
-    /// What meets blocks of GGML in products.
+    /// What meets blocks of GGML in products on the CPU.
     pub activations: Activations,
 }
 
