@@ -242,7 +242,7 @@ fn half(word: u32) -> f32 {
     let mut value = f32::reinterpret(magnitude + 0x3800_0000u32);
     if exponent == 0u32 {
         // Less than 2^-14, which GPUs may take for zero as an f32 of the same digits.
-        value = f32::reinterpret(magnitude | 0x3880_0000u32) - 6.103_515_625e-5f32;
+        value = f32::reinterpret(magnitude | 0x3880_0000u32) - 6.103_515_6e-5f32;
     } else if exponent == 0x7c00u32 {
         value = f32::reinterpret(magnitude | 0x7f80_0000u32);
     }
