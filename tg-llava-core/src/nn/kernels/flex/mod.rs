@@ -43,6 +43,9 @@ pub(crate) fn among_workers<T: Send>(tensor: &Tensor<1>, task: impl FnOnce() -> 
     }
 }
 
+/// Bytes that memory gives at a time.
+const LINE: usize = 64;
+
 /// Values below which a second thread costs more than it brings.
 const PARALLEL: usize = 1 << 15;
 

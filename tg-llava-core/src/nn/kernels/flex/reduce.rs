@@ -3,13 +3,11 @@
 use pulp::{Simd, as_arrays};
 use tg_llava_x86::prefetch;
 
+use super::LINE;
 use super::half::Number;
 
 /// Independent sums, so that the processor need not wait for one addition before the next.
 const CHAINS: usize = 4;
-
-/// Bytes that memory gives at a time.
-const LINE: usize = 64;
 
 /// The sum of `a[i] * b[i]`.
 #[inline(always)]

@@ -5,6 +5,8 @@
 
 use pulp::{Simd, as_arrays};
 
+use super::LINE;
+
 /// Most rows of a tile. With [`width`]'s vectors its sums fill the registers.
 pub(super) const ROWS: usize = 6;
 
@@ -175,7 +177,6 @@ pub(super) struct Buffer {
 
 impl Buffer {
     pub fn new(len: usize) -> Self {
-        const LINE: usize = 64;
         let values = vec![0.0; len + LINE / size_of::<f32>()];
         let start = values.as_ptr().align_offset(LINE);
         Self { values, start }

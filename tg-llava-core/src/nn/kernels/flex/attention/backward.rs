@@ -149,7 +149,9 @@ impl WithSimd for Head<'_> {
 
             let weights = &mut weights.values()[..rows * stride];
             with_turned(simd, queries, keys, last, weights, sizes);
-            softmax(simd, weights, last, |row| bias.map(|bias| bias.row(sample, first + row)));
+            softmax(simd, (&mut *weights, stride), last, |row| {
+                bias.map(|bias| bias.row(sample, first + row))
+            });
             // Gradients of the weights, and from them those of the scores.
             let changes = &mut changes.values()[..rows * stride];
             with_turned(simd, gradients, values, last, changes, sizes);

@@ -301,7 +301,9 @@ impl WithSimd for Queries<'_> {
             let packed = &packed[head * kv_heads / heads * sizes.packed()..][..sizes.packed()];
             let (keys, values) = packed.split_at(sizes.padded_keys() * head_dim);
             with_turned(simd, &scaled, keys, last, weights, sizes);
-            softmax(simd, weights, last, |row| bias.map(|bias| bias.row(sample, first + row)));
+            softmax(simd, (&mut *weights, stride), last, |row| {
+                bias.map(|bias| bias.row(sample, first + row))
+            });
             let start = head * head_dim;
             let mut put = Put { out, start, stride: heads * head_dim, columns: head_dim, adds: false };
             let rows = Rows { values: weights, start: 0, stride };
@@ -329,15 +331,15 @@ fn with_turned<S: Simd>(simd: S, rows: &[f32], turned: &[f32], last: usize, out:
     }
 }
 
-/// Scores of the first `last` keys to weights, in place; `bias` gives that of a row, and how many keys the row sees.
+/// Scores of the first `last` keys to weights, in place, in rows of `stride`; `bias` gives that of a row, and how many keys the row sees.
 #[inline(always)]
 fn softmax<'b, S: Simd>(
     simd: S,
-    rows: &mut [f32],
+    (rows, stride): (&mut [f32], usize),
     last: usize,
     bias: impl Fn(usize) -> Option<(&'b [f32], usize)>,
 ) {
-    for (row, scores) in rows.chunks_exact_mut(stride::<S>(last)).enumerate() {
+    for (row, scores) in rows.chunks_exact_mut(stride).enumerate() {
         let bias = bias(row);
         let (seen, hidden) = scores[..last].split_at_mut(bias.map_or(last, |(_, seen)| seen));
         softmax_row(simd, seen, bias.map(|(bias, _)| bias));

@@ -7,8 +7,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use tg_llava_x86::{PackedColumns, PackedRows, Tiles};
 
-use super::super::softmax::softmax_row;
-use super::{Bias, Heads, Sizes};
+use super::{Bias, Heads, Sizes, softmax};
 
 /// Queries of one task: two blocks of the registers' rows.
 const QUERIES: usize = 64;
@@ -77,11 +76,8 @@ impl WithSimd for Queries<'_> {
         let Self { tiles, out, query, packed, bias, sample, first, sizes } = self;
         let Sizes { heads, kv_heads, key_len, head_dim, .. } = sizes;
         let queries = out.len() / (heads * head_dim);
-        let mut last = if bias.is_some() { 0 } else { key_len };
-        for row in 0..queries {
-            last = last.max(bias.map_or(0, |bias| bias.row(sample, first + row).1));
-        }
-        let scale = (1.0 / (head_dim as f64).sqrt()) as f32;
+        let last = bias.map_or(key_len, |bias| bias.last_seen(sample, first..first + queries));
+        let scale = sizes.scale();
         let query_values: &[bf16] = query.tensor.storage();
         let mut rows = Vec::with_capacity(queries * head_dim);
         let mut scores = vec![0.0f32; queries * last];
@@ -97,12 +93,7 @@ impl WithSimd for Queries<'_> {
                 let scores = &mut scores[row * last + column..][..sums.len()];
                 scores.iter_mut().zip(sums).for_each(|(score, sum)| *score = *sum * scale);
             });
-            for (row, scores) in scores.chunks_exact_mut(last).enumerate() {
-                let bias = bias.map(|bias| bias.row(sample, first + row));
-                let (seen, hidden) = scores.split_at_mut(bias.map_or(last, |(_, seen)| seen));
-                softmax_row(simd, seen, bias.map(|(bias, _)| bias));
-                hidden.fill(0.0);
-            }
+            softmax(simd, (&mut scores, last), last, |row| bias.map(|bias| bias.row(sample, first + row)));
             tiles.narrow(weights.reinterpret_cast_mut(), &scores);
             let rows = PackedRows::new(weights.reinterpret_cast(), last);
             tiles.multiply_narrow(&rows, values, (head_dim, None), |row, column, sums| {

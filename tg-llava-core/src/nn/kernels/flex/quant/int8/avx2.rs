@@ -10,17 +10,7 @@ use tg_llava_x86::prefetch;
 use super::*;
 use crate::quant::ggml::GROUP;
 
-/// Bytes that memory gives at a time.
-const LINE: usize = 64;
-
-pub(super) struct Task<'a, B, const R: usize> {
-    pub simd: V3,
-    pub x: [&'a Int8Row; R],
-    pub products: Products<'a>,
-    pub block: PhantomData<B>,
-}
-
-impl<B: Block, const R: usize> NullaryFnOnce for Task<'_, B, R> {
+impl<B: Block, const R: usize> NullaryFnOnce for Task<'_, V3, B, R> {
     type Output = ();
 
     #[inline(always)]

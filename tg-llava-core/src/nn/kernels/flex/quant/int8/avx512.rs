@@ -16,17 +16,7 @@ pub(super) const ROWS: usize = 2 * PAIRS;
 /// Registers of sums for each row of activations.
 const PAIRS: usize = 2;
 
-/// Bytes that memory gives at a time.
-const LINE: usize = 64;
-
-pub(super) struct Task<'a, B, const R: usize> {
-    pub simd: V4,
-    pub x: [&'a Int8Row; R],
-    pub products: Products<'a>,
-    pub block: PhantomData<B>,
-}
-
-impl<B: Block, const R: usize> NullaryFnOnce for Task<'_, B, R> {
+impl<B: Block, const R: usize> NullaryFnOnce for Task<'_, V4, B, R> {
     type Output = ();
 
     #[inline(always)]

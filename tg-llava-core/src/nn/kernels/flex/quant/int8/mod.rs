@@ -9,6 +9,8 @@ use std::marker::PhantomData;
 
 use pulp::{NullaryFnOnce, Simd, WithSimd};
 
+#[cfg(target_arch = "x86_64")]
+use super::super::LINE;
 use crate::quant::ggml::{Block, GgmlType, Int8Row, dot_int8, with_block};
 
 /// Products of rows of blocks with a few rows of activations: for each row of blocks, its product with each row of `x`.
@@ -21,6 +23,15 @@ pub(super) struct Products<'a> {
     /// At most [`MOST_ROWS`].
     pub x: &'a [Int8Row],
     pub out: &'a mut [f32],
+}
+
+/// The same with registers of one kind, for one format and number of rows.
+#[cfg(target_arch = "x86_64")]
+struct Task<'a, I, B, const R: usize> {
+    simd: I,
+    x: [&'a Int8Row; R],
+    products: Products<'a>,
+    block: PhantomData<B>,
 }
 
 /// Most rows of activations at once.
@@ -52,7 +63,7 @@ impl Products<'_> {
             let rows = self.blocks.len() / self.row_bytes / avx512::ROWS * avx512::ROWS;
             let (blocks, rest) = self.blocks.split_at(rows * self.row_bytes);
             let (out, out_of_rest) = std::mem::take(&mut self.out).split_at_mut(rows * R);
-            simd.vectorize(avx512::Task::<B, R> {
+            simd.vectorize(Task::<_, B, R> {
                 simd,
                 x,
                 products: Self { blocks, out, ..self },
@@ -61,7 +72,7 @@ impl Products<'_> {
             self.blocks = rest;
             self.out = out_of_rest;
         }
-        simd.vectorize(avx2::Task::<B, R> { simd, x, products: self, block: PhantomData });
+        simd.vectorize(Task::<_, B, R> { simd, x, products: self, block: PhantomData });
     }
 }
 
