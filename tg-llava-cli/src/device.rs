@@ -309,10 +309,7 @@ pub fn open(args: &ComputeArgs, default: DefaultDtype, console: &Console) -> Res
     let dtype = dtype_of(args.dtype, default, spec.backend);
     check_dtype(dtype, spec, &device)?;
     console.detail(format_args!("device {spec}, numbers in {}", dtype.name()));
-    #[cfg(all(
-        feature = "quantised-gpu",
-        any(feature = "cuda", feature = "cuda-plain", feature = "vulkan", feature = "wgpu")
-    ))]
+    #[cfg(any(feature = "cuda", feature = "cuda-plain", feature = "vulkan", feature = "wgpu"))]
     tg_llava_core::quant::use_packed_products(Box::new(tg_llava_cube::CubeProducts));
     #[cfg(any(feature = "cuda", feature = "cuda-plain"))]
     if spec.backend == Backend::Cuda && dtype != DType::F32 {

@@ -96,7 +96,7 @@ pub fn on_device(wanted: Option<Quantization>, opened: &Opened) -> Result<Option
     match wanted {
         Some(Quantization { encoding, .. }) if !can && encoding != Encoding::Floats => {
             Err(Failure::input(format_args!(
-                "--quantize {}: {} does not compute with quantised weights in {}; the CPU does in f32, and GPUs in a build with the feature quantised-gpu: ask for --device flex --dtype f32, or leave --quantize out",
+                "--quantize {}: {} does not compute with quantised weights in {}; GPUs do, and the CPU in f32: ask for --dtype f32, for --device flex, or leave --quantize out",
                 encoding.name(),
                 opened.spec,
                 opened.dtype.name(),

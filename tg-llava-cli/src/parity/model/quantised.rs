@@ -6,7 +6,8 @@ use anyhow::{Context, bail};
 use burn::tensor::{DType, Device};
 use tg_llava_core::model::TgLlava;
 use tg_llava_core::nn::{LossTargets, cross_entropy};
-use tg_llava_core::quant::{Activations, PackedMatrix, Scheme};
+use tg_llava_core::quant::ggml::dequantise;
+use tg_llava_core::quant::{Activations, PackedMatrix, QuantMatrix, Scheme};
 use tg_llava_core::weights::{Encoding, LoadOptions, Quantization, TensorSource};
 
 use super::inputs::Inputs;
@@ -123,13 +124,14 @@ impl Recorded<'_> {
         let mut group = self.group("values", VALUES);
         for (site, matrix) in model.llm.matrices() {
             let key = site.key();
-            let stored = source.get(&key).with_context(|| key.clone())?;
-            let mut expected = Vec::with_capacity(stored.num_elements());
-            stored.read_values(|piece| expected.extend_from_slice(piece))?;
+            let stored = source.get(&key).with_context(|| key.clone())?.bytes()?;
             let ours = matrix.quantised().with_context(|| format!("{key} is not quantised"))?;
-            let mut values = vec![f32::NAN; expected.len()];
-            ours.dequantise_rows(0..ours.shape()[0], &mut values);
-            let array = |values| Array { shape: stored.shape.clone(), values };
+            let QuantMatrix::Packed(packed) = ours else { bail!("{key} is not on the device") };
+            let [rows, columns] = ours.shape();
+            let [mut values, mut expected] = [0; 2].map(|_| vec![f32::NAN; rows * columns]);
+            ours.dequantise_rows(0..rows, &mut values);
+            dequantise(packed.format(), &stored, columns, &mut expected);
+            let array = |values| Array { shape: vec![rows, columns], values };
             group.floats(&key, &array(values), &array(expected));
         }
         let all = source.iter().filter(|(key, _)| key.ends_with(".weight")).count();
