@@ -87,21 +87,23 @@ impl VocabTable<'_> {
 
 #[cfg(test)]
 mod tests {
-    use burn::module::Param;
-    use burn::tensor::{Device, Distribution, Tensor};
+    use burn::tensor::Device;
 
     use crate::config::tiny;
     use crate::nn::{BlockLinear, Matrix, RowsAlike};
+    use crate::quant::GgmlMatrix;
+    use crate::quant::ggml::{GgmlType, quantise};
 
     #[test]
     fn rows_are_alike_as_every_layer_and_the_head_have_them() {
         let device = Device::flex();
         let config = tiny(64).llm;
         let plain = config.init(&device).rows_alike();
-        // Narrow matrices over wide inputs, as files hold them, ask for more rows than others.
+        // Narrow matrices over wide inputs, in blocks, ask for more rows than others.
         let narrow = || {
-            let weight = Tensor::random([8, 1024], Distribution::Default, &device).transpose();
-            BlockLinear { weight: Matrix::Float(Param::from_tensor(weight)), bias: None, lora: None }
+            let blocks = quantise(GgmlType::Q8_0, &[0.5; 8 * 1024], 1024);
+            let weight = GgmlMatrix::new(GgmlType::Q8_0, [8, 1024], blocks).unwrap();
+            BlockLinear { weight: Matrix::Quantised(weight.into()), bias: None, lora: None }
         };
         let wanted = narrow().rows_alike();
         assert!(wanted.many > plain.many, "{wanted:?} {plain:?}");

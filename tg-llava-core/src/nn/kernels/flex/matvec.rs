@@ -17,7 +17,7 @@ const FEW_ROWS: usize = 4;
 const MOST_ENDS: usize = 16;
 
 /// `x W + bias`, of any of the float types, with sums in f32. Few rows, as in decoding: the matrix is read once, front to back, by
-/// all threads. Many rows: a product in blocks, which is the backend's own in f32. What counts are the rows of a text, of which there
+/// all threads. Many rows: a product in blocks. What counts are the rows of a text, of which there
 /// may be any number.
 ///
 /// # Shapes
@@ -41,7 +41,7 @@ pub(crate) fn linear<const D: usize>(
     let wrapper = Wrapper::of(x)?;
     let few = if D > 2 { shape[D - 2] <= FEW_ROWS } else { rows <= MOST_ENDS };
     let opened = columns_of(weight)?;
-    if !few && opened.dtype() == DType::F32 {
+    if !few && opened.dtype() == DType::F32 && !has_wide_registers() {
         return Some(plain_product(x, weight, bias));
     }
     let weight = opened;
@@ -80,6 +80,14 @@ pub(crate) fn linear<const D: usize>(
     Some(wrapper.wrap(super::tensor(values, shape)))
 }
 
+/// Whether [`product`] is as good as the backend's product of many rows in f32, and better where these are few dozens.
+fn has_wide_registers() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return pulp::x86::V4::try_new().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// The backend's product of matrices; given more axes, it would copy the transposed weight each time.
 fn plain_product<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<D> {
     let mut shape = x.dims();
@@ -94,7 +102,7 @@ fn plain_product<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: Option
 /// the input, or many, each value summed front to back, by [`product`] or by the backend's `gemm`.
 pub(crate) fn rows_alike(weight: &Tensor<2>) -> Option<RowsAlike> {
     match columns_of(weight)?.dtype() {
-        DType::F32 => Some(rows_alike_by_size(weight.dims())),
+        DType::F32 if !has_wide_registers() => Some(rows_alike_by_size(weight.dims())),
         _ => Some(RowsAlike { few: MOST_ENDS, many: FEW_ROWS + 1, piece: FEW_ROWS + 1 }),
     }
 }

@@ -1,9 +1,14 @@
 //! Products of many rows.
 
-use pulp::{Simd, WithSimd};
+use std::ops::Range;
 
+use pulp::{Simd, WithSimd};
+use tg_llava_x86::prefetch;
+
+use super::LINE;
 use super::matvec::Matrix;
-use super::tile::{self, DEPTH, Rows, Sink};
+use super::tile::{self, Rows, Sink};
+use super::turn::Turner;
 
 /// Columns for one task: whole panels on any processor, and several tasks a thread.
 pub(super) fn stretch(columns: usize, threads: usize) -> usize {
@@ -29,17 +34,16 @@ impl WithSimd for Columns<'_, '_> {
         let Self { out, first, x, matrix, bias } = self;
         let d_input = matrix.d_input;
         let (rows, columns, width) = (out.len(), out[0].len(), tile::width::<S>());
-        let depth = d_input.div_ceil(d_input.div_ceil(DEPTH));
+        let depth = d_input.div_ceil(d_input.div_ceil(tile::depth::<S>()));
         let mut panel = tile::Buffer::new(depth * width);
-        let mut turner = tile::Turner::new(width);
+        let mut turner = Turner::new(width);
         for column in (0..columns).step_by(width) {
             let used = width.min(columns - column);
             for begin in (0..d_input).step_by(depth) {
                 let depth = depth.min(d_input - begin);
                 let panel = &mut panel.values()[..depth * width];
-                turner.turn(panel, [used, depth], |row, from, block| {
-                    matrix.values.copy(matrix.start + (first + column + row) * d_input + begin + from, block);
-                });
+                let start = matrix.start + (first + column) * d_input + begin;
+                turner.turn(panel, [used, depth], matrix.values, |row| start + row * d_input);
                 let bias = bias
                     .filter(|_| begin + depth == d_input)
                     .map(|bias| &bias[first + column..first + column + used]);
@@ -62,8 +66,32 @@ struct Sums<'a, 'o> {
 
 impl<S: Simd> Sink<S> for Sums<'_, '_> {
     #[inline(always)]
+    fn expect(&self, rows: Range<usize>, column: usize) {
+        let end = self.used.min(column + tile::width::<S>());
+        for out in &self.out[rows] {
+            for place in (column..end).step_by(LINE / size_of::<f32>()) {
+                prefetch(out, self.column + place);
+            }
+        }
+    }
+
+    #[inline(always)]
     fn take(&mut self, simd: S, row: usize, column: usize, sums: &[S::f32s]) {
         let lanes = S::F32_LANES;
+        let filled = column..column + sums.len() * lanes;
+        if filled.end <= self.used {
+            let out = &mut self.out[row][self.column..][filled.clone()];
+            let out = S::as_mut_simd_f32s(out).0;
+            for (out, &sum) in out.iter_mut().zip(sums) {
+                *out = if self.begins { sum } else { simd.add_f32s(*out, sum) };
+            }
+            if let Some(bias) = self.bias {
+                for (out, &bias) in out.iter_mut().zip(S::as_simd_f32s(&bias[filled]).0) {
+                    *out = simd.add_f32s(*out, bias);
+                }
+            }
+            return;
+        }
         for (v, &sum) in sums.iter().enumerate() {
             let from = column + v * lanes;
             if from >= self.used {

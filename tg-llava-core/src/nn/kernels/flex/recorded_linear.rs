@@ -5,8 +5,8 @@ use burn_flex::FlexTensor;
 use super::in_rows;
 use super::recorded::{self, Derivative, Input};
 
-/// `x W + bias` where a gradient of `x` or `W` is wanted: the backend's products, of two axes each, as it would copy a transposed matrix
-/// given more. The gradient of `W` lies in memory as `W` does.
+/// `x W + bias` where a gradient of `x` or `W` is wanted. On the way back the backend's products, of two axes each, as it would copy a
+/// transposed matrix given more. The gradient of `W` lies in memory as `W` does.
 ///
 /// # Shapes
 /// - x: `[.., d_input]`, output `[.., d_output]`
@@ -21,9 +21,11 @@ pub(super) fn linear<const D: usize>(
     let (mut shape, x) = (x.dims(), in_two_axes(x));
     let inputs = recorded::inputs([Input::of(&x), Input::of(weight)])?;
     let back = Back::new(&inputs);
-    let y = recorded::record(inputs, back, x.inner().matmul(weight.clone().inner()))?;
+    let (x, weight) = (x.inner(), weight.clone().inner());
+    let y = super::linear(&x, &weight, None).unwrap_or_else(|| x.matmul(weight));
+    let y = recorded::record(inputs, back, y)?;
     let y: Tensor<2> = bias.map_or(y.clone(), |bias| y + bias.clone().unsqueeze());
-    shape[D - 1] = weight.dims()[1];
+    shape[D - 1] = y.dims()[1];
     Some(y.reshape(shape))
 }
 

@@ -1,7 +1,9 @@
 //! Small products in vector registers, out of which the large ones are made.
 //!
-//! Every value of a product is one sum along the input, front to back in stretches of [`DEPTH`], whatever stands beside it: so a
+//! Every value of a product is one sum along the input, front to back in stretches of [`depth`] at most, whatever stands beside it: so a
 //! row's values do not depend on the number of rows.
+
+use std::ops::Range;
 
 use pulp::{Simd, as_arrays};
 
@@ -10,8 +12,12 @@ use super::LINE;
 /// Most rows of a tile. With [`width`]'s vectors its sums fill the registers.
 pub(super) const ROWS: usize = 6;
 
-/// Inputs after which sums are written down, so that a panel of columns stays in a cache.
-pub(super) const DEPTH: usize = 256;
+/// Inputs after which sums are written down, so that a panel of columns stays in a cache: the second one where panels are wide, since
+/// writing sums down costs more than reading from there.
+#[inline(always)]
+pub(super) fn depth<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 768 } else { 256 }
+}
 
 /// Columns of a panel.
 #[inline(always)]
@@ -52,6 +58,10 @@ pub(super) trait Left: Copy {
 
 /// What becomes of sums.
 pub(super) trait Sink<S: Simd> {
+    /// Hears that sums of these rows come next, from `column` on.
+    #[inline(always)]
+    fn expect(&self, _rows: Range<usize>, _column: usize) {}
+
     /// Takes the sums of `row` in the columns from `column` on.
     fn take(&mut self, simd: S, row: usize, column: usize, sums: &[S::f32s]);
 }
@@ -95,6 +105,7 @@ fn strip<S: Simd, const V: usize>(
     let panel = as_arrays::<V, _>(panel).0;
     let mut row = 0;
     while row < rows {
+        sink.expect(row..rows.min(row + ROWS), column);
         row += match rows - row {
             ROWS.. => put(simd, a.tile::<S, ROWS, V>(simd, row, panel), (row, column), sink),
             4.. => put(simd, a.tile::<S, 4, V>(simd, row, panel), (row, column), sink),
@@ -184,48 +195,5 @@ impl Buffer {
 
     pub fn values(&mut self) -> &mut [f32] {
         &mut self.values[self.start..]
-    }
-}
-
-/// Turns rows of a matrix into columns of a panel.
-pub(super) struct Turner {
-    width: usize,
-    block: Vec<f32>,
-}
-
-/// Values of each row that are turned at a time.
-const BLOCK: usize = 64;
-
-/// Between the rows of a block: no power of two, or all rows would compete for the same places in the cache.
-const STRIDE: usize = BLOCK + 16;
-
-impl Turner {
-    /// For panels of `width` columns.
-    pub fn new(width: usize) -> Self {
-        Self { width, block: vec![0.0; width * STRIDE] }
-    }
-
-    /// Fills `panel`, `[depth, width]`, with `rows` rows of `depth` values, which `read` gives in parts: those of a row from some
-    /// place on. Columns without a row become zeros.
-    #[inline(always)]
-    pub fn turn(
-        &mut self,
-        panel: &mut [f32],
-        [rows, depth]: [usize; 2],
-        read: impl Fn(usize, usize, &mut [f32]),
-    ) {
-        for (index, part) in panel[..depth * self.width].chunks_mut(BLOCK * self.width).enumerate() {
-            let len = part.len() / self.width;
-            for (row, block) in self.block.chunks_exact_mut(STRIDE).take(rows).enumerate() {
-                read(row, index * BLOCK, &mut block[..len]);
-            }
-            for (i, out) in part.chunks_exact_mut(self.width).enumerate() {
-                let (filled, rest) = out.split_at_mut(rows);
-                for (value, block) in filled.iter_mut().zip(self.block.chunks_exact(STRIDE)) {
-                    *value = block[i];
-                }
-                rest.fill(0.0);
-            }
-        }
     }
 }

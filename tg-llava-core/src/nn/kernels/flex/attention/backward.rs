@@ -3,7 +3,8 @@ use pulp::{Simd, WithSimd};
 
 use super::super::half::Values;
 use super::super::recorded::Derivative;
-use super::super::tile::{self, Buffer, Rows, Turned, Turner};
+use super::super::tile::{self, Buffer, Rows, Turned};
+use super::super::turn::Turner;
 use super::super::{PARALLEL, each_chunk, reduce::dot};
 use super::{Bias, Heads, Put, QUERIES, Sizes, in_panels, softmax, stride, turn, with_turned};
 
@@ -90,12 +91,8 @@ impl WithSimd for Pack<'_> {
         let (turned_values, key_rows) = rest.split_at_mut(turned);
         let width = tile::width::<S>();
         let mut turner = Turner::new(width);
-        turn(turned_keys, &mut turner, width, sizes, |row, from, block| {
-            key.copy(keys, [sample, head, row], from, block);
-        });
-        turn(turned_values, &mut turner, width, sizes, |row, from, block| {
-            value.copy(values, [sample, head, row], from, block);
-        });
+        turn(turned_keys, &mut turner, keys, sizes, |row| key.start([sample, head, row]));
+        turn(turned_values, &mut turner, values, sizes, |row| value.start([sample, head, row]));
         in_panels(key_rows, width, sizes, |row, from, room| key.copy(keys, [sample, head, row], from, room));
     }
 }

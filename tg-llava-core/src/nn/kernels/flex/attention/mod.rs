@@ -16,7 +16,8 @@ use tg_llava_x86::Tiles;
 use super::half::Values;
 use super::recorded::{self, Input};
 use super::softmax::{seen_keys, softmax_row};
-use super::tile::{self, Buffer, Rows, Sink, Turner};
+use super::tile::{self, Buffer, Rows, Sink};
+use super::turn::Turner;
 use super::{PARALLEL, Wrapper, each_chunk, in_rows, rows_of};
 
 /// Queries of one task: enough that keys and values are not what they wait for, few enough that their scores stay in a cache.
@@ -158,19 +159,21 @@ impl Heads {
     }
 
     /// Adds the values of a row of so many to `out`, from the tensor's buffer.
-    pub fn push<T: Copy>(&self, values: &[T], [sample, head, row]: [usize; 3], len: usize, out: &mut Vec<T>) {
+    pub fn push<T: Copy>(&self, values: &[T], place: [usize; 3], len: usize, out: &mut Vec<T>) {
+        out.extend_from_slice(&values[self.start(place)..][..len]);
+    }
+
+    /// Where a row begins in the tensor's buffer.
+    #[inline(always)]
+    fn start(&self, [sample, head, row]: [usize; 3]) -> usize {
         let [per_sample, per_head, per_row] = self.strides;
-        let start =
-            self.tensor.layout().start_offset() + sample * per_sample + head * per_head + row * per_row;
-        out.extend_from_slice(&values[start..start + len]);
+        self.tensor.layout().start_offset() + sample * per_sample + head * per_head + row * per_row
     }
 
     /// Fills `room` with values of a row from `from` on.
     #[inline(always)]
-    fn copy(&self, values: Values<'_>, [sample, head, row]: [usize; 3], from: usize, room: &mut [f32]) {
-        let [per_sample, per_head, per_row] = self.strides;
-        let start = self.tensor.layout().start_offset();
-        values.copy(start + sample * per_sample + head * per_head + row * per_row + from, room);
+    fn copy(&self, values: Values<'_>, place: [usize; 3], from: usize, room: &mut [f32]) {
+        values.copy(self.start(place) + from, room);
     }
 }
 
@@ -228,28 +231,27 @@ impl WithSimd for Pack<'_> {
         };
         let width = tile::width::<S>();
         let mut turner = Turner::new(width);
-        turn(keys, &mut turner, width, sizes, |row, from, block| {
-            key.copy(key_values, [sample, head, row], from, block);
-        });
+        turn(keys, &mut turner, key_values, sizes, |row| key.start([sample, head, row]));
         in_panels(values, width, sizes, |row, from, room| {
             value.copy(value_values, [sample, head, row], from, room);
         });
     }
 }
 
-/// Fills panels with rows, turned; `read` gives the values of a row from some place on.
+/// Fills panels with rows, turned, each of them from its `start` on.
 #[inline(always)]
 fn turn(
     panels: &mut [f32],
     turner: &mut Turner,
-    width: usize,
+    values: Values<'_>,
     sizes: Sizes,
-    read: impl Fn(usize, usize, &mut [f32]),
+    start: impl Fn(usize) -> usize,
 ) {
+    let width = turner.width();
     for (index, panel) in panels.chunks_exact_mut(width * sizes.head_dim).enumerate() {
         let first = index * width;
         let used = width.min(sizes.key_len.saturating_sub(first));
-        turner.turn(panel, [used, sizes.head_dim], |row, from, block| read(first + row, from, block));
+        turner.turn(panel, [used, sizes.head_dim], values, |row| start(first + row));
     }
 }
 
