@@ -2,12 +2,13 @@
 
 use std::ops::{ControlFlow, Range};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::quant::QuantMatrix;
 use crate::quant::ggml::{self, GgmlType};
 
-pub(crate) fn among_workers<T>(_: &Tensor<1>, task: impl FnOnce() -> T) -> T {
+/// Runs `task`: a build without kernels has no threads of its own.
+pub fn among_workers<T: Send>(_: &Device, task: impl FnOnce() -> T + Send) -> T {
     task()
 }
 
