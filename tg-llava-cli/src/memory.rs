@@ -1,4 +1,20 @@
-//! How the C library hands memory back.
+//! Memory by way of the system: how the C library hands it back, and files that lie in it.
+
+use std::fs::File;
+
+use bytes::Bytes;
+
+/// A file's bytes where the system keeps them. Where somebody cuts the file off meanwhile, the program ends with a signal.
+///
+/// # Errors
+/// Where the system cannot show the file.
+#[expect(unsafe_code, reason = "that nobody writes into a file is not to be had from the system")]
+pub fn map_file(file: &File) -> std::io::Result<Bytes> {
+    // SAFETY: what the tools of this program write takes the place of a file and leaves the old one as it is; to whoever overwrites a
+    // checkpoint in its place, `--no-mmap` is there.
+    let map = unsafe { memmap2::Mmap::map(file) }?;
+    Ok(Bytes::from_owner(map))
+}
 
 /// Keeps freed memory for the next tensor instead of handing it back to the system.
 ///

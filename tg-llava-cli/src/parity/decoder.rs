@@ -54,7 +54,7 @@ pub(super) fn run(dir: &Path, device: &Device, options: &ParityOptions) -> anyho
         dtype: options.dtype,
         largest_buffer: options.largest_buffer,
         base: Some(dir.join(GGUF)).filter(|file| file.is_file()),
-        quantization: None,
+        ..LoadOptions::default()
     };
     let model = load_model(dir, device, &load, &mut |_| {})?.model;
     let mut rows = Vec::new();

@@ -76,7 +76,7 @@ fn load(dir: &Path, device: &Device, options: &ParityOptions) -> anyhow::Result<
     ));
     let model = config.init(device)?;
     let no_tower = |key: &str| !key.contains("_tower.");
-    Ok(apply(model, &open_towers(dir)?, options.dtype, &no_tower, &mut |_| {})?.0)
+    Ok(apply(model, &open_towers(dir)?, options.dtype, &no_tower, &mut |_| Ok(()))?.0)
 }
 
 /// The last row of the pixels is `picture.png`, where there is one.

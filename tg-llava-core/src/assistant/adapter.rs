@@ -63,7 +63,10 @@ impl Assistant {
         let rest = open_sources(dir, &config, Some(base))?.without_adapter();
         source.merge(rest, |key| (!shared(key)).then(|| key.to_owned()));
         let source: TensorSource = source;
-        let (model, mut report) = apply(model, &source, options.dtype, &shared, progress)?;
+        let (model, mut report) = apply(model, &source, options.dtype, &shared, &mut |count| {
+            progress(count);
+            Ok(())
+        })?;
         report.initialised.retain(|key| !shared(key));
         small.complete(Loaded { model, report }, options)
     }

@@ -1,16 +1,21 @@
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use burn::tensor::{DType, Device};
 
 use super::Codecs;
 use crate::config::{GenerationDefaults, GuidePadding, ModelConfig, folder_name, read_model_config_over};
 use crate::conversation::{GuideTurn, Template};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, Sampling};
 use crate::model::TgLlava;
 use crate::preprocess::{DetailSource, ImageProcessor};
 use crate::tokenizer::{GuideTokenizer, TextTokenizer};
-use crate::weights::{Adapter, LoadOptions, LoadReport, Loaded, Quantization, base_of, load_model};
+use crate::weights::{
+    Adapter, LoadOptions, LoadReport, Loaded, MapFile, Quantization, base_of, load_model_while,
+};
 
 /// How an [`Assistant`] is put together; `None` keeps what the checkpoint says.
 #[derive(Debug, Clone)]
@@ -31,6 +36,8 @@ pub struct AssistantOptions {
     pub largest_buffer: Option<u64>,
     /// Formats of the decoder's matrices (see [`LoadOptions::quantization`]).
     pub quantization: Option<Quantization>,
+    /// How files are shown without being read into memory (see [`LoadOptions::map_file`]).
+    pub map_file: Option<MapFile>,
 }
 
 impl Default for AssistantOptions {
@@ -45,6 +52,7 @@ impl Default for AssistantOptions {
             detail_source: None,
             largest_buffer: None,
             quantization: None,
+            map_file: None,
         }
     }
 }
@@ -115,18 +123,32 @@ impl Assistant {
         options: &AssistantOptions,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
-        // The small files first: what is wrong with them shows before gigabytes are read.
         let base = base_of(dir, options.base.as_deref())?;
-        let small = SmallFiles::read(dir, base.as_deref(), options)?;
-
         let load = LoadOptions {
-            base,
+            base: base.clone(),
             dtype: options.dtype,
             largest_buffer: options.largest_buffer,
             quantization: options.quantization,
+            map_file: options.map_file,
         };
-        let loaded = load_model(dir, device, &load, progress)?;
-        small.complete(loaded, options)
+        // A tokenizer takes as long as the weights of a small model; what is wrong with it shows before those of a large one are read.
+        let failed = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let small = scope.spawn(|| {
+                let small = SmallFiles::read(dir, base.as_deref(), options);
+                failed.store(small.is_err(), Ordering::Relaxed);
+                small
+            });
+            let loaded = load_model_while(dir, device, &load, &mut |count| {
+                progress(count);
+                match failed.load(Ordering::Relaxed) {
+                    true => Err(Error::Request("a model without a tokenizer".into())),
+                    false => Ok(()),
+                }
+            });
+            let small = small.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            small.complete(loaded?, options)
+        })
     }
 
     /// The checkpoint's own generation settings: greedy unless it asks for sampling, and everything that

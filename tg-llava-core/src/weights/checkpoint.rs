@@ -3,10 +3,10 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 
 use super::bridges::{bridges_in, folder_has_bridges};
-use super::load::{LoadReport, apply};
+use super::load::{LoadReport, Progress, apply};
 use super::names::is_unused_tower_key;
 use super::quantise::fill_quantised;
-use super::{Adapter, Component, Encoding, Gguf, Quantization, TensorSource, WeightsError};
+use super::{Adapter, Component, Encoding, Gguf, MapFile, Quantization, TensorSource, WeightsError};
 use crate::config::{
     ADAPTER_CONFIG, HubCache, LlmConfig, LoraConfig, MAIN_REVISION, ModelConfig, ProjectorConfig,
     is_hub_name, read_json, read_model_config_over, tower_folders,
@@ -28,12 +28,15 @@ pub struct LoadOptions {
     /// Formats of the decoder's matrices, where they are not to be floats. They lie in the memory of the CPU, blocks of GGML in that of
     /// `device` where somebody computes with them there ([`use_packed_products`](crate::quant::use_packed_products)).
     pub quantization: Option<Quantization>,
+    /// How to show files without reading them into memory: weights of safetensors files that need no conversion stay where the system
+    /// has them. Nobody may overwrite such a file in its place while the model is in use; another may take its place.
+    pub map_file: Option<MapFile>,
 }
 
 impl Default for LoadOptions {
     /// f32, complete checkpoints.
     fn default() -> Self {
-        Self { base: None, dtype: DType::F32, largest_buffer: None, quantization: None }
+        Self { base: None, dtype: DType::F32, largest_buffer: None, quantization: None, map_file: None }
     }
 }
 
@@ -63,6 +66,19 @@ pub fn load_model(
     options: &LoadOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Loaded> {
+    load_model_while(dir, device, options, &mut |count| {
+        progress(count);
+        Ok(())
+    })
+}
+
+/// [`load_model`], as long as `progress` gives no error.
+pub(crate) fn load_model_while(
+    dir: &Path,
+    device: &Device,
+    options: &LoadOptions,
+    progress: &mut Progress<'_>,
+) -> Result<Loaded> {
     let base = base_of(dir, options.base.as_deref())?;
     let mut config = read_model_config_over(dir, base.as_deref())?;
     if let Some(largest) = options.largest_buffer {
@@ -72,6 +88,9 @@ pub fn load_model(
         config.llm.fit_vocabulary(largest, if quantised { 1 } else { options.dtype.size() });
     }
     let mut source = open_sources(dir, &config, base.as_deref())?;
+    if let Some(map) = options.map_file {
+        source.map_files(map);
+    }
     let mut model = config.init(device)?;
     let quantised = match options.quantization {
         Some(quantization) => fill_quantised(&mut model.llm, &mut source, quantization, progress)?,

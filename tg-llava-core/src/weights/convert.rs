@@ -1,7 +1,11 @@
-use burn::tensor::{DType, Element, TensorData};
+use std::ops::BitAnd;
+use std::sync::LazyLock;
+
+use burn::tensor::{AllocationProperty, DType, Element, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use super::stored::Bytes;
 use super::{StoredDType, StoredTensor, WeightsError, bnb};
 use crate::error::{Error, Result};
 use crate::quant::ggml;
@@ -83,13 +87,25 @@ fn computed<U: Element>(stored: &StoredTensor, cast: impl Fn(f32) -> U) -> Resul
 }
 
 /// Values for which a thread is worth its start.
-const PART: usize = 1 << 18;
+const PART: usize = 1 << 20;
+
+/// Asking the system for it takes as long as reading a small tensor.
+static THREADS: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 fn collect<T: Float>(stored: &StoredTensor) -> Result<(TensorData, bool)> {
+    let as_it_is = stored.dtype == T::STORED && cfg!(target_endian = "little");
+    if let (Bytes::Mapped(bytes), true) = (&stored.bytes, as_it_is)
+        && bytes.as_ptr().align_offset(align_of::<T>()) == 0
+    {
+        let shared = burn::tensor::Bytes::from_shared(bytes.clone(), AllocationProperty::File);
+        let data = TensorData::from_bytes(shared, stored.shape.clone(), T::dtype());
+        return Ok((data, T::are_finite(bytes)));
+    }
     let len = stored.num_elements();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let parts = if stored.is_cut_cheaply() { (len / PART).clamp(1, threads) } else { 1 };
-    let mut values = vec![T::default(); len];
+    let parts = if stored.is_cut_cheaply() { (len / PART).clamp(1, *THREADS) } else { 1 };
+    // Zeros that the system gives; it would take as long as the reading to write them.
+    let mut values: Vec<T> = bytemuck::zeroed_vec(len);
     let finite = match parts {
         1 => fill(stored, &mut values)?,
         _ => fill_parts(stored, &mut values, len.div_ceil(parts))?,
@@ -117,12 +133,15 @@ fn fill_parts<T: Float>(stored: &StoredTensor, values: &mut [T], size: usize) ->
 /// Fills `values` with those of the file; whether all are finite.
 fn fill<T: Float>(stored: &StoredTensor, values: &mut [T]) -> Result<bool> {
     let (mut finite, mut done) = (true, 0);
+    if stored.dtype == T::STORED && cfg!(target_endian = "little") {
+        stored.read_into(bytemuck::cast_slice_mut(values), |chunk| finite &= T::are_finite(chunk))?;
+        return Ok(finite);
+    }
     stored.read_chunks(|chunk| {
         let count = chunk.len() / stored.dtype.row_bytes(1);
         let to = &mut values[done..done + count];
         done += count;
         finite &= match stored.dtype {
-            same if same == T::STORED => T::copy(chunk, to),
             StoredDType::F16 => convert::<f16, T>(chunk, to),
             StoredDType::BF16 => convert::<bf16, T>(chunk, to),
             StoredDType::F32 => convert::<f32, T>(chunk, to),
@@ -153,12 +172,12 @@ trait Source: Sized {
 }
 
 /// A float of memory.
-trait Float: Element + Default + Send {
+trait Float: Element + bytemuck::Pod + Send {
     /// The same in a file.
     const STORED: StoredDType;
 
-    /// Fills `to` with what a file holds; whether all of it is finite.
-    fn copy(bytes: &[u8], to: &mut [Self]) -> bool;
+    /// Whether all values of a file's bytes are finite.
+    fn are_finite(bytes: &[u8]) -> bool;
 
     /// Fills `to` with the nearest values.
     fn narrow(from: &[f32], to: &mut [Self]);
@@ -169,6 +188,15 @@ fn each<const N: usize, T>(bytes: &[u8], to: &mut [T], put: impl Fn([u8; N]) -> 
     for (to, bytes) in to.iter_mut().zip(bytes.as_chunks::<N>().0) {
         *to = put(*bytes);
     }
+}
+
+/// Whether no float has all bits of `exponent`.
+fn exponents_below<const N: usize, B>(bytes: &[u8], bits: impl Fn([u8; N]) -> B, exponent: B) -> bool
+where
+    B: Copy + PartialEq + BitAnd<Output = B>,
+{
+    // Without an end before the end, which would keep the loop out of wide registers
+    bytes.as_chunks::<N>().0.iter().fold(true, |below, raw| below & (bits(*raw) & exponent != exponent))
 }
 
 impl Source for f64 {
@@ -204,9 +232,8 @@ impl Source for bf16 {
 impl Float for f32 {
     const STORED: StoredDType = StoredDType::F32;
 
-    fn copy(bytes: &[u8], to: &mut [Self]) -> bool {
-        Self::widen(bytes, to);
-        to.iter().fold(true, |finite, value| finite & value.is_finite())
+    fn are_finite(bytes: &[u8]) -> bool {
+        exponents_below(bytes, u32::from_le_bytes, 0x7f80_0000)
     }
 
     fn narrow(from: &[f32], to: &mut [Self]) {
@@ -217,9 +244,8 @@ impl Float for f32 {
 impl Float for f16 {
     const STORED: StoredDType = StoredDType::F16;
 
-    fn copy(bytes: &[u8], to: &mut [Self]) -> bool {
-        each(bytes, to, Self::from_le_bytes);
-        to.iter().fold(true, |finite, value| finite & (value.to_bits() & 0x7c00 != 0x7c00))
+    fn are_finite(bytes: &[u8]) -> bool {
+        exponents_below(bytes, u16::from_le_bytes, 0x7c00)
     }
 
     fn narrow(from: &[f32], to: &mut [Self]) {
@@ -230,9 +256,8 @@ impl Float for f16 {
 impl Float for bf16 {
     const STORED: StoredDType = StoredDType::BF16;
 
-    fn copy(bytes: &[u8], to: &mut [Self]) -> bool {
-        each(bytes, to, Self::from_le_bytes);
-        to.iter().fold(true, |finite, value| finite & (value.to_bits() & 0x7f80 != 0x7f80))
+    fn are_finite(bytes: &[u8]) -> bool {
+        exponents_below(bytes, u16::from_le_bytes, 0x7f80)
     }
 
     fn narrow(from: &[f32], to: &mut [Self]) {

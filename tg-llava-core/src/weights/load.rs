@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 use crate::model::TgLlava;
 use crate::nn::cast_to;
 
+/// Hears the number of values that each tensor brought; its error ends the loading.
+pub type Progress<'a> = dyn FnMut(usize) -> Result<()> + 'a;
+
 /// What loading found besides the weights.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
@@ -59,7 +62,7 @@ pub fn apply(
     source: &TensorSource,
     dtype: DType,
     may_be_missing: &dyn Fn(&str) -> bool,
-    progress: &mut dyn FnMut(usize),
+    progress: &mut Progress<'_>,
 ) -> Result<(TgLlava, LoadReport)> {
     let config = model.config();
     let tied = config.llm.tie_word_embeddings;
@@ -110,7 +113,7 @@ struct Filler<'a> {
     /// Of the vocabulary.
     piece_sizes: Vec<usize>,
     may_be_missing: &'a dyn Fn(&str) -> bool,
-    progress: &'a mut dyn FnMut(usize),
+    progress: &'a mut Progress<'a>,
     used: BTreeSet<String>,
     /// Of the adapter.
     used_matrices: BTreeSet<String>,
@@ -172,7 +175,9 @@ impl Filler<'_> {
                     self.report.not_finite.push(key);
                 }
                 self.report.loaded += usize::from(piece.is_none_or(|piece| piece == 0));
-                (self.progress)(stored.num_elements());
+                if let Err(error) = (self.progress)(stored.num_elements()) {
+                    self.error.get_or_insert(error);
+                }
                 Some(if transposed { tensor.transpose() } else { tensor })
             }
             Err(error) => {

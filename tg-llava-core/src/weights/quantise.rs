@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::load::LoadReport;
+use super::load::{LoadReport, Progress};
 use super::{Encoding, StoredDType, TensorSource};
 use crate::error::{Error, Result};
 use crate::llm::Llm;
@@ -48,7 +48,7 @@ pub fn fill_quantised(
     llm: &mut Llm,
     source: &mut TensorSource,
     quantization: Quantization,
-    progress: &mut dyn FnMut(usize),
+    progress: &mut Progress<'_>,
 ) -> Result<LoadReport> {
     let Quantization { encoding, activations } = quantization;
     let (num_layers, device) = (llm.layers.len(), llm.norm.gamma.lazy_device());
@@ -97,7 +97,7 @@ pub fn fill_quantised(
                 report.quantised.push(QuantisedTensor { key, asked, format, bytes });
             }
         }
-        progress(stored.num_elements());
+        progress(stored.num_elements())?;
         *matrix = Matrix::Quantised(quantised);
         first += shape[0];
         if first == rows {

@@ -164,6 +164,10 @@ impl TensorSource {
         Self { adapter: Some(Box::new(adapter)), ..self }
     }
 
+    pub(super) fn tensors_mut(&mut self) -> impl Iterator<Item = &mut StoredTensor> {
+        self.tensors.values_mut()
+    }
+
     /// The tensor under `key`.
     pub fn get(&self, key: &str) -> Option<&StoredTensor> {
         self.tensors.get(key)

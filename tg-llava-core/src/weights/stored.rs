@@ -74,6 +74,8 @@ pub(super) enum Bytes {
         offset: u64,
         len: usize,
     },
+    /// These.
+    Mapped(bytes::Bytes),
     Pytorch(Arc<pytorch_reader::Tensor>),
     /// Some of another tensor's bytes.
     Within {
@@ -116,6 +118,7 @@ impl StoredTensor {
         let (skip, len) = (first * row, count * row);
         let bytes = match &self.bytes {
             Bytes::Plain { offset, .. } => Bytes::Plain { offset: offset + skip as u64, len },
+            Bytes::Mapped(all) => Bytes::Mapped(all.slice(skip..skip + len)),
             Bytes::Parts { parts, first: before } => {
                 Bytes::Parts { parts: parts.clone(), first: before + first * values }
             }
@@ -132,6 +135,7 @@ impl StoredTensor {
             Bytes::Plain { len, .. } | Bytes::Within { len, .. } | Bytes::Interleaved { len, .. } => {
                 *len as u64
             }
+            Bytes::Mapped(all) => all.len() as u64,
             Bytes::Pytorch(tensor) => {
                 (tensor.shape().iter().product::<usize>() * tensor.dtype().size()) as u64
             }
@@ -145,7 +149,7 @@ impl StoredTensor {
         match &self.bytes {
             Bytes::Parts { parts, .. } => parts.iter().for_each(|part| part.add_files(files)),
             Bytes::Within { whole, .. } => whole.add_files(files),
-            Bytes::Plain { .. } | Bytes::Pytorch(_) | Bytes::Interleaved { .. } => {}
+            Bytes::Plain { .. } | Bytes::Mapped(_) | Bytes::Pytorch(_) | Bytes::Interleaved { .. } => {}
         }
     }
 
@@ -165,7 +169,7 @@ impl StoredTensor {
 
     /// Whether [`StoredTensor::rows`] reads no more than those rows.
     pub(super) fn is_cut_cheaply(&self) -> bool {
-        matches!(self.bytes, Bytes::Plain { .. })
+        matches!(self.bytes, Bytes::Plain { .. } | Bytes::Mapped(_))
     }
 
     /// The raw little-endian bytes; those of all parts, one after the other, where it has several.
@@ -193,7 +197,7 @@ impl StoredTensor {
     /// [`WeightsError::Damaged`] where they are not.
     pub fn verify(&self) -> Result<()> {
         match &self.bytes {
-            Bytes::Plain { .. } | Bytes::Interleaved { .. } => Ok(()),
+            Bytes::Plain { .. } | Bytes::Mapped(_) | Bytes::Interleaved { .. } => Ok(()),
             Bytes::Pytorch(_) | Bytes::Within { .. } | Bytes::Parts { .. } => self.read_chunks(|_| ()),
         }
     }
@@ -207,19 +211,50 @@ impl StoredTensor {
         self.give_chunks(&mut take)
     }
 
+    /// Fills `to` with the raw little-endian bytes, and calls `look` with each piece of them while it is in the cache.
+    ///
+    /// # Errors
+    /// [`WeightsError::Damaged`] where the file cannot give them.
+    ///
+    /// # Panics
+    /// Where `to` is shorter.
+    pub(super) fn read_into(&self, to: &mut [u8], mut look: impl FnMut(&[u8])) -> Result<()> {
+        let Bytes::Plain { offset, .. } = &self.bytes else {
+            let mut done = 0;
+            return self.read_chunks(|chunk| {
+                to[done..done + chunk.len()].copy_from_slice(chunk);
+                done += chunk.len();
+                look(chunk);
+            });
+        };
+        let mut read = || {
+            let mut file = self.open_at(*offset)?;
+            for part in to.chunks_mut(CHUNK) {
+                file.read_exact(part)?;
+                look(part);
+            }
+            Ok(())
+        };
+        read().map_err(|e| self.unreadable(e))
+    }
+
+    fn open_at(&self, offset: u64) -> std::io::Result<File> {
+        let mut file = File::open(&*self.path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(file)
+    }
+
+    fn unreadable(&self, error: std::io::Error) -> Error {
+        damaged(&self.path, format!("{}: {error}", self.key))
+    }
+
     fn give_chunks(&self, take: &mut dyn FnMut(&[u8])) -> Result<()> {
-        let fail = |e: std::io::Error| damaged(&self.path, format!("{}: {e}", self.key));
+        let fail = |e| self.unreadable(e);
         match &self.bytes {
             Bytes::Plain { offset, len } => {
-                let chunk = match self.dtype {
-                    StoredDType::Ggml(format) => {
-                        let row = format.row_bytes(self.shape.last().copied().unwrap_or(1)).max(1);
-                        (CHUNK / row).max(1) * row
-                    }
-                    _ => CHUNK,
-                };
-                self.read_range(*offset, *len, chunk, take).map_err(fail)?;
+                self.read_range(*offset, *len, self.chunk(), take).map_err(fail)?;
             }
+            Bytes::Mapped(all) => all.chunks(self.chunk()).for_each(take),
             Bytes::Interleaved { offset, len, head_bytes, row_bytes } => {
                 let mut halves = vec![0; *head_bytes];
                 let apart = &mut |head: &[u8]| {
@@ -248,6 +283,17 @@ impl StoredTensor {
         Ok(())
     }
 
+    /// Bytes that are given at once.
+    fn chunk(&self) -> usize {
+        match self.dtype {
+            StoredDType::Ggml(format) => {
+                let row = format.row_bytes(self.shape.last().copied().unwrap_or(1)).max(1);
+                (CHUNK / row).max(1) * row
+            }
+            _ => CHUNK,
+        }
+    }
+
     /// Calls `take` with `len` bytes of the file from `offset` on, `chunk` at a time.
     fn read_range(
         &self,
@@ -256,8 +302,7 @@ impl StoredTensor {
         chunk: usize,
         take: &mut dyn FnMut(&[u8]),
     ) -> std::io::Result<()> {
-        let mut file = File::open(&*self.path)?;
-        file.seek(SeekFrom::Start(offset))?;
+        let mut file = self.open_at(offset)?;
         let mut buffer = vec![0; chunk.min(len)];
         let mut left = len;
         while left > 0 {

@@ -69,14 +69,18 @@ pub fn load_weights(
     let without = |key: &str| left_out(key, &setup.model);
     let mut kept = TensorSource::default();
     kept.merge(source.clone(), |key| (!without(key)).then(|| key.to_owned()));
+    let mut heard = |count| {
+        progress(count);
+        Ok(())
+    };
     let quantised = match config.lora.as_ref().map(|lora| lora.base) {
         None | Some(BaseFormat::Float) => LoadReport::default(),
         Some(base) => {
             let quantization = Quantization { encoding: base.encoding(), ..Quantization::default() };
-            fill_quantised(&mut model.llm, &mut kept, quantization, progress)?
+            fill_quantised(&mut model.llm, &mut kept, quantization, &mut heard)?
         }
     };
-    let (model, report) = apply(model, &kept, dtype, &may_be_missing, progress)?;
+    let (model, report) = apply(model, &kept, dtype, &may_be_missing, &mut heard)?;
     let model = map_parameters(model, &mut TrainableWeights { dtype, std: None });
     Ok(Started { model, report: quantised.and(report) })
 }

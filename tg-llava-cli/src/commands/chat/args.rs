@@ -42,6 +42,9 @@ pub struct ChatArgs {
     /// Formats of the decoder's matrices.
     #[command(flatten)]
     pub quantize: QuantizeArgs,
+    /// Read the weights into memory instead of using the file's own pages, for a checkpoint that may be overwritten meanwhile
+    #[arg(long)]
+    pub no_mmap: bool,
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,

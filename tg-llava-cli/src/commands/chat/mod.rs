@@ -19,6 +19,7 @@ use crate::device::{self, DefaultDtype};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::load;
+use crate::memory;
 use crate::progress::Progress;
 
 /// Runs the command.
@@ -42,6 +43,7 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
     let interrupt = Interrupt::install();
     let mut options = args.guide.assistant_options(folders.base.as_deref(), args.template.as_deref());
     options.quantization = Some(args.quantize.quantization());
+    options.map_file = (!args.no_mmap).then_some(memory::map_file);
     let assistant = load::assistant(&folders.model, &opened, &options, &console)?;
     let options = generate_options(&assistant, &args.generation);
     let mut session = ChatSession::new(assistant, options, decode, console);

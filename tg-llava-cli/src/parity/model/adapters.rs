@@ -90,9 +90,9 @@ pub(super) fn trainable(case: &Case<'_>, run: &Path, device: &Device) -> anyhow:
     source.merge(initial.matrices().clone(), |key| Some(key.to_owned()));
     if let Some(base) = quantised_base(run)? {
         source = over(base, source);
-        fill_quantised(&mut model.llm, &mut source, NF4, &mut |_| {})?;
+        fill_quantised(&mut model.llm, &mut source, NF4, &mut |_| Ok(()))?;
     }
-    Ok(apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?.0)
+    Ok(apply(model, &source, case.options.dtype, &|_| false, &mut |_| Ok(()))?.0)
 }
 
 /// The decoder's matrices in four bits, where the run was over these.
@@ -213,7 +213,7 @@ fn load(case: &Case<'_>, folder: &Path, base: Option<&TensorSource>) -> anyhow::
     };
     let (model, _) = without_dropout(case, case.device)?;
     let source = over(base.clone(), open_sources(folder, model.config(), Some(case.dir))?);
-    Ok(apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?.0)
+    Ok(apply(model, &source, case.options.dtype, &|_| false, &mut |_| Ok(()))?.0)
 }
 
 /// The same over a decoder that has neither bridges nor towers.
@@ -225,7 +225,7 @@ fn over_decoder(
     let (model, _) = without_dropout(case, case.device)?;
     let source = open_sources(folder, model.config(), Some(decoder))?;
     let source = over(base.cloned().unwrap_or_default(), source);
-    Ok(apply(model, &source, case.options.dtype, &of_tower, &mut |_| {})?.0)
+    Ok(apply(model, &source, case.options.dtype, &of_tower, &mut |_| Ok(()))?.0)
 }
 
 fn of_tower(key: &str) -> bool {
@@ -241,15 +241,15 @@ fn unmerged(case: &Case<'_>, folder: &Path, base: Option<&TensorSource>) -> anyh
     source.merge(adapter.whole().clone(), |key| Some(key.to_owned()));
     let mut source = over(source, over(base.cloned().unwrap_or_default(), start));
     if base.is_some() {
-        fill_quantised(&mut model.llm, &mut source, NF4, &mut |_| {})?;
+        fill_quantised(&mut model.llm, &mut source, NF4, &mut |_| Ok(()))?;
     }
-    Ok(apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?.0)
+    Ok(apply(model, &source, case.options.dtype, &|_| false, &mut |_| Ok(()))?.0)
 }
 
 /// What quantising the case's own matrices gives, against the recorded codes and values.
 fn codes(case: &Case<'_>, base: &TensorSource, group: &mut Group) -> anyhow::Result<()> {
     let (mut model, mut source) = without_dropout(case, case.device)?;
-    fill_quantised(&mut model.llm, &mut source, NF4, &mut |_| {})?;
+    fill_quantised(&mut model.llm, &mut source, NF4, &mut |_| Ok(()))?;
     for (site, matrix) in model.llm.matrices_mut() {
         let key = site.key();
         let Some(golden) = base.get(&key) else { continue };

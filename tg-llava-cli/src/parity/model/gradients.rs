@@ -134,7 +134,7 @@ pub(super) fn trainable(
     device: &burn::tensor::Device,
 ) -> anyhow::Result<TgLlava> {
     let (model, source) = without_dropout(case, device)?;
-    let (mut model, _) = apply(model, &source, case.options.dtype, &|_| false, &mut |_| {})?;
+    let (mut model, _) = apply(model, &source, case.options.dtype, &|_| false, &mut |_| Ok(()))?;
     model.vision_tower = model.vision_tower.map(Module::no_grad);
     model.text_tower = model.text_tower.map(Module::no_grad);
     if stage == Stage::Pretrain {

@@ -33,7 +33,7 @@ pub(super) fn run(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
         let config = read_model_config(case.dir)?;
         let source = open_sources(&dir, &config, None)?;
         let (other, _) =
-            apply(config.init(case.device)?, &source, case.options.dtype, &|_| false, &mut |_| {})?;
+            apply(config.init(case.device)?, &source, case.options.dtype, &|_| false, &mut |_| Ok(()))?;
         let mut group = Group::new(name, 0.0);
         let inputs = Inputs::read(case, "pair")?;
         group.equal("logits of pair", &pass(case, &other, &inputs)?, &pass(case, &main, &inputs)?);
