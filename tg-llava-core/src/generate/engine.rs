@@ -177,8 +177,8 @@ impl<'m> Engine<'m> {
     /// One more token for every answer whose prompt is read to its end, and some more of the other prompts: a piece, and
     /// where nothing else is to do as many as it takes for somebody's first token.
     pub fn step(&mut self) -> Vec<Event> {
-        let device = self.model.llm.device();
-        among_workers(&device, || self.next_tokens())
+        let norm = self.model.llm.norm.gamma.val();
+        among_workers(&norm, || self.next_tokens())
     }
 
     fn next_tokens(&mut self) -> Vec<Event> {

@@ -187,7 +187,7 @@ impl<'m> Pass<'m> for Alike {
         &mut self,
         at: Site,
         inputs: &[Tensor<3>],
-        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + Send + Sync + 'm,
+        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + 'm,
     ) -> Vec<Tensor<3>> {
         let single_row = matches!(at, Site::GuideEmbed | Site::GuideCrossAttention(_));
         let pictures = inputs.first().map_or(0, |input| input.dims()[0]);

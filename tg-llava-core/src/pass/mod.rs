@@ -24,7 +24,7 @@ pub trait Pass<'m> {
         &mut self,
         at: Site,
         inputs: &[Self::Var],
-        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + Send + Sync + 'm,
+        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + 'm,
     ) -> Vec<Self::Var>;
 
     /// [`Self::run`] for a step with one output.
@@ -32,7 +32,7 @@ pub trait Pass<'m> {
         &mut self,
         at: Site,
         inputs: &[Self::Var],
-        step: impl Fn(&[Tensor<3>]) -> Tensor<3> + Send + Sync + 'm,
+        step: impl Fn(&[Tensor<3>]) -> Tensor<3> + 'm,
     ) -> Self::Var {
         let mut outputs = self.run(at, inputs, move |inputs| vec![step(inputs)]);
         outputs.remove(0)
@@ -43,7 +43,7 @@ pub trait Pass<'m> {
         &mut self,
         at: Site,
         inputs: &[Self::Var],
-        step: impl Fn(&[Tensor<3>]) -> Residual<'m> + Send + Sync + 'm,
+        step: impl Fn(&[Tensor<3>]) -> Residual<'m> + 'm,
     ) -> Self::Var {
         self.run_one(at, inputs, move |inputs| step(inputs).sum())
     }
@@ -60,7 +60,7 @@ impl<'m> Pass<'m> for Eager {
         &mut self,
         _at: Site,
         inputs: &[Tensor<3>],
-        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + Send + Sync + 'm,
+        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + 'm,
     ) -> Vec<Tensor<3>> {
         step(inputs)
     }

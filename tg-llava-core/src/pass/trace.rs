@@ -38,7 +38,7 @@ impl<'m, F: FnMut(Site, &[Tensor<3>])> Pass<'m> for Trace<F> {
         &mut self,
         at: Site,
         inputs: &[Tensor<3>],
-        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + Send + Sync + 'm,
+        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + 'm,
     ) -> Vec<Tensor<3>> {
         let outputs = step(inputs);
         (self.observer)(at, &outputs);

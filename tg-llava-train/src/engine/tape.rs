@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Gradients, Tensor};
 use tg_llava_core::model::TgLlava;
-use tg_llava_core::nn::{Residual, among_workers};
+use tg_llava_core::nn::Residual;
 use tg_llava_core::pass::{Pass, Site};
 
 use super::parts::TrainedParts;
@@ -53,7 +53,7 @@ pub struct Var {
 
 /// Runs a step once more, for a number whose gradients on the step's inputs and weights are those of the outputs' own gradients, of which
 /// some may be missing.
-type Repeat<'m> = Box<dyn Fn(&[Tensor<3>], Vec<Option<Tensor<3>>>) -> Option<Tensor<1>> + Send + Sync + 'm>;
+type Repeat<'m> = Box<dyn Fn(&[Tensor<3>], Vec<Option<Tensor<3>>>) -> Option<Tensor<1>> + 'm>;
 
 /// A step that is repeated on the way back.
 struct Segment<'m> {
@@ -111,8 +111,7 @@ impl<'m> Tape<'m> {
     ) -> Result<(), ParallelError> {
         let Some(last) = var.gradient else { return Ok(()) };
         if self.activations == Activations::Keep {
-            let seeded = (var.tensor * Tensor::from_inner(gradient)).sum();
-            sink.add(self.model, &among_workers(&self.device, || seeded.backward()));
+            sink.add(self.model, &(var.tensor * Tensor::from_inner(gradient)).sum().backward());
             return Ok(());
         }
         drop(var);
@@ -135,9 +134,8 @@ impl<'m> Tape<'m> {
                 })
                 .collect();
             self.device.seed(segment.seed);
-            let found =
-                among_workers(&self.device, || (segment.repeat)(&inputs, seeds).map(|sum| sum.backward()));
-            let Some(found) = found else { continue };
+            let Some(sum) = (segment.repeat)(&inputs, seeds) else { continue };
+            let found = sum.backward();
             sink.add(self.model, &found);
             for (input, var) in inputs.iter().zip(&segment.inputs) {
                 let Some((slot, gradient)) = var.gradient.zip(input.grad(&found)) else { continue };
@@ -157,7 +155,7 @@ impl<'m> Tape<'m> {
         &mut self,
         at: Site,
         inputs: &[Var],
-        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + Send + Sync,
+        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>>,
     ) -> (Vec<Var>, u64) {
         Progress::of_process().tick();
         let seed = mix(self.seed, self.steps);
@@ -166,7 +164,7 @@ impl<'m> Tape<'m> {
         let needs_gradient = learns || inputs.iter().any(|input| input.gradient.is_some());
         let tensors: Vec<_> = inputs.iter().map(|input| self.lifted(input)).collect();
         self.device.seed(seed);
-        let outputs = among_workers(&self.device, || step(&tensors)).into_iter().map(|tensor| {
+        let outputs = step(&tensors).into_iter().map(|tensor| {
             let gradient = needs_gradient.then_some(self.gradients);
             self.gradients += usize::from(needs_gradient);
             let tensor = match (self.activations, needs_gradient) {
@@ -205,7 +203,7 @@ impl<'m> Pass<'m> for Tape<'m> {
         &mut self,
         at: Site,
         inputs: &[Var],
-        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + Send + Sync + 'm,
+        step: impl Fn(&[Tensor<3>]) -> Vec<Tensor<3>> + 'm,
     ) -> Vec<Var> {
         let (outputs, seed) = self.compute(at, inputs, &step);
         self.keep(
@@ -226,7 +224,7 @@ impl<'m> Pass<'m> for Tape<'m> {
         &mut self,
         at: Site,
         inputs: &[Var],
-        step: impl Fn(&[Tensor<3>]) -> Residual<'m> + Send + Sync + 'm,
+        step: impl Fn(&[Tensor<3>]) -> Residual<'m> + 'm,
     ) -> Var {
         let (mut outputs, seed) = self.compute(at, inputs, |inputs| vec![step(inputs).sum()]);
         self.keep(

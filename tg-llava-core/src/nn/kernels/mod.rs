@@ -10,7 +10,7 @@ mod flex;
 mod none;
 
 #[cfg(feature = "flex")]
-pub use flex::among_workers;
+pub(crate) use flex::among_workers;
 #[cfg(feature = "flex")]
 pub(super) use flex::{
     attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, linear_against, quantise,
@@ -18,7 +18,7 @@ pub(super) use flex::{
     softmax,
 };
 #[cfg(not(feature = "flex"))]
-pub use none::among_workers;
+pub(crate) use none::among_workers;
 #[cfg(not(feature = "flex"))]
 pub(super) use none::{
     attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, linear_against, quantise,

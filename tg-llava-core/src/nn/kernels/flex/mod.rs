@@ -35,12 +35,12 @@ pub(in crate::nn) use recorded_linear::linear_against;
 pub(in crate::nn) use rotary::rotate;
 pub(in crate::nn) use softmax::softmax;
 
-/// Runs `task`, which computes on `device`, on one of the threads that the CPU backend's kernels share their work among, where `device`
-/// is the CPU: another thread would go to sleep, and be woken, for each of them.
-pub fn among_workers<T: Send>(device: &Device, task: impl FnOnce() -> T + Send) -> T {
-    match device.clone().inner() == Device::flex() {
-        true => rayon::scope(|_| task()),
-        false => task(),
+/// Runs `task` on one of the threads that the kernels share their work among, where `tensor` is of this backend: another thread
+/// would go to sleep, and be woken, for each of them.
+pub(crate) fn among_workers<T: Send>(tensor: &Tensor<1>, task: impl FnOnce() -> T + Send) -> T {
+    match Wrapper::of(tensor) {
+        Some(_) => rayon::scope(|_| task()),
+        None => task(),
     }
 }
 
