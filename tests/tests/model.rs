@@ -49,6 +49,23 @@ fn two_runs_with_one_seed_agree_and_others_differ() {
 }
 
 #[test]
+fn what_is_wrong_with_a_tokenizer_is_said_though_weights_are_damaged_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = fixture("models/vicuna-tiny/base-llm");
+    for file in ["config.json", "tokenizer_config.json"] {
+        std::fs::copy(from.join(file), dir.path().join(file)).unwrap();
+    }
+    let load = || Assistant::load(dir.path(), &Device::flex(), &AssistantOptions::default(), &mut |_| {});
+    std::fs::write(dir.path().join("model.safetensors"), "no weights").unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), "{").unwrap();
+    let error = load().unwrap_err().to_string();
+    assert!(error.contains("tokenizer.json"), "{error}");
+    std::fs::copy(from.join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    let error = load().unwrap_err().to_string();
+    assert!(error.contains("model.safetensors"), "{error}");
+}
+
+#[test]
 fn the_guide_turn_changes_the_answer_of_later_turns_alone() {
     let with = |turn| assistant(AssistantOptions { guide_turn: Some(turn), ..AssistantOptions::default() });
     let ids = |turn, questions: &[&str]| ask(&with(turn), questions, &short()).1;

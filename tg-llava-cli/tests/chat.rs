@@ -72,6 +72,16 @@ fn a_plain_decoder_answers_in_text() {
 }
 
 #[test]
+fn an_answer_is_the_same_wherever_the_weights_lie() {
+    let ask = |arguments: &[&str]| {
+        stdout(chat(&vicuna()).arg("--image").arg(photo()).args(arguments).arg("What is this?"))
+    };
+    for dtype in [&[][..], &["--dtype", "f16"]] {
+        assert_eq!(ask(dtype), ask(&[dtype, &["--no-mmap"]].concat()));
+    }
+}
+
+#[test]
 fn weights_are_found_by_the_variable() {
     let mut command = common::program();
     command.args(["chat", "--max-new-tokens", "2", "Hi"]).args(common::device());

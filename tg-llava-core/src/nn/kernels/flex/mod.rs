@@ -21,7 +21,7 @@ mod turn;
 
 use ::half::{bf16, f16, slice::HalfFloatSliceExt};
 use burn::backend::{Autodiff, Flex, tensor::FloatTensor};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
