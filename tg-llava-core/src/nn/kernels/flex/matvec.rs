@@ -73,15 +73,17 @@ pub(crate) fn linear<const D: usize>(
         });
     } else {
         let stretch = product::stretch(d_output, threads);
+        let right = product::Right::ByColumns(matrix);
         each_stretch(&mut values, d_output, stretch, |first, out| {
-            pulp::Arch::new().dispatch(product::Columns { out, first, x, matrix, bias });
+            let columns = product::Columns { out, first, x, d_input, d_output, right, bias };
+            pulp::Arch::new().dispatch(columns);
         });
     }
     Some(wrapper.wrap(super::tensor(values, shape)))
 }
 
 /// Whether [`product`] is as good as the backend's product of many rows in f32, and better where these are few dozens.
-fn has_wide_registers() -> bool {
+pub(super) fn has_wide_registers() -> bool {
     #[cfg(target_arch = "x86_64")]
     return pulp::x86::V4::try_new().is_some();
     #[cfg(not(target_arch = "x86_64"))]

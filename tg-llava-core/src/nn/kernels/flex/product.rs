@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 use tg_llava_x86::prefetch;
 
 use super::LINE;
-use super::matvec::Matrix;
+use super::matvec::{Matrix, each_stretch};
 use super::tile::{self, Rows, Sink};
 use super::turn::Turner;
 
@@ -16,13 +16,25 @@ pub(super) fn stretch(columns: usize, threads: usize) -> usize {
     columns.div_ceil(4 * threads).next_multiple_of(PANEL)
 }
 
-/// Columns `first..` of all rows. A panel of the matrix is converted and turned, so that vectors hold neighbouring columns,
-/// then multiplied with all rows while it is in a cache.
+/// The right operand of a product.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Right<'a> {
+    /// Each column is a row in memory.
+    ByColumns(Matrix<'a>),
+    /// `[d_input, d_output]`, row by row.
+    ByRows(&'a [f32]),
+}
+
+/// Columns `first..` of all rows. A panel of the matrix is converted, and turned where that is needed, so that vectors hold neighbouring
+/// columns, then multiplied with all rows while it is in a cache.
 pub(super) struct Columns<'a, 'o> {
     pub out: &'a mut [&'o mut [f32]],
     pub first: usize,
+    /// Rows of `d_input`.
     pub x: &'a [f32],
-    pub matrix: Matrix<'a>,
+    pub d_input: usize,
+    pub d_output: usize,
+    pub right: Right<'a>,
     pub bias: Option<&'a [f32]>,
 }
 
@@ -31,8 +43,7 @@ impl WithSimd for Columns<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { out, first, x, matrix, bias } = self;
-        let d_input = matrix.d_input;
+        let Self { out, first, x, d_input, d_output, right, bias } = self;
         let (rows, columns, width) = (out.len(), out[0].len(), tile::width::<S>());
         let depth = d_input.div_ceil(d_input.div_ceil(tile::depth::<S>()));
         let mut panel = tile::Buffer::new(depth * width);
@@ -42,8 +53,19 @@ impl WithSimd for Columns<'_, '_> {
             for begin in (0..d_input).step_by(depth) {
                 let depth = depth.min(d_input - begin);
                 let panel = &mut panel.values()[..depth * width];
-                let start = matrix.start + (first + column) * d_input + begin;
-                turner.turn(panel, [used, depth], matrix.values, |row| start + row * d_input);
+                match right {
+                    Right::ByColumns(matrix) => {
+                        let start = matrix.start + (first + column) * d_input + begin;
+                        turner.turn(panel, [used, depth], matrix.values, |row| start + row * d_input);
+                    }
+                    Right::ByRows(values) => {
+                        let rows = values[begin * d_output..].chunks(d_output);
+                        for (out, row) in panel.chunks_exact_mut(width).zip(rows) {
+                            out[..used].copy_from_slice(&row[first + column..][..used]);
+                            out[used..].fill(0.0);
+                        }
+                    }
+                }
                 let bias = bias
                     .filter(|_| begin + depth == d_input)
                     .map(|bias| &bias[first + column..first + column + used]);
@@ -53,6 +75,16 @@ impl WithSimd for Columns<'_, '_> {
             }
         }
     }
+}
+
+/// The product of `x`, rows of `d_input`, and `right`, `[d_input, d_output]`, both row by row.
+pub(super) fn by_rows(x: &[f32], right: &[f32], [d_input, d_output]: [usize; 2]) -> Vec<f32> {
+    let mut values = vec![0.0; x.len() / d_input * d_output];
+    let (arch, right) = (pulp::Arch::new(), Right::ByRows(right));
+    each_stretch(&mut values, d_output, stretch(d_output, rayon::current_num_threads()), |first, out| {
+        arch.dispatch(Columns { out, first, x, d_input, d_output, right, bias: None });
+    });
+    values
 }
 
 /// Adds up the stretches of the input in the output.

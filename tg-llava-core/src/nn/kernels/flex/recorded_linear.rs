@@ -2,11 +2,13 @@ use burn::backend::Flex;
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
-use super::in_rows;
+use super::matvec::has_wide_registers;
 use super::recorded::{self, Derivative, Input};
+use super::turn::transpose;
+use super::{in_rows, product};
 
-/// `x W + bias` where a gradient of `x` or `W` is wanted. On the way back the backend's products, of two axes each, as it would copy a
-/// transposed matrix given more. The gradient of `W` lies in memory as `W` does.
+/// `x W + bias` where a gradient of `x` or `W` is wanted. On the way back [`product`]'s panels, or the backend's products, of two axes each,
+/// as it would copy a transposed matrix given more. The gradient of `W` lies in memory as `W` does.
 ///
 /// # Shapes
 /// - x: `[.., d_input]`, output `[.., d_output]`
@@ -82,6 +84,9 @@ impl Back {
 
 impl Derivative<2> for Back {
     fn gradients(self, gradient: FlexTensor, _: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        if self.by_columns && has_wide_registers() {
+            return self.by_panels(gradient);
+        }
         let open = |tensor: FlexTensor| Tensor::<2>::from_primitive::<Flex>(tensor);
         let gradient = open(gradient);
         let for_x = self.weight.map(|weight| gradient.clone().matmul(open(weight).transpose()));
@@ -90,6 +95,28 @@ impl Derivative<2> for Back {
             false => open(x).transpose().matmul(gradient),
         });
         [for_x, for_weight].map(|found| found?.try_into_primitive::<Flex>().ok())
+    }
+}
+
+impl Back {
+    /// Of a matrix that lies by its columns, in panels; see [`product`].
+    fn by_panels(self, gradient: FlexTensor) -> [Option<FlexTensor>; 2] {
+        let gradient = in_rows(gradient);
+        let [rows, d_output] = [0, 1].map(|axis| gradient.layout().shape()[axis]);
+        let gradient: &[f32] = gradient.storage();
+        let for_x = self.weight.map(|weight| {
+            let weight = in_rows(weight.transpose(0, 1));
+            let d_input = weight.layout().shape()[1];
+            let values = product::by_rows(gradient, weight.storage(), [d_output, d_input]);
+            super::tensor(values, [rows, d_input])
+        });
+        let for_weight = self.x.map(|x| {
+            let x = in_rows(x);
+            let d_input = x.layout().shape()[1];
+            let values = product::by_rows(&transpose(gradient, rows), x.storage(), [rows, d_input]);
+            super::tensor(values, [d_output, d_input]).transpose(0, 1)
+        });
+        [for_x, for_weight]
     }
 }
 
@@ -117,7 +144,7 @@ mod tests {
 
     #[test]
     fn gradients_are_those_of_the_written_out_form() {
-        for (rows, d_input, d_output) in [(1, 1, 1), (3, 7, 5), (70, 100, 130)] {
+        for (rows, d_input, d_output) in [(1, 1, 1), (3, 7, 5), (70, 100, 130), (450, 900, 40)] {
             for transposed in [false, true] {
                 let shape = if transposed { [1, d_output, d_input] } else { [1, d_input, d_output] };
                 let matrix = move |weight: Tensor<3>| {

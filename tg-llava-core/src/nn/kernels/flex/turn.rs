@@ -1,5 +1,8 @@
 //! Rows of a matrix turned into columns of a panel.
 
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
 use super::half::Values;
 
 /// Rows that are turned at a time.
@@ -64,6 +67,36 @@ impl Turner {
     }
 }
 
+/// The matrix of `rows` rows with rows and columns exchanged.
+pub(super) fn transpose(values: &[f32], rows: usize) -> Vec<f32> {
+    let mut out = vec![0.0; values.len()];
+    let arch = pulp::Arch::new();
+    out.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(index, out)| {
+        arch.dispatch(Transpose { out, values, rows, first: index * BLOCK });
+    });
+    out
+}
+
+/// Columns `first..` as rows.
+struct Transpose<'a> {
+    out: &'a mut [f32],
+    values: &'a [f32],
+    rows: usize,
+    first: usize,
+}
+
+impl WithSimd for Transpose<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { out, values, rows, first } = self;
+        let (columns, depth) = (values.len() / rows, out.len() / rows);
+        let start = |row| row * columns + first;
+        Turner::new(rows).turn(out, [rows, depth], Values::F32(values), start);
+    }
+}
+
 /// Squares in registers: a value alone would be a load and a store.
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
@@ -118,9 +151,18 @@ mod avx512 {
 #[cfg(test)]
 mod tests {
     use half::f16;
-    use pulp::WithSimd;
 
     use super::*;
+
+    #[test]
+    fn a_matrix_turned_twice_is_itself() {
+        for [rows, columns] in [[1, 1], [3, 70], [64, 64], [70, 33], [130, 200]] {
+            let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+            let turned = transpose(&values, rows);
+            assert_eq!(turned[..rows], (0..rows).map(|row| (row * columns) as f32).collect::<Vec<_>>());
+            assert_eq!(transpose(&turned, columns), values, "{rows} x {columns}");
+        }
+    }
 
     #[test]
     fn rows_become_columns_and_the_rest_zeros() {
@@ -129,7 +171,7 @@ mod tests {
             type Output = ();
 
             #[inline(always)]
-            fn with_simd<S: pulp::Simd>(self, _: S) {
+            fn with_simd<S: Simd>(self, _: S) {
                 let Self(panel, values, width, sizes) = self;
                 Turner::new(width).turn(panel, sizes, values, |row| row * sizes[1]);
             }
