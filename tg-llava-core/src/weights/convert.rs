@@ -100,7 +100,7 @@ fn collect<T: Float>(stored: &StoredTensor) -> Result<(TensorData, bool)> {
     {
         let shared = burn::tensor::Bytes::from_shared(bytes.clone(), AllocationProperty::File);
         let data = TensorData::from_bytes(shared, stored.shape.clone(), T::dtype());
-        return Ok((data, T::are_finite(bytes)));
+        return Ok((data, all_finite::<T>(bytes)));
     }
     let len = stored.num_elements();
     let parts = if stored.is_cut_cheaply() { (len / PART).clamp(1, *THREADS) } else { 1 };
@@ -111,6 +111,22 @@ fn collect<T: Float>(stored: &StoredTensor) -> Result<(TensorData, bool)> {
         _ => fill_parts(stored, &mut values, len.div_ceil(parts))?,
     };
     Ok((TensorData::new(values, stored.shape.clone()), finite))
+}
+
+/// Whether all values of a file's bytes are finite; large ones are looked through, and so fetched, by several threads.
+fn all_finite<T: Float>(bytes: &[u8]) -> bool {
+    let parts = (bytes.len() / size_of::<T>() / PART).clamp(1, *THREADS);
+    if parts == 1 {
+        return T::are_finite(bytes);
+    }
+    let size = bytes.len().div_ceil(parts).next_multiple_of(size_of::<T>());
+    std::thread::scope(|scope| {
+        let parts = bytes.chunks(size).map(|part| scope.spawn(move || T::are_finite(part)));
+        let parts: Vec<_> = parts.collect();
+        parts.into_iter().fold(true, |finite, part| {
+            finite & part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })
 }
 
 /// [`fill`], a thread for each `size` of the values.
