@@ -94,8 +94,7 @@ static THREADS: LazyLock<usize> =
     LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 fn collect<T: Float>(stored: &StoredTensor) -> Result<(TensorData, bool)> {
-    let as_it_is = stored.dtype == T::STORED && cfg!(target_endian = "little");
-    if let (Bytes::Mapped(bytes), true) = (&stored.bytes, as_it_is)
+    if let (Bytes::Mapped(bytes), true) = (&stored.bytes, as_it_is::<T>(stored))
         && bytes.as_ptr().align_offset(align_of::<T>()) == 0
     {
         let shared = burn::tensor::Bytes::from_shared(bytes.clone(), AllocationProperty::File);
@@ -103,7 +102,7 @@ fn collect<T: Float>(stored: &StoredTensor) -> Result<(TensorData, bool)> {
         return Ok((data, all_finite::<T>(bytes)));
     }
     let len = stored.num_elements();
-    let parts = if stored.is_cut_cheaply() { (len / PART).clamp(1, *THREADS) } else { 1 };
+    let parts = if stored.is_cut_cheaply() { num_parts(len) } else { 1 };
     // Zeros that the system gives; it would take as long as the reading to write them.
     let mut values: Vec<T> = bytemuck::zeroed_vec(len);
     let finite = match parts {
@@ -115,41 +114,49 @@ fn collect<T: Float>(stored: &StoredTensor) -> Result<(TensorData, bool)> {
 
 /// Whether all values of a file's bytes are finite; large ones are looked through, and so fetched, by several threads.
 fn all_finite<T: Float>(bytes: &[u8]) -> bool {
-    let parts = (bytes.len() / size_of::<T>() / PART).clamp(1, *THREADS);
-    if parts == 1 {
-        return T::are_finite(bytes);
+    match num_parts(bytes.len() / size_of::<T>()) {
+        1 => T::are_finite(bytes),
+        parts => {
+            let size = bytes.len().div_ceil(parts).next_multiple_of(size_of::<T>());
+            let tasks = bytes.chunks(size).map(|part| move || T::are_finite(part));
+            in_threads(tasks).into_iter().all(|finite| finite)
+        }
     }
-    let size = bytes.len().div_ceil(parts).next_multiple_of(size_of::<T>());
-    std::thread::scope(|scope| {
-        let parts = bytes.chunks(size).map(|part| scope.spawn(move || T::are_finite(part)));
-        let parts: Vec<_> = parts.collect();
-        parts.into_iter().fold(true, |finite, part| {
-            finite & part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    })
 }
 
 /// [`fill`], a thread for each `size` of the values.
 fn fill_parts<T: Float>(stored: &StoredTensor, values: &mut [T], size: usize) -> Result<bool> {
     let row = stored.in_a_row();
+    let tasks = values.chunks_mut(size).enumerate().map(|(index, part)| {
+        let stored = row.rows(index * size, part.len());
+        move || fill(&stored, part)
+    });
+    in_threads(tasks).into_iter().reduce(|a, b| Ok(a? & b?)).unwrap_or(Ok(true))
+}
+
+/// Threads that reading so many values is worth.
+fn num_parts(values: usize) -> usize {
+    (values / PART).clamp(1, *THREADS)
+}
+
+/// What the tasks give, each of which has a thread.
+fn in_threads<R: Send, F: FnOnce() -> R + Send>(tasks: impl Iterator<Item = F>) -> Vec<R> {
     std::thread::scope(|scope| {
-        let parts = values.chunks_mut(size).enumerate().map(|(index, part)| {
-            let stored = row.rows(index * size, part.len());
-            scope.spawn(move || fill(&stored, part))
-        });
-        let parts: Vec<_> = parts.collect();
-        let all = parts.into_iter().map(|part| match part.join() {
-            Ok(finite) => finite,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        all.reduce(|a, b| Ok(a? & b?)).unwrap_or(Ok(true))
+        let threads: Vec<_> = tasks.map(|task| scope.spawn(task)).collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     })
+}
+
+/// Whether the bytes of the file are the values in memory.
+fn as_it_is<T: Float>(stored: &StoredTensor) -> bool {
+    stored.dtype == T::STORED && cfg!(target_endian = "little")
 }
 
 /// Fills `values` with those of the file; whether all are finite.
 fn fill<T: Float>(stored: &StoredTensor, values: &mut [T]) -> Result<bool> {
     let (mut finite, mut done) = (true, 0);
-    if stored.dtype == T::STORED && cfg!(target_endian = "little") {
+    if as_it_is::<T>(stored) {
         stored.read_into(bytemuck::cast_slice_mut(values), |chunk| finite &= T::are_finite(chunk))?;
         return Ok(finite);
     }
