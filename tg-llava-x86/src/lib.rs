@@ -1,7 +1,9 @@
-//! Products of matrices in bf16 by AMX, the matrix registers of Intel's server processors since 2023. Stable Rust has neither intrinsics for
-//! them nor can `gemm` or `pulp` reach them; all `unsafe` code of the CPU side is in this crate.
+//! What x86 processors have and `pulp` does not reach; all `unsafe` code of the CPU side is in this crate.
 //!
-//! Where there is no AMX, [`Tiles::detect`] says so, on any processor and system.
+//! - Products of matrices in bf16 by AMX, the matrix registers of Intel's server processors since 2023, for which stable Rust has no intrinsics:
+//!   [`Tiles`]. Where there is no AMX, [`Tiles::detect`] says so, on any processor and system.
+//! - Products of bytes by AVX-512 VNNI, on x86-64: `Vnni`.
+//! - Hints to the caches: [`prefetch`].
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -9,6 +11,8 @@ mod amx;
 mod none;
 mod packed;
 mod prefetch;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use amx::Tiles;
@@ -16,3 +20,5 @@ pub use amx::Tiles;
 pub use none::Tiles;
 pub use packed::{PackedColumns, PackedRows};
 pub use prefetch::prefetch;
+#[cfg(target_arch = "x86_64")]
+pub use vnni::Vnni;

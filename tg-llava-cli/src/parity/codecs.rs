@@ -127,9 +127,10 @@ fn ggml(golden: &Golden, device: &Device) -> anyhow::Result<Vec<Row>> {
     }
     let mut activations = Group::new("activations to integers", 0.0);
     let rows: Vec<Int8Row> = x.rows().iter().map(|row| Int8Row::new(row)).collect();
-    let quants: Vec<u8> = rows.iter().flat_map(|row| row.quants.iter().map(|q| *q as u8)).collect();
+    let groups = || rows.iter().flat_map(|row| &row.groups);
+    let quants: Vec<u8> = groups().flat_map(|group| group.quants.map(|q| q as u8)).collect();
     activations.equal("activations.q", &(quants == bytes(golden, "activations.q")?), &true);
-    let scales: Vec<f32> = rows.iter().flat_map(|row| row.scales.iter().copied()).collect();
+    let scales: Vec<f32> = groups().map(|group| group.scale).collect();
     exact(&mut activations, "activations.scale", &scales, floats(golden, "activations.scale")?);
     let packed = packed.into_iter().flat_map(|packed| [packed.values, packed.few, packed.many]);
     let groups = [meaning, blocks, products, activations].into_iter().chain(packed);

@@ -1,3 +1,5 @@
+use std::sync::OnceLock;
+
 use half::f16;
 
 use super::GROUP;
@@ -15,23 +17,38 @@ pub struct Part {
 
 /// A block format: what its bytes mean, and how values become such bytes.
 pub trait Block {
+    /// A block's bytes.
+    type Bytes: Bytes;
+
     /// Values in a block, a multiple of 32.
     const VALUES: usize;
     /// Bytes of a block.
     const BYTES: usize;
-    /// Whether integers may be negative.
-    const SIGNED: bool;
+    /// What is taken off the integers, read as unsigned ones; of signed bytes the top bit is turned for that.
+    const ZERO: u8;
     /// Whether something is added to `quant * scale`.
     const OFFSET: bool;
-
-    /// Whether a block begins with the f16 that is the scale of all its values.
-    const SCALE_FIRST: bool;
 
     /// Values `32 * index ..` of a block.
     fn part(block: &[u8], index: usize) -> Part;
 
     /// Writes [`Block::VALUES`] values as one block, by the steps of llama.cpp's `quantize_row_*_ref`.
     fn encode(values: &[f32], block: &mut [u8]);
+}
+
+/// Bytes of a fixed number.
+pub trait Bytes: AsRef<[u8]> {
+    /// As many such as there are.
+    fn all(bytes: &[u8]) -> &[Self]
+    where
+        Self: Sized;
+}
+
+impl<const N: usize> Bytes for [u8; N] {
+    #[inline(always)]
+    fn all(bytes: &[u8]) -> &[Self] {
+        bytes.as_chunks().0
+    }
 }
 
 impl Part {
@@ -48,7 +65,7 @@ impl Part {
 
 /// The bytes at `place`.
 #[inline(always)]
-pub(super) fn array<const N: usize>(block: &[u8], place: usize) -> [u8; N] {
+pub(crate) fn array<const N: usize>(block: &[u8], place: usize) -> [u8; N] {
     let mut bytes = [0; N];
     bytes.copy_from_slice(&block[place..place + N]);
     bytes
@@ -58,6 +75,16 @@ pub(super) fn array<const N: usize>(block: &[u8], place: usize) -> [u8; N] {
 #[inline(always)]
 pub(super) fn read_f16(block: &[u8], place: usize) -> f32 {
     f16_to_f32(u16::from_le_bytes(array(block, place)))
+}
+
+/// Every f16 as f32, by its bits.
+pub fn all_halves() -> &'static [f32; 1 << 16] {
+    static ALL: OnceLock<Box<[f32; 1 << 16]>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut all = Box::new([0.0; 1 << 16]);
+        all.iter_mut().zip(0..=u16::MAX).for_each(|(value, bits)| *value = f16_to_f32(bits));
+        all
+    })
 }
 
 /// What [`f16::to_f32`] gives, without its look at the processor, without branches that depend on the value, and without numbers that

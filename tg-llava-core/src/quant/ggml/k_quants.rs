@@ -21,11 +21,12 @@ const GROUPS: usize = VALUES / GROUP;
 
 /// Scale and minimum of all, 6 bits of each for a group, then 4 bits of each value.
 impl Block for Q4K {
+    type Bytes = [u8; Self::BYTES];
+
     const VALUES: usize = VALUES;
     const BYTES: usize = 144;
-    const SIGNED: bool = false;
+    const ZERO: u8 = 0;
     const OFFSET: bool = true;
-    const SCALE_FIRST: bool = false;
 
     #[inline(always)]
     fn part(block: &[u8], index: usize) -> Part {
@@ -44,11 +45,12 @@ impl Block for Q4K {
 
 /// As [`Q4K`], with bit 4 of each value before the lower ones: bit `i` of 32 bytes belongs to group `i`.
 impl Block for Q5K {
+    type Bytes = [u8; Self::BYTES];
+
     const VALUES: usize = VALUES;
     const BYTES: usize = 176;
-    const SIGNED: bool = false;
+    const ZERO: u8 = 0;
     const OFFSET: bool = true;
-    const SCALE_FIRST: bool = false;
 
     #[inline(always)]
     fn part(block: &[u8], index: usize) -> Part {
@@ -77,11 +79,12 @@ impl Block for Q5K {
 /// Each half of the block has its four groups of 32 side by side: the low bits of groups 0 and 2, and of 1 and 3, share
 /// 32 bytes; the high bits of all four share 32 more.
 impl Block for Q6K {
+    type Bytes = [u8; Self::BYTES];
+
     const VALUES: usize = VALUES;
     const BYTES: usize = 210;
-    const SIGNED: bool = true;
+    const ZERO: u8 = 32;
     const OFFSET: bool = false;
-    const SCALE_FIRST: bool = false;
 
     #[inline(always)]
     fn part(block: &[u8], index: usize) -> Part {

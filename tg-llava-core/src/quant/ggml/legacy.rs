@@ -22,11 +22,12 @@ pub struct Q5_1;
 pub struct Q8_0;
 
 impl Block for Q4_0 {
+    type Bytes = [u8; Self::BYTES];
+
     const VALUES: usize = GROUP;
     const BYTES: usize = 18;
-    const SIGNED: bool = true;
+    const ZERO: u8 = 8;
     const OFFSET: bool = false;
-    const SCALE_FIRST: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
@@ -47,11 +48,12 @@ impl Block for Q4_0 {
 }
 
 impl Block for Q4_1 {
+    type Bytes = [u8; Self::BYTES];
+
     const VALUES: usize = GROUP;
     const BYTES: usize = 20;
-    const SIGNED: bool = false;
+    const ZERO: u8 = 0;
     const OFFSET: bool = true;
-    const SCALE_FIRST: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
@@ -73,11 +75,12 @@ impl Block for Q4_1 {
 }
 
 impl Block for Q5_0 {
+    type Bytes = [u8; Self::BYTES];
+
     const VALUES: usize = GROUP;
     const BYTES: usize = 22;
-    const SIGNED: bool = true;
+    const ZERO: u8 = 16;
     const OFFSET: bool = false;
-    const SCALE_FIRST: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
@@ -99,11 +102,12 @@ impl Block for Q5_0 {
 }
 
 impl Block for Q5_1 {
+    type Bytes = [u8; Self::BYTES];
+
     const VALUES: usize = GROUP;
     const BYTES: usize = 24;
-    const SIGNED: bool = false;
+    const ZERO: u8 = 0;
     const OFFSET: bool = true;
-    const SCALE_FIRST: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {
@@ -126,11 +130,12 @@ impl Block for Q5_1 {
 }
 
 impl Block for Q8_0 {
+    type Bytes = [u8; Self::BYTES];
+
     const VALUES: usize = GROUP;
     const BYTES: usize = 34;
-    const SIGNED: bool = true;
+    const ZERO: u8 = 128;
     const OFFSET: bool = false;
-    const SCALE_FIRST: bool = true;
 
     #[inline(always)]
     fn part(block: &[u8], _: usize) -> Part {

@@ -18,8 +18,10 @@ mod search_tests;
 mod tests;
 mod words;
 
-pub use activations::{GROUP, Int8Row};
-pub use block::{Block, Part};
+pub use activations::{GROUP, Int8Group, Int8Row};
+#[cfg_attr(not(feature = "flex"), expect(unused_imports, reason = "for the kernels"))]
+pub(crate) use block::array;
+pub use block::{Block, Bytes, Part, all_halves};
 pub use format::GgmlType;
 #[cfg_attr(not(feature = "flex"), expect(unused_imports, reason = "for the kernels"))]
 pub(crate) use format::with_block;

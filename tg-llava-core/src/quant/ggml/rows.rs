@@ -87,13 +87,13 @@ fn dot_blocks<B: Block>(row: &[u8], x: &Int8Row) -> f32 {
     for (i, block) in row.chunks_exact(B::BYTES).enumerate() {
         for index in 0..groups {
             let (part, group) = (B::part(block, index), groups * i + index);
-            let quants = &x.quants[GROUP * group..][..GROUP];
             let product = |half: usize| -> i32 {
-                let pairs = part.quants[16 * half..].iter().zip(&quants[16 * half..]).take(16);
+                let pairs =
+                    part.quants[16 * half..].iter().zip(&x.groups[group].quants[16 * half..]).take(16);
                 pairs.map(|(&w, &x)| i32::from(w) * i32::from(x)).sum()
             };
             let scaled = part.scales[0] * product(0) as f32 + part.scales[1] * product(1) as f32;
-            sum += x.scales[group] * scaled;
+            sum += x.groups[group].scale * scaled;
             if B::OFFSET {
                 sum += part.offset * x.sums[group];
             }

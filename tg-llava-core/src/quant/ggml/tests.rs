@@ -67,8 +67,10 @@ fn activations_become_the_golden_integers() {
     let scales = floats(&file, "activations.scale");
     for (i, row) in floats(&file, "activations").chunks(512).enumerate() {
         let row = Int8Row::new(row);
-        assert_eq!(row.quants, wanted[512 * i..512 * (i + 1)]);
-        assert_eq!(row.scales, scales[16 * i..16 * (i + 1)]);
+        let quants: Vec<i8> = row.groups.iter().flat_map(|group| group.quants).collect();
+        assert_eq!(quants, wanted[512 * i..512 * (i + 1)]);
+        let found: Vec<f32> = row.groups.iter().map(|group| group.scale).collect();
+        assert_eq!(found, scales[16 * i..16 * (i + 1)]);
     }
 }
 

@@ -48,17 +48,18 @@ pub struct Words {
 impl WordLayout {
     /// The layout of a format; `None` for plain floats.
     pub fn of(format: GgmlType) -> Option<Self> {
-        let (low_bits, high_bits, zero, scales) = match format {
-            GgmlType::Q4_0 => (4, 0, 8, ScaleWords::Single),
-            GgmlType::Q4_1 => (4, 0, 0, ScaleWords::WithOffset),
-            GgmlType::Q5_0 => (4, 1, 16, ScaleWords::Single),
-            GgmlType::Q5_1 => (4, 1, 0, ScaleWords::WithOffset),
-            GgmlType::Q8_0 => (8, 0, 128, ScaleWords::Single),
-            GgmlType::Q4_K => (4, 0, 0, ScaleWords::Grouped),
-            GgmlType::Q5_K => (4, 1, 0, ScaleWords::Grouped),
-            GgmlType::Q6_K => (4, 2, 32, ScaleWords::Signed),
+        let (low_bits, high_bits, scales) = match format {
+            GgmlType::Q4_0 => (4, 0, ScaleWords::Single),
+            GgmlType::Q4_1 => (4, 0, ScaleWords::WithOffset),
+            GgmlType::Q5_0 => (4, 1, ScaleWords::Single),
+            GgmlType::Q5_1 => (4, 1, ScaleWords::WithOffset),
+            GgmlType::Q8_0 => (8, 0, ScaleWords::Single),
+            GgmlType::Q4_K => (4, 0, ScaleWords::Grouped),
+            GgmlType::Q5_K => (4, 1, ScaleWords::Grouped),
+            GgmlType::Q6_K => (4, 2, ScaleWords::Signed),
             GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => return None,
         };
+        let zero = with_block!(format, B => u32::from(B::ZERO), float => return None);
         Some(Self { low_bits, high_bits, zero, scales })
     }
 

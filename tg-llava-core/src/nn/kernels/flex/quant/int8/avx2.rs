@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::__m256i;
 
-use pulp::bytemuck::{cast, cast_slice};
+use pulp::bytemuck::cast;
+use pulp::f32x8;
 use pulp::x86::V3;
-use pulp::{f32x8, i8x32};
 use tg_llava_x86::prefetch;
 
 use super::*;
@@ -16,7 +16,6 @@ impl<B: Block, const R: usize> NullaryFnOnce for Task<'_, V3, B, R> {
     #[inline(always)]
     fn call(self) {
         let Self { simd, x, products, .. } = self;
-        let x = x.map(|x| Activations { quants: cast_slice(&x.quants), scales: &x.scales, sums: &x.sums });
         // Two rows of blocks at a time, so that one sum need not wait for the other.
         let mut rows = products.blocks.chunks_exact(2 * products.row_bytes);
         let mut out = products.out.chunks_exact_mut(2 * R);
@@ -30,19 +29,12 @@ impl<B: Block, const R: usize> NullaryFnOnce for Task<'_, V3, B, R> {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Activations<'a> {
-    quants: &'a [i8x32],
-    scales: &'a [f32],
-    sums: &'a [f32],
-}
-
 /// The products of `C` rows of blocks with `R` rows of activations.
 #[inline(always)]
 fn dots<B: Block, const R: usize, const C: usize>(
     simd: V3,
     rows: [&[u8]; C],
-    x: &[Activations<'_>; R],
+    x: &[&Int8Row; R],
     out: &mut [f32],
 ) {
     let groups = B::VALUES / GROUP;
@@ -57,22 +49,19 @@ fn dots<B: Block, const R: usize, const C: usize>(
             }
         }
         let blocks = rows.map(|row| &row[i * B::BYTES..(i + 1) * B::BYTES]);
-        let x: [_; R] = std::array::from_fn(|r| {
-            let groups = i * groups..(i + 1) * groups;
-            (&x[r].quants[groups.clone()], &x[r].scales[groups.clone()], &x[r].sums[groups])
-        });
+        let x = x.map(|x| (&x.groups[i * groups..(i + 1) * groups], &x.sums[i * groups..(i + 1) * groups]));
         for index in 0..groups {
             for c in 0..C {
                 let part = B::part(blocks[c], index);
                 let [low, high] = part.scales;
                 let scale = f32x8(low, low, low, low, high, high, high, high);
                 for r in 0..R {
-                    let (quants, scales, totals) = x[r];
-                    let product = dot::<B>(simd, cast(part.quants), cast(quants[index]));
-                    let scale = simd.mul_f32s(scale, simd.splat_f32x8(scales[index]));
+                    let (x, sums_of_x) = (&x[r].0[index], x[r].1);
+                    let product = dot::<B>(simd, cast(part.quants), cast(x.quants));
+                    let scale = simd.mul_f32s(scale, simd.splat_f32x8(x.scale));
                     sums[c][r] = simd.mul_add_f32x8(product, scale, sums[c][r]);
                     if B::OFFSET {
-                        offsets[c][r] += part.offset * totals[index];
+                        offsets[c][r] += part.offset * sums_of_x[index];
                     }
                 }
             }
@@ -88,7 +77,7 @@ fn dots<B: Block, const R: usize, const C: usize>(
 fn dot<B: Block>(simd: V3, w: __m256i, x: __m256i) -> f32x8 {
     let (avx, avx2) = (simd.avx, simd.avx2);
     // Pairs of products stay below 2^15: 2 * 128 * 127.
-    let pairs = match B::SIGNED {
+    let pairs = match B::ZERO > 0 {
         true => avx2._mm256_maddubs_epi16(avx2._mm256_abs_epi8(w), avx2._mm256_sign_epi8(x, w)),
         false => avx2._mm256_maddubs_epi16(w, x),
     };

@@ -4,9 +4,13 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod stored;
 
 use std::marker::PhantomData;
 
+#[cfg(target_arch = "x86_64")]
+use avx512::Wide;
 use pulp::{NullaryFnOnce, Simd, WithSimd};
 
 #[cfg(target_arch = "x86_64")]
@@ -58,17 +62,19 @@ impl Products<'_> {
 
     /// In registers of 512 bits as far as they take several rows of blocks, in those of 256 bits what is left.
     #[cfg(target_arch = "x86_64")]
-    fn by_rows<B: Block, const R: usize>(mut self, simd: pulp::x86::V3, x: [&Int8Row; R]) {
+    fn by_rows<B: stored::Stored, const R: usize>(mut self, simd: pulp::x86::V3, x: [&Int8Row; R]) {
         if let Some(simd) = pulp::x86::V4::try_new() {
             let rows = self.blocks.len() / self.row_bytes / avx512::ROWS * avx512::ROWS;
             let (blocks, rest) = self.blocks.split_at(rows * self.row_bytes);
             let (out, out_of_rest) = std::mem::take(&mut self.out).split_at_mut(rows * R);
-            simd.vectorize(Task::<_, B, R> {
-                simd,
-                x,
-                products: Self { blocks, out, ..self },
-                block: PhantomData,
-            });
+            let products = Self { blocks, out, ..self };
+            match tg_llava_x86::Vnni::try_new() {
+                Some(vnni) => {
+                    let simd = (simd, vnni);
+                    vnni.vectorize(Wide::<_, B, R>(Task { simd, x, products, block: PhantomData }));
+                }
+                None => simd.vectorize(Wide::<_, B, R>(Task { simd, x, products, block: PhantomData })),
+            }
             self.blocks = rest;
             self.out = out_of_rest;
         }
