@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{DecoderAttention, DecoderContext};
 use crate::config::LlmConfig;
-use crate::nn::{Activation, GatedMlp, GatedMlpConfig, LayerTexts, Residual, rms_norm};
+use crate::nn::{Activation, GatedMlp, GatedMlpConfig, LayerTexts, Residual, add, rms_norm};
 
 /// One decoder block: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 #[derive(Module, Debug)]
@@ -55,7 +55,7 @@ impl DecoderLayer {
         cache: Option<LayerTexts<'_, '_>>,
     ) -> Residual<'_> {
         let normed = rms_norm(&self.input_layernorm, x.clone());
-        let base = x + self.self_attn.forward(normed, context, cache);
+        let base = add(x, self.self_attn.forward(normed, context, cache));
         let input = self.mlp.before_down(rms_norm(&self.post_attention_layernorm, base.clone()));
         Residual { base, input, last: &self.mlp.down_proj }
     }

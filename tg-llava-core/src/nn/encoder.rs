@@ -3,7 +3,7 @@ use burn::nn::{LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
 
 use super::{
-    Activation, Mlp, MlpConfig, apply_linear, attention, layer_norm, linear, merge_heads, split_heads,
+    Activation, Mlp, MlpConfig, add, apply_linear, attention, layer_norm, linear, merge_heads, split_heads,
 };
 
 /// Sizes of a pre-norm encoder block, as CLIP and SigLIP have it in both towers.
@@ -97,7 +97,8 @@ impl EncoderLayer {
     /// - x: `[batch, len, hidden]`, output the same
     /// - bias: `[batch or 1, 1, len or 1, len]`
     pub fn forward(&self, x: Tensor<3>, bias: Option<&Tensor<4>>) -> Tensor<3> {
-        let x = x.clone() + self.self_attn.forward(layer_norm(&self.layer_norm1, self.epsilon, x), bias);
-        x.clone() + self.mlp.forward(layer_norm(&self.layer_norm2, self.epsilon, x))
+        let normed = layer_norm(&self.layer_norm1, self.epsilon, x.clone());
+        let x = add(x, self.self_attn.forward(normed, bias));
+        add(x.clone(), self.mlp.forward(layer_norm(&self.layer_norm2, self.epsilon, x)))
     }
 }

@@ -84,6 +84,14 @@ pub fn rows_alike(weight: &Tensor<2>) -> RowsAlike {
     kernels::rows_alike(weight).unwrap_or(RowsAlike::ANY)
 }
 
+/// `a + b`, of one shape.
+pub(crate) fn add<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    match kernels::add(&a, &b) {
+        Some(sum) => sum,
+        None => a + b,
+    }
+}
+
 /// `x W + bias`.
 pub fn apply_linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
     multiply(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()))

@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 
-use super::BlockLinear;
+use super::{BlockLinear, add};
 
 /// The end of a block, before it is computed: `base + last(input)`.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub struct Residual<'m> {
 impl Residual<'_> {
     /// `base + last(input)`, `[batch, len, hidden]`.
     pub fn sum(self) -> Tensor<3> {
-        self.base + self.last.forward(self.input)
+        add(self.base, self.last.forward(self.input))
     }
 
     /// A number with the gradients of `sum(self.sum() * gradient)`, for going back. Its value is nobody's affair: where a backend can, the

@@ -13,7 +13,7 @@ mod none;
 pub(crate) use flex::among_workers;
 #[cfg(feature = "flex")]
 pub(super) use flex::{
-    attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, linear_against, quantise,
+    add, attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, linear_against, quantise,
     quantised_matvec, quantised_rows_alike, quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate,
     softmax,
 };
@@ -21,7 +21,7 @@ pub(super) use flex::{
 pub(crate) use none::among_workers;
 #[cfg(not(feature = "flex"))]
 pub(super) use none::{
-    attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, linear_against, quantise,
+    add, attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, linear_against, quantise,
     quantised_matvec, quantised_rows_alike, quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate,
     softmax,
 };

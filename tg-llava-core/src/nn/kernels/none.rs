@@ -40,6 +40,10 @@ pub(crate) fn cross_entropy_sum(_: &Tensor<2>, _: &[i64]) -> Option<Tensor<1>> {
     None
 }
 
+pub(crate) fn add<const D: usize>(_: &Tensor<D>, _: &Tensor<D>) -> Option<Tensor<D>> {
+    None
+}
+
 pub(crate) fn attend_newest(_: &Tensor<4>, _: &[(Tensor<4>, Tensor<4>, usize)]) -> Option<Tensor<4>> {
     None
 }

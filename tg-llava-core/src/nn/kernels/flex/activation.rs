@@ -2,8 +2,9 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::FlexTensor;
 use pulp::{Simd, WithSimd};
 
+use super::pieces::by_pieces;
 use super::recorded::{self, Derivative, Input};
-use super::{PARALLEL, Wrapper, each_chunk, each_two_chunks, exp::exp, in_rows, rows_of};
+use super::{PARALLEL, Wrapper, each_two_chunks, exp::exp, in_rows, zeros};
 
 /// Values that one task computes.
 const CHUNK: usize = 1 << 14;
@@ -31,24 +32,17 @@ pub(crate) fn silu_gate<const D: usize>(x: &Tensor<D>, up: &Tensor<D>) -> Option
 /// `x * sigmoid(steepness x) [* factor]`.
 fn gate<const D: usize>(x: &Tensor<D>, factor: Option<&Tensor<D>>, steepness: f32) -> Option<Tensor<D>> {
     let wrapper = Wrapper::of(x)?;
-    let factor = match factor {
-        Some(factor) => Some(rows_of(factor)?),
-        None => None,
+    let source = wrapper.strip(x.clone())?;
+    let gate = |x: &[f32], factor: Option<&[f32]>, out: &mut [f32]| {
+        pulp::Arch::new().dispatch(Gate { out, x, factor, steepness });
     };
-    let source = in_rows(wrapper.strip(x.clone())?);
-    let source_values: &[f32] = source.storage();
-    let factors: Option<&[f32]> = factor.as_ref().map(|factor| factor.storage());
-    let mut values = vec![0.0f32; source_values.len()];
-    let arch = pulp::Arch::new();
-    let task = |(index, out): (usize, &mut [f32])| {
-        let start = index * CHUNK;
-        let x = &source_values[start..start + out.len()];
-        let factor = factors.map(|factors| &factors[start..start + out.len()]);
-        arch.dispatch(Gate { out, x, factor, steepness });
-    };
-    let worth_it = values.len() > PARALLEL;
-    each_chunk(&mut values, CHUNK, worth_it, task);
-    Some(wrapper.wrap(super::tensor(values, x.dims())))
+    match factor {
+        None => by_pieces(wrapper, [source], CHUNK, |[x], out| gate(x, None, out)),
+        Some(factor) => {
+            let inputs = [source, Wrapper::of(factor)?.strip(factor.clone())?];
+            by_pieces(wrapper, inputs, CHUNK, |[x, factor], out| gate(x, Some(factor), out))
+        }
+    }
 }
 
 struct Gate<'a> {
@@ -91,8 +85,8 @@ impl Derivative<2> for GateBack {
         let shape = self.x.layout().shape().clone();
         let [x, up, gradient] = [self.x, self.up, gradient].map(in_rows);
         let [x, up, gradient]: [&[f32]; 3] = [&x, &up, &gradient].map(FlexTensor::storage);
-        let mut for_x = vec![0.0f32; x.len()];
-        let mut for_up = vec![0.0f32; x.len()];
+        let mut for_x = zeros(x.len());
+        let mut for_up = zeros(x.len());
         let worth_it = x.len() > PARALLEL;
         let arch = pulp::Arch::new();
         each_two_chunks((&mut for_x, CHUNK), (&mut for_up, CHUNK), worth_it, |(index, (for_x, for_up))| {

@@ -93,6 +93,10 @@ impl<S: Simd> Number<S> for f32 {
     }
 }
 
+/// What is computed with registers of 512 bits.
+#[cfg(target_arch = "x86_64")]
+pub(super) struct OnV4<T>(pub pulp::x86::V4, pub T);
+
 /// Values in half precision are widened in registers where a processor has instructions for it that can be reached safely.
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
@@ -176,13 +180,35 @@ impl WithSimd for Widen<'_> {
     }
 }
 
-/// The nearest values in bf16, ties to even.
-pub(super) struct Narrow<'a> {
-    pub to: &'a mut [bf16],
+/// The nearest values in half precision, ties to even, into a slice of the same length.
+pub(super) struct Narrow<'a, H> {
+    pub to: &'a mut [H],
     pub from: &'a [f32],
 }
 
-impl WithSimd for Narrow<'_> {
+impl WithSimd for Narrow<'_, f16> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { to, from } = self;
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V4::try_new() {
+            let (from, from_rest) = pulp::as_arrays::<16, f32>(from);
+            let (to, to_rest) = pulp::as_arrays_mut::<16, u16>(to.reinterpret_cast_mut());
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = pulp::cast(simd.avx512f._mm512_cvtps_ph::<0>(pulp::cast(*from)));
+            }
+            for (to, from) in to_rest.iter_mut().zip(from_rest) {
+                *to = f16::from_f32(*from).to_bits();
+            }
+            return;
+        }
+        to.convert_from_f32_slice(from);
+    }
+}
+
+impl WithSimd for Narrow<'_, bf16> {
     type Output = ();
 
     #[inline(always)]
@@ -213,6 +239,21 @@ mod tests {
             for (mine, exact) in from.read(0, all.len(), &mut room).iter().zip(exact) {
                 assert!(*mine == exact || mine.is_nan() && exact.is_nan(), "{mine} != {exact}");
             }
+        }
+    }
+
+    #[test]
+    fn rounding_to_f16_is_to_the_nearest() {
+        let bits = (0..=u32::MAX).step_by(65_521).chain([0x3f80_1000, 0x3f80_3000, 0x477f_f000, 0x3300_0000]);
+        let from: Vec<f32> = bits.map(f32::from_bits).collect();
+        let mut to = vec![f16::ZERO; from.len()];
+        pulp::Arch::new().dispatch(Narrow { to: &mut to, from: &from });
+        for (to, from) in to.iter().zip(from) {
+            let exact = f16::from_f32(from);
+            assert!(
+                to.to_bits() == exact.to_bits() || to.is_nan() && exact.is_nan(),
+                "{from}: {to} != {exact}"
+            );
         }
     }
 

@@ -5,9 +5,11 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use tg_llava_x86::Tiles;
 
+#[cfg(target_arch = "x86_64")]
+use super::half::OnV4;
 use super::half::{Number, Values};
 use super::reduce::dots;
-use super::{Wrapper, in_rows, product, recorded_linear, rows_of, tiled};
+use super::{Wrapper, in_rows, product, recorded_linear, rows_of, tiled, zeros};
 use crate::nn::RowsAlike;
 
 /// Most rows of a text for which reading the matrix is the work. Beyond, a product in blocks is better.
@@ -64,7 +66,7 @@ pub(crate) fn linear<const D: usize>(
     let x = in_rows(wrapper.strip(x.clone())?);
     let x: &[f32] = x.storage();
 
-    let mut values = vec![0.0f32; rows * d_output];
+    let mut values = zeros(rows * d_output);
     let threads = rayon::current_num_threads();
     if few {
         let stretch = d_output.div_ceil(4 * threads).max(16);
@@ -209,9 +211,6 @@ impl WithSimd for Columns<'_, '_, f32> {
         self.compute(simd);
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-struct OnV4<T>(pulp::x86::V4, T);
 
 #[cfg(target_arch = "x86_64")]
 impl<N: Number<pulp::x86::V4>> pulp::NullaryFnOnce for OnV4<Columns<'_, '_, N>> {

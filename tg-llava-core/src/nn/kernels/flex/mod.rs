@@ -8,6 +8,7 @@ mod half;
 mod loss;
 mod matvec;
 mod norm;
+mod pieces;
 mod product;
 mod quant;
 mod recorded;
@@ -19,7 +20,7 @@ mod tile;
 mod tiled;
 mod turn;
 
-use ::half::{bf16, f16, slice::HalfFloatSliceExt};
+use ::half::{bf16, f16};
 use burn::backend::{Autodiff, Flex, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::FlexTensor;
@@ -30,6 +31,7 @@ pub(in crate::nn) use attention::{attend_newest, attention};
 pub(in crate::nn) use loss::cross_entropy_sum;
 pub(in crate::nn) use matvec::{linear, rows_alike};
 pub(in crate::nn) use norm::rms_norm;
+pub(in crate::nn) use pieces::add;
 pub(in crate::nn) use quant::{dequantise_rows, quantise, quantised_matvec, quantised_rows_alike};
 pub(in crate::nn) use recorded_linear::linear_against;
 pub(in crate::nn) use rotary::rotate;
@@ -107,15 +109,15 @@ impl Wrapper {
     fn narrow(self, tensor: FlexTensor) -> FlexTensor {
         let shape = tensor.layout().shape().clone();
         let from: &[f32] = tensor.storage();
+        let arch = pulp::Arch::new();
         match self.dtype {
             DType::F16 => {
-                let mut values = vec![f16::ZERO; from.len()];
-                each_pair(&mut values, from, |to, from| to.convert_from_f32_slice(from));
+                let mut values: Vec<f16> = zeros(from.len());
+                each_pair(&mut values, from, |to, from| arch.dispatch(half::Narrow { to, from }));
                 FlexTensor::from_data(TensorData::new(values, shape))
             }
             DType::BF16 => {
-                let mut values = vec![bf16::ZERO; from.len()];
-                let arch = pulp::Arch::new();
+                let mut values: Vec<bf16> = zeros(from.len());
                 each_pair(&mut values, from, |to, from| arch.dispatch(half::Narrow { to, from }));
                 FlexTensor::from_data(TensorData::new(values, shape))
             }
@@ -137,6 +139,21 @@ fn each_pair<T: Send>(to: &mut [T], from: &[f32], task: impl Fn(&mut [T], &[f32]
 /// The values of `tensor` in a row; `None` where these functions do not apply to it.
 fn rows_of<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
     Some(in_rows(Wrapper::of(tensor)?.strip(tensor.clone())?))
+}
+
+/// Zeros to be overwritten, of all threads where one alone would keep the others waiting.
+fn zeros<T: Copy + Default + Send + Sync>(len: usize) -> Vec<T> {
+    match len > 4 * PARALLEL {
+        true => {
+            // Many at a time: one by one they would cost more than another thread brings.
+            let mut zeros = rayon::iter::repeat_n([T::default(); 64], len.div_ceil(64))
+                .collect::<Vec<_>>()
+                .into_flattened();
+            zeros.truncate(len);
+            zeros
+        }
+        false => vec![T::default(); len],
+    }
 }
 
 /// Runs `task` on the number and the values of each chunk, in all threads where `worth_it`.
@@ -178,7 +195,7 @@ fn in_rows(tensor: FlexTensor) -> FlexTensor {
         return if is_f32 { copy } else { in_rows(copy) };
     }
     let Some(from) = half::Values::of(&tensor) else { return tensor };
-    let mut values = vec![0.0f32; len];
+    let mut values = zeros(len);
     let arch = pulp::Arch::new();
     each_chunk(&mut values, PARALLEL, len > PARALLEL, |(index, to)| {
         arch.dispatch(half::Widen { to, from, start: start + index * PARALLEL });

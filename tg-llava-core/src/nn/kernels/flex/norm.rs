@@ -2,9 +2,10 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::FlexTensor;
 use pulp::{Simd, WithSimd};
 
+use super::pieces::by_pieces;
 use super::recorded::{self, Derivative, Input};
 use super::reduce::dot;
-use super::{PARALLEL, Wrapper, each_chunk, each_two_chunks, in_rows, rows_of};
+use super::{PARALLEL, Wrapper, each_two_chunks, in_rows, rows_of, zeros};
 
 /// Rows that one task computes.
 const ROWS: usize = 16;
@@ -23,20 +24,11 @@ pub(crate) fn rms_norm<const D: usize>(x: &Tensor<D>, gamma: &Tensor<1>, epsilon
     }
     let gamma = rows_of(gamma)?;
     let gamma: &[f32] = gamma.storage();
-    let source = in_rows(wrapper.strip(x.clone())?);
-    let source_values: &[f32] = source.storage();
-    let mut values = vec![0.0f32; source_values.len()];
-    let arch = pulp::Arch::new();
-    let task = |(index, out): (usize, &mut [f32])| {
-        let start = index * ROWS * width;
-        let rows = source_values[start..start + out.len()].chunks_exact(width);
-        for (out, row) in out.chunks_exact_mut(width).zip(rows) {
-            arch.dispatch(NormRow { out, row, gamma, epsilon });
+    by_pieces(wrapper, [wrapper.strip(x.clone())?], ROWS * width, |[x], out| {
+        for (out, row) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            pulp::Arch::new().dispatch(NormRow { out, row, gamma, epsilon });
         }
-    };
-    let worth_it = values.len() > PARALLEL;
-    each_chunk(&mut values, ROWS * width, worth_it, task);
-    Some(wrapper.wrap(super::tensor(values, x.dims())))
+    })
 }
 
 struct NormRow<'a> {
@@ -73,7 +65,7 @@ impl Derivative<2> for Back {
         let [x, gamma, gradient]: [&[f32]; 3] = [&x, &gamma, &gradient].map(FlexTensor::storage);
         let (width, epsilon) = (gamma.len(), self.epsilon);
         let size = ROWS * width;
-        let mut for_x = vec![0.0f32; x.len()];
+        let mut for_x = zeros(x.len());
         // Each task adds up its rows, and then the tasks are added in their order, whoever had them.
         let mut sums = vec![0.0f32; x.len().div_ceil(size) * width];
         let worth_it = x.len() > PARALLEL;

@@ -5,10 +5,10 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use tg_llava_x86::prefetch;
 
-use super::LINE;
 use super::matvec::{Matrix, each_stretch};
 use super::tile::{self, Rows, Sink};
 use super::turn::Turner;
+use super::{LINE, zeros};
 
 /// Columns for one task: whole panels on any processor, and several tasks a thread.
 pub(super) fn stretch(columns: usize, threads: usize) -> usize {
@@ -79,7 +79,7 @@ impl WithSimd for Columns<'_, '_> {
 
 /// The product of `x`, rows of `d_input`, and `right`, `[d_input, d_output]`, both row by row.
 pub(super) fn by_rows(x: &[f32], right: &[f32], [d_input, d_output]: [usize; 2]) -> Vec<f32> {
-    let mut values = vec![0.0; x.len() / d_input * d_output];
+    let mut values = zeros(x.len() / d_input * d_output);
     let (arch, right) = (pulp::Arch::new(), Right::ByRows(right));
     each_stretch(&mut values, d_output, stretch(d_output, rayon::current_num_threads()), |first, out| {
         arch.dispatch(Columns { out, first, x, d_input, d_output, right, bias: None });

@@ -74,46 +74,6 @@ pub(super) fn dots<S: Simd, N: Number<S>, const R: usize, const C: usize>(
     totals
 }
 
-/// Most rows that [`add_weighted`] takes.
-pub(super) const WEIGHTED: usize = 4;
-
-/// Adds rows of values, each times its weight, to `sums`, one after the other: a sum is read and written once for all.
-#[inline(always)]
-pub(super) fn add_weighted<S: Simd>(simd: S, sums: &mut [f32], weights: &[f32], rows: &[f32]) {
-    let len = sums.len();
-    let (vectors, rest) = S::as_mut_simd_f32s(sums);
-    let mut factors = [simd.splat_f32s(0.0); WEIGHTED];
-    let mut opened: [&[S::f32s]; WEIGHTED] = [&[]; WEIGHTED];
-    let used = weights.len().min(WEIGHTED);
-    for (k, row) in rows.chunks_exact(len).take(used).enumerate() {
-        factors[k] = simd.splat_f32s(weights[k]);
-        opened[k] = &S::as_simd_f32s(row).0[..vectors.len()];
-        // The row that is read as many rows later.
-        for place in (0..len).step_by(LINE / size_of::<f32>()) {
-            prefetch(row, place + WEIGHTED * len);
-        }
-    }
-    if used == WEIGHTED {
-        let [a, b, c, d] = opened;
-        let [fa, fb, fc, fd] = factors;
-        for ((((sum, a), b), c), d) in vectors.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-            let two = simd.mul_add_e_f32s(fb, *b, simd.mul_add_e_f32s(fa, *a, *sum));
-            *sum = simd.mul_add_e_f32s(fd, *d, simd.mul_add_e_f32s(fc, *c, two));
-        }
-    } else {
-        for (factor, row) in factors.iter().zip(opened).take(used) {
-            for (sum, value) in vectors.iter_mut().zip(row) {
-                *sum = simd.mul_add_e_f32s(*factor, *value, *sum);
-            }
-        }
-    }
-    for (weight, row) in weights.iter().zip(rows.chunks_exact(len)) {
-        for (sum, value) in rest.iter_mut().zip(&row[len - len % S::F32_LANES..]) {
-            *sum += weight * value;
-        }
-    }
-}
-
 /// The sum of `values`.
 #[inline(always)]
 pub(super) fn sum<S: Simd>(simd: S, values: &[f32]) -> f32 {

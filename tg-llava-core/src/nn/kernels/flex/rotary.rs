@@ -2,7 +2,7 @@ use burn::tensor::{DType, Tensor};
 use burn_flex::FlexTensor;
 
 use super::recorded::{self, Derivative, Input};
-use super::{PARALLEL, Wrapper, each_chunk, in_rows, rows_of};
+use super::{PARALLEL, Wrapper, each_chunk, in_rows, rows_of, zeros};
 
 /// `x * cos + rotate_half(x) * sin`, read from any view of rows and written in order; recorded where a gradient is wanted.
 ///
@@ -22,7 +22,7 @@ pub(crate) fn rotate(x: &Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Option<
     let [cos, sin] = [rows_of(cos)?, rows_of(sin)?];
     let (cos, sin): (&[f32], &[f32]) = (cos.storage(), sin.storage());
     let source = Lines::of(wrapper.strip(x.clone())?);
-    let mut values = vec![0.0f32; batch * heads * len * width];
+    let mut values = zeros(batch * heads * len * width);
     if values.is_empty() {
         return None;
     }
@@ -94,7 +94,7 @@ impl Derivative<1> for Back {
         let [batch, heads, len, width] = [0, 1, 2, 3].map(|axis| shape[axis]);
         let (cos, sin): (&[f32], &[f32]) = (self.cos.storage(), self.sin.storage());
         let gradient = Lines::of(gradient);
-        let mut values = vec![0.0f32; batch * len * heads * width];
+        let mut values = zeros(batch * len * heads * width);
         let worth_it = values.len() > PARALLEL;
         each_chunk(&mut values, TOKENS * heads * width, worth_it, |(index, out)| {
             for (token, out) in out.chunks_exact_mut(heads * width).enumerate() {

@@ -4,7 +4,7 @@ use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use tg_llava_x86::{PackedColumns, PackedRows, Tiles};
 
-use super::{matvec::each_stretch, product};
+use super::{matvec::each_stretch, product, zeros};
 
 /// Bytes of columns that stay in a cache while all rows pass.
 const PANEL: usize = 1 << 19;
@@ -19,7 +19,7 @@ pub(super) fn multiply(
 ) -> Vec<bf16> {
     let rows = PackedRows::new(x.reinterpret_cast(), d_input);
     let d_output = columns.len() / d_input;
-    let mut values = vec![bf16::ZERO; rows.rows() * d_output];
+    let mut values = zeros(rows.rows() * d_output);
     let stretch = product::stretch(d_output, rayon::current_num_threads());
     let at_once = (PANEL / size_of::<bf16>() / d_input).next_multiple_of(32);
     each_stretch(&mut values, d_output, stretch, |first, out| {

@@ -111,7 +111,11 @@ mod avx512 {
         for (out, from) in part.chunks_mut(SIDE * width).zip((0..).step_by(SIDE)) {
             let mut square = [simd.splat_f32s(0.0); SIDE];
             for r in 0..SIDE {
-                square[r] = simd.partial_load_f32s(&rows[r][from..]);
+                // What loads a part is no single instruction.
+                square[r] = match rows[r][from..].first_chunk::<SIDE>() {
+                    Some(values) => cast(*values),
+                    None => simd.partial_load_f32s(&rows[r][from..]),
+                };
             }
             let square = turned(simd, square);
             for (r, out) in out.chunks_exact_mut(width).enumerate() {

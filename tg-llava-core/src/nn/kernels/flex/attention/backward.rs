@@ -5,7 +5,7 @@ use super::super::half::Values;
 use super::super::recorded::Derivative;
 use super::super::tile::{self, Buffer, Rows, Turned};
 use super::super::turn::Turner;
-use super::super::{PARALLEL, each_chunk, reduce::dot};
+use super::super::{PARALLEL, each_chunk, reduce::dot, zeros};
 use super::{Bias, Heads, Put, QUERIES, Sizes, in_panels, softmax, stride, turn, with_turned};
 
 /// Attention that will go back: its inputs. The weights are computed again, of a few queries at a time (Dao et al.,
@@ -32,7 +32,7 @@ impl Derivative<3> for Back {
         let Sizes { batch, heads, kv_heads, query_len, key_len, head_dim } = sizes;
         let [query, key, value, gradient] = [query, key, value, gradient].map(Heads::new);
         let arch = pulp::Arch::new();
-        let mut packed = vec![0.0f32; batch * kv_heads * packed_len(sizes)];
+        let mut packed = zeros(batch * kv_heads * packed_len(sizes));
         each_chunk(&mut packed, packed_len(sizes), sizes.worth_it(), |(index, out)| {
             let place = [index / kv_heads, index % kv_heads];
             arch.dispatch(Pack { out, key: &key, value: &value, place, sizes });
@@ -40,7 +40,7 @@ impl Derivative<3> for Back {
 
         // A task each head, with gradients of its own for keys and values, so that nobody waits and sums do not depend on who is first.
         let lengths = [query_len, key_len, key_len].map(|len| len * head_dim);
-        let mut found = vec![0.0f32; batch * heads * lengths.iter().sum::<usize>()];
+        let mut found = zeros(batch * heads * lengths.iter().sum::<usize>());
         let (packed, bias) = (&packed, bias.as_ref());
         each_chunk(&mut found, lengths.iter().sum(), sizes.worth_it(), |(index, out)| {
             let [sample, head] = [index / heads, index % heads];
@@ -186,7 +186,7 @@ fn merge(found: &[f32], part: std::ops::Range<usize>, heads: usize, sizes: Sizes
     let (dim, group) = (sizes.head_dim, sizes.heads / heads);
     let len = part.len() / dim;
     let each = found.len() / (sizes.batch * sizes.heads);
-    let mut values = vec![0.0f32; sizes.batch * len * heads * dim];
+    let mut values = zeros(sizes.batch * len * heads * dim);
     let worth_it = values.len() > PARALLEL;
     each_chunk(&mut values, TOKENS * heads * dim, worth_it, |(index, out)| {
         for (token, out) in out.chunks_exact_mut(heads * dim).enumerate() {

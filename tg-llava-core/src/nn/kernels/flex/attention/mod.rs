@@ -1,5 +1,6 @@
 mod backward;
 mod newest;
+mod stretch;
 mod tiled;
 
 pub(in crate::nn) use newest::attend_newest;
@@ -18,7 +19,7 @@ use super::recorded::{self, Input};
 use super::softmax::{seen_keys, softmax_row};
 use super::tile::{self, Buffer, Rows, Sink};
 use super::turn::Turner;
-use super::{PARALLEL, Wrapper, each_chunk, in_rows, rows_of};
+use super::{PARALLEL, Wrapper, each_chunk, in_rows, rows_of, zeros};
 
 /// Queries of one task: enough that keys and values are not what they wait for, few enough that their scores stay in a cache.
 const QUERIES: usize = 8 * tile::ROWS;
@@ -70,13 +71,13 @@ pub(crate) fn attention(
 fn attend([query, key, value]: [Heads; 3], bias: Option<&Bias>, sizes: Sizes) -> FlexTensor {
     let Sizes { batch, heads, kv_heads, query_len, head_dim, .. } = sizes;
     let arch = pulp::Arch::new();
-    let mut packed = vec![0.0f32; batch * kv_heads * sizes.packed()];
+    let mut packed = zeros(batch * kv_heads * sizes.packed());
     each_chunk(&mut packed, sizes.packed(), sizes.worth_it(), |(index, out)| {
         let place = [index / kv_heads, index % kv_heads];
         arch.dispatch(Pack { out, key: &key, value: &value, place, sizes });
     });
 
-    let mut values = vec![0.0f32; batch * query_len * heads * head_dim];
+    let mut values = zeros(batch * query_len * heads * head_dim);
     let tasks: Vec<Queries<'_>> = values
         .chunks_mut(query_len * heads * head_dim)
         .zip(packed.chunks(kv_heads * sizes.packed()))

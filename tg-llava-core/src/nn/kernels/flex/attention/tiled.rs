@@ -7,6 +7,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use tg_llava_x86::{PackedColumns, PackedRows, Tiles};
 
+use super::super::zeros;
 use super::{Bias, Heads, Sizes, softmax};
 
 /// Queries of one task: two blocks of the registers' rows.
@@ -44,7 +45,7 @@ pub(super) fn attend(
         .collect();
 
     let width = sizes.heads * head_dim;
-    let mut out = vec![bf16::ZERO; batch * query_len * width];
+    let mut out = zeros(batch * query_len * width);
     let tasks = out.par_chunks_mut(query_len * width).zip(packed.par_chunks(kv_heads)).enumerate();
     tasks.for_each(|(sample, (out, packed))| {
         out.par_chunks_mut(QUERIES * width).enumerate().for_each(|(block, out)| {
