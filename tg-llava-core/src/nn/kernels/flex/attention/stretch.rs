@@ -226,9 +226,7 @@ fn of_registers<S: Simd, N: Number<S>, const R: usize, const V: usize>(
     for r in 0..R {
         let out = &mut out[r * (HEADER + dim) + HEADER..][..dim];
         let out = &mut S::as_mut_simd_f32s(out).0[first..first + V];
-        for v in 0..V {
-            out[v] = sums[r][v];
-        }
+        out.copy_from_slice(&sums[r]);
     }
     V
 }

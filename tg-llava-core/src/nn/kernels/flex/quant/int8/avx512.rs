@@ -91,9 +91,9 @@ fn dots<I: Products512, B: Stored, const R: usize>(
     let row_bytes = rows.len() / ROWS;
     let count = row_bytes / B::BYTES;
     // Loops and no closures, which would not be compiled for the wide registers.
-    let mut opened = [B::Bytes::all(rows); ROWS];
+    let mut opened: [std::slice::Iter<'_, B::Bytes>; ROWS] = Default::default();
     for (opened, row) in opened.iter_mut().zip(rows.chunks_exact(row_bytes)) {
-        *opened = &B::Bytes::all(row)[..count];
+        *opened = B::Bytes::all(row).iter();
     }
     let mut activations: [(&[Int8Group], &[f32]); R] = [(&[], &[]); R];
     for (activations, x) in activations.iter_mut().zip(x) {
@@ -105,7 +105,8 @@ fn dots<I: Products512, B: Stored, const R: usize>(
         let mut blocks = [rows; ROWS];
         let mut scales = [[0.0; SCALES]; ROWS];
         for row in 0..ROWS {
-            blocks[row] = opened[row][block].as_ref();
+            let Some(next) = opened[row].next() else { return };
+            blocks[row] = next.as_ref();
             // The same place of the next rows.
             for line in 0..B::BYTES.div_ceil(LINE) {
                 prefetch(blocks[row], ROWS * row_bytes + line * LINE);
@@ -126,7 +127,7 @@ fn dots<I: Products512, B: Stored, const R: usize>(
                 minus_zeros[r] = zeros::<B>(simd, x);
                 scales_of_x[r] = simd.splat_f32x16(x.scale);
             }
-            for pair in 0..PAIRS {
+            for (pair, sums) in sums.iter_mut().enumerate() {
                 let (low, high) = (2 * pair, 2 * pair + 1);
                 let weights = B::quants(simd, [blocks[low], blocks[high]], index);
                 let scales = in_lanes::<B>(simd, [&scales[low], &scales[high]], index);
@@ -134,7 +135,7 @@ fn dots<I: Products512, B: Stored, const R: usize>(
                     let scales = simd.mul_f32x16(scales, scales_of_x[r]);
                     let product = products.dot::<B>(weights, quants[r], minus_zeros[r]);
                     let product = cast(simd.avx512f._mm512_cvtepi32_ps(product));
-                    sums[pair][r] = simd.mul_add_f32x16(product, scales, sums[pair][r]);
+                    sums[r] = simd.mul_add_f32x16(product, scales, sums[r]);
                 }
             }
         }
