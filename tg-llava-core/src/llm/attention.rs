@@ -3,7 +3,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::DecoderContext;
 use crate::config::LlmConfig;
-use crate::nn::{BlockLinear, LayerTexts, apply_rotary, attention, merge_heads, split_heads};
+use crate::nn::{BlockLinear, LayerTexts, apply_rotary, attention, join, merge_heads, split_heads};
 
 /// Causal self-attention with rotary positions and grouped key heads.
 #[derive(Module, Debug)]
@@ -45,11 +45,14 @@ impl DecoderAttention {
         context: &DecoderContext,
         cache: Option<LayerTexts<'_, '_>>,
     ) -> Tensor<3> {
-        let query = split_heads(self.q_proj.forward(x.clone()), self.num_heads);
-        let key = split_heads(self.k_proj.forward(x.clone()), self.num_kv_heads);
-        let value = split_heads(self.v_proj.forward(x), self.num_kv_heads);
-        let query = apply_rotary(query, &context.rotary);
-        let key = apply_rotary(key, &context.rotary);
+        let turned = |proj: &BlockLinear, num_heads| {
+            apply_rotary(split_heads(proj.forward(x.clone()), num_heads), &context.rotary)
+        };
+        let keys_and_values = || {
+            let value = || split_heads(self.v_proj.forward(x.clone()), self.num_kv_heads);
+            join(&x, || turned(&self.k_proj, self.num_kv_heads), value)
+        };
+        let (query, (key, value)) = join(&x, || turned(&self.q_proj, self.num_heads), keys_and_values);
         let attended = match cache {
             Some(texts) => texts.attend(query, key, value),
             None => attention(query, key, value, context.bias.as_ref(), None),

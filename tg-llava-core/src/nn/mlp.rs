@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 
-use super::{Activation, BlockLinear, apply_linear, linear};
+use super::{Activation, BlockLinear, apply_linear, join, linear};
 
 /// Sizes of a two-layer perceptron.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +100,7 @@ impl GatedMlp {
     /// # Shapes
     /// - x: `[batch, len, hidden_size]`, output: `[batch, len, intermediate_size]`
     pub fn before_down(&self, x: Tensor<3>) -> Tensor<3> {
-        let (gate, up) = (self.gate_proj.forward(x.clone()), self.up_proj.forward(x));
+        let (gate, up) = join(&x, || self.gate_proj.forward(x.clone()), || self.up_proj.forward(x.clone()));
         self.gated(gate, up)
     }
 

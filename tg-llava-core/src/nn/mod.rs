@@ -26,7 +26,7 @@ pub use attention::{attention, attention_weights, merge_heads, split_heads};
 pub use block_linear::BlockLinear;
 pub use cast::cast_to;
 pub use encoder::{EncoderAttention, EncoderLayer, EncoderLayerConfig};
-pub(crate) use kernels::among_workers;
+pub(crate) use kernels::{among_workers, join};
 pub use kv_cache::{CachedTexts, KvCache, LayerTexts};
 pub use lora::LoraBranch;
 pub use loss::{IGNORE_INDEX, LossError, LossTargets, cross_entropy, cross_entropy_sum};

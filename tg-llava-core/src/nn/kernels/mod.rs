@@ -10,18 +10,18 @@ mod flex;
 mod none;
 
 #[cfg(feature = "flex")]
-pub(crate) use flex::among_workers;
-#[cfg(feature = "flex")]
 pub(super) use flex::{
-    add, attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, linear_against, quantise,
-    quantised_matvec, quantised_rows_alike, quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate,
-    softmax,
+    add, attend_newest, attention, cast, cross_entropy_sum, dequantise_rows, linear, linear_against,
+    quantise, quantised_matvec, quantised_rows_alike, quick_gelu, rms_norm, rotate, rows_alike, silu,
+    silu_gate, softmax,
 };
-#[cfg(not(feature = "flex"))]
-pub(crate) use none::among_workers;
+#[cfg(feature = "flex")]
+pub(crate) use flex::{among_workers, join};
 #[cfg(not(feature = "flex"))]
 pub(super) use none::{
-    add, attend_newest, attention, cross_entropy_sum, dequantise_rows, linear, linear_against, quantise,
-    quantised_matvec, quantised_rows_alike, quick_gelu, rms_norm, rotate, rows_alike, silu, silu_gate,
-    softmax,
+    add, attend_newest, attention, cast, cross_entropy_sum, dequantise_rows, linear, linear_against,
+    quantise, quantised_matvec, quantised_rows_alike, quick_gelu, rms_norm, rotate, rows_alike, silu,
+    silu_gate, softmax,
 };
+#[cfg(not(feature = "flex"))]
+pub(crate) use none::{among_workers, join};

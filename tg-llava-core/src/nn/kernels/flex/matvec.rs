@@ -257,30 +257,39 @@ impl<N> Columns<'_, '_, N> {
     where
         N: Number<S>,
     {
-        let columns = self.out[0].len();
         // As many sums at a time as there are registers for.
-        let at_once = if self.out.len() == 1 && S::REGISTER_COUNT >= 32 { 4 } else { 3 };
-        let mut column = 0;
-        while column < columns {
-            column += match columns - column {
-                4.. if at_once == 4 => self.block::<S, 4>(simd, column),
-                3.. => self.block::<S, 3>(simd, column),
-                _ => self.block::<S, 1>(simd, column),
-            };
+        match self.out.len() == 1 && S::REGISTER_COUNT >= 32 {
+            true => self.side_by_side::<S, 4>(simd),
+            false => self.side_by_side::<S, 3>(simd),
         }
     }
 
-    /// `C` columns of all rows; returns `C`.
+    /// `C` columns at a time, each in a part of the matrix that is read front to back.
     #[inline(always)]
-    fn block<S: Simd, const C: usize>(&mut self, simd: S, column: usize) -> usize
+    fn side_by_side<S: Simd, const C: usize>(&mut self, simd: S)
+    where
+        N: Number<S>,
+    {
+        let columns = self.out[0].len();
+        let part = columns / C;
+        for column in 0..part {
+            self.block::<S, C>(simd, column, part);
+        }
+        for column in part * C..columns {
+            self.block::<S, 1>(simd, column, 0);
+        }
+    }
+
+    /// `C` columns of all rows, each `part` behind the one before.
+    #[inline(always)]
+    fn block<S: Simd, const C: usize>(&mut self, simd: S, column: usize, part: usize)
     where
         N: Number<S>,
     {
         let d_input = self.d_input;
-        let block = &self.weights[column * d_input..(column + C) * d_input];
-        let mut weights = [block; C];
-        for (weights, part) in weights.iter_mut().zip(block.chunks_exact(d_input)) {
-            *weights = part;
+        let mut weights = [self.weights; C];
+        for (c, weights) in weights.iter_mut().enumerate() {
+            *weights = &self.weights[(column + c * part) * d_input..][..d_input];
         }
         let rows = self.out.len();
         let mut row = 0;
@@ -289,23 +298,23 @@ impl<N> Columns<'_, '_, N> {
                 let x = &self.x[row * d_input..(row + 2) * d_input];
                 let (first, second) = x.split_at(d_input);
                 let [first, second] = dots(simd, [first, second], weights);
-                self.put(row, column, first);
-                self.put(row + 1, column, second);
+                self.put(row, column, part, first);
+                self.put(row + 1, column, part, second);
                 row += 2;
             }
         }
         while row < rows {
             let [sums] = dots(simd, [&self.x[row * d_input..(row + 1) * d_input]], weights);
-            self.put(row, column, sums);
+            self.put(row, column, part, sums);
             row += 1;
         }
-        C
     }
 
     #[inline(always)]
-    fn put<const C: usize>(&mut self, row: usize, column: usize, sums: [f32; C]) {
-        for (i, sum) in sums.into_iter().enumerate() {
-            self.out[row][column + i] = sum + self.bias.map_or(0.0, |bias| bias[self.first + column + i]);
+    fn put<const C: usize>(&mut self, row: usize, column: usize, part: usize, sums: [f32; C]) {
+        for (c, sum) in sums.into_iter().enumerate() {
+            let column = column + c * part;
+            self.out[row][column] = sum + self.bias.map_or(0.0, |bias| bias[self.first + column]);
         }
     }
 }

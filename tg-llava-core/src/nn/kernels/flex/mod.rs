@@ -46,8 +46,32 @@ pub(crate) fn among_workers<T: Send>(tensor: &Tensor<1>, task: impl FnOnce() -> 
     }
 }
 
+/// The results of both, which do not wait for each other where `tensor` is of this backend and records nothing: hands without work in
+/// one help with the other.
+pub(crate) fn join<A: Send, B: Send, const D: usize>(
+    tensor: &Tensor<D>,
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    match Wrapper::of(tensor) {
+        Some(Wrapper { device: Recording::Never, .. }) => rayon::join(a, b),
+        _ => (a(), b()),
+    }
+}
+
+/// `tensor` in another float type.
+pub(in crate::nn) fn cast<const D: usize>(tensor: &Tensor<D>, dtype: DType) -> Option<Tensor<D>> {
+    let wrapper = Wrapper::of(tensor)?;
+    let widened = in_rows(wrapper.strip(tensor.clone())?);
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16).then(|| Wrapper { dtype, ..wrapper }.wrap(widened))
+}
+
 /// Bytes that memory gives at a time.
 const LINE: usize = 64;
+
+/// Bytes of a matrix that are asked for before they are read. Processors see themselves what comes next where rows that are read
+/// side by side are long way apart, and so each goes on where the last one ended; some do so better when they are asked.
+const AHEAD: usize = 2048;
 
 /// Values below which a second thread costs more than it brings.
 const PARALLEL: usize = 1 << 15;

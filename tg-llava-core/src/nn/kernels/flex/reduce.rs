@@ -3,8 +3,8 @@
 use pulp::{Simd, as_arrays};
 use tg_llava_x86::prefetch;
 
-use super::LINE;
 use super::half::Number;
+use super::{AHEAD, LINE};
 
 /// Independent sums, so that the processor need not wait for one addition before the next.
 const CHAINS: usize = 4;
@@ -31,8 +31,7 @@ pub(super) fn dots<S: Simd, N: Number<S>, const R: usize, const C: usize>(
     let b_vectors = b.map(|b| &N::vectors(b)[..vectors]);
     let a_blocks = a_vectors.map(|a| &as_arrays::<CHAINS, _>(a).0[..blocks]);
     let b_blocks = b_vectors.map(|b| &as_arrays::<CHAINS, _>(b).0[..blocks]);
-    // The same place in the next `C` slices: in a matrix they follow these.
-    let ahead = C * len * size_of::<N>() / size_of::<N::Vector>();
+    let ahead = AHEAD / size_of::<N::Vector>();
     let in_a_line = (LINE / size_of::<N::Vector>()).max(1);
     // Loops and no closures, which would not be compiled for the wide registers.
     let mut sums = [[[simd.splat_f32s(0.0); CHAINS]; C]; R];

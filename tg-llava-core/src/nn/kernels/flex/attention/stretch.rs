@@ -7,7 +7,7 @@ use super::super::exp::exp;
 use super::super::half::Number;
 #[cfg(target_arch = "x86_64")]
 use super::super::half::OnV4;
-use super::super::{LINE, reduce};
+use super::super::{AHEAD, LINE, reduce};
 
 /// Keys of one task. A text's sums are those of its stretches, one after the other, whatever the threads.
 pub(super) const STRETCH: usize = 128;
@@ -234,8 +234,6 @@ fn of_registers<S: Simd, N: Number<S>, const R: usize, const V: usize>(
 /// What is read next but for a few lines.
 #[inline(always)]
 fn ask_ahead<N>(rows: &[N]) {
-    /// Bytes until then.
-    const AHEAD: usize = 2048;
     let line = LINE / size_of::<N>();
     for place in (0..rows.len()).step_by(line) {
         prefetch(rows, place + AHEAD / size_of::<N>());

@@ -16,15 +16,19 @@ impl<B: Block, const R: usize> NullaryFnOnce for Task<'_, V3, B, R> {
     #[inline(always)]
     fn call(self) {
         let Self { simd, x, products, .. } = self;
-        // Two rows of blocks at a time, so that one sum need not wait for the other.
-        let mut rows = products.blocks.chunks_exact(2 * products.row_bytes);
-        let mut out = products.out.chunks_exact_mut(2 * R);
-        for (rows, out) in (&mut rows).zip(&mut out) {
-            let (first, second) = rows.split_at(products.row_bytes);
-            dots::<B, R, 2>(simd, [first, second], &x, out);
+        // Two rows of blocks at a time, so that one sum need not wait for the other: of two parts that are each read front to back.
+        let rows = products.blocks.len() / products.row_bytes;
+        let row = |index| &products.blocks[index * products.row_bytes..][..products.row_bytes];
+        let part = rows / 2;
+        for first in 0..part {
+            let sums = dots::<B, R, 2>(simd, [row(first), row(first + part)], &x);
+            for (index, sums) in [first, first + part].into_iter().zip(&sums) {
+                products.out[index * R..][..R].copy_from_slice(sums);
+            }
         }
-        if !rows.remainder().is_empty() {
-            dots::<B, R, 1>(simd, [rows.remainder()], &x, out.into_remainder());
+        if 2 * part < rows {
+            let [sums] = dots::<B, R, 1>(simd, [row(2 * part)], &x);
+            products.out[2 * part * R..].copy_from_slice(&sums);
         }
     }
 }
@@ -35,17 +39,14 @@ fn dots<B: Block, const R: usize, const C: usize>(
     simd: V3,
     rows: [&[u8]; C],
     x: &[&Int8Row; R],
-    out: &mut [f32],
-) {
+) -> [[f32; R]; C] {
     let groups = B::VALUES / GROUP;
     let mut sums = [[simd.splat_f32x8(0.0); R]; C];
     let mut offsets = [[0.0f32; R]; C];
     for i in 0..rows[0].len() / B::BYTES {
         for row in rows {
-            // The same place of the next rows.
-            prefetch(row, i * B::BYTES + C * row.len());
-            if B::BYTES > LINE {
-                prefetch(row, i * B::BYTES + LINE + C * row.len());
+            for line in 0..B::BYTES.div_ceil(LINE) {
+                prefetch(row, i * B::BYTES + AHEAD + line * LINE);
             }
         }
         let blocks = rows.map(|row| &row[i * B::BYTES..(i + 1) * B::BYTES]);
@@ -67,9 +68,12 @@ fn dots<B: Block, const R: usize, const C: usize>(
             }
         }
     }
-    for (out, (sum, offset)) in out.iter_mut().zip(sums.as_flattened().iter().zip(offsets.as_flattened())) {
-        *out = simd.reduce_sum_f32s(*sum) + offset;
+    for (sums, offsets) in sums.iter().zip(&mut offsets) {
+        for (sum, offset) in sums.iter().zip(offsets) {
+            *offset += simd.reduce_sum_f32s(*sum);
+        }
     }
+    offsets
 }
 
 /// Sums of four products each; those of the first 16 values in the lower half.

@@ -69,10 +69,18 @@ impl<I: Products512, B: Stored, const R: usize> NullaryFnOnce for Wide<'_, I, B,
     #[inline(always)]
     fn call(self) {
         let Task { simd, x, products, .. } = self.0;
-        let rows = products.blocks.chunks_exact(ROWS * products.row_bytes);
         let halves = all_halves();
-        for (rows, out) in rows.zip(products.out.chunks_exact_mut(ROWS * R)) {
-            dots::<I, B, R>(simd, halves, rows, &x, out);
+        // As many parts of the matrix, each of which is read front to back.
+        let part = products.blocks.len() / products.row_bytes / ROWS;
+        for first in 0..part {
+            let mut rows = [products.blocks; ROWS];
+            for (index, row) in rows.iter_mut().enumerate() {
+                *row = &products.blocks[(first + index * part) * products.row_bytes..][..products.row_bytes];
+            }
+            let sums = dots::<I, B, R>(simd, halves, rows, &x);
+            for (index, sums) in sums.iter().enumerate() {
+                products.out[(first + index * part) * R..][..R].copy_from_slice(sums);
+            }
         }
     }
 }
@@ -82,17 +90,16 @@ impl<I: Products512, B: Stored, const R: usize> NullaryFnOnce for Wide<'_, I, B,
 fn dots<I: Products512, B: Stored, const R: usize>(
     products: I,
     halves: &[f32; 1 << 16],
-    rows: &[u8],
+    rows: [&[u8]; ROWS],
     x: &[&Int8Row; R],
-    out: &mut [f32],
-) {
+) -> [[f32; R]; ROWS] {
     let simd = products.v4();
     let groups = B::VALUES / GROUP;
-    let row_bytes = rows.len() / ROWS;
-    let count = row_bytes / B::BYTES;
+    let count = rows[0].len() / B::BYTES;
+    let mut found = [[0.0; R]; ROWS];
     // Loops and no closures, which would not be compiled for the wide registers.
     let mut opened: [std::slice::Iter<'_, B::Bytes>; ROWS] = Default::default();
-    for (opened, row) in opened.iter_mut().zip(rows.chunks_exact(row_bytes)) {
+    for (opened, row) in opened.iter_mut().zip(rows) {
         *opened = B::Bytes::all(row).iter();
     }
     let mut activations: [(&[Int8Group], &[f32]); R] = [(&[], &[]); R];
@@ -102,14 +109,13 @@ fn dots<I: Products512, B: Stored, const R: usize>(
     let mut sums = [[simd.splat_f32x16(0.0); R]; PAIRS];
     let mut offsets = [[simd.splat_f32x8(0.0); R]; ROWS];
     for block in 0..count {
-        let mut blocks = [rows; ROWS];
+        let mut blocks = rows;
         let mut scales = [[0.0; SCALES]; ROWS];
         for row in 0..ROWS {
-            let Some(next) = opened[row].next() else { return };
+            let Some(next) = opened[row].next() else { return found };
             blocks[row] = next.as_ref();
-            // The same place of the next rows.
             for line in 0..B::BYTES.div_ceil(LINE) {
-                prefetch(blocks[row], ROWS * row_bytes + line * LINE);
+                prefetch(blocks[row], AHEAD + line * LINE);
             }
             let offsets_of_block = B::scales(simd, halves, blocks[row], &mut scales[row]);
             for r in 0..if B::OFFSET { R } else { 0 } {
@@ -140,13 +146,14 @@ fn dots<I: Products512, B: Stored, const R: usize>(
             }
         }
     }
-    for (row, out) in out.chunks_exact_mut(R).enumerate() {
-        for (r, out) in out.iter_mut().enumerate() {
+    for (row, found) in found.iter_mut().enumerate() {
+        for (r, found) in found.iter_mut().enumerate() {
             let [low, high]: [f32x8; 2] = cast(sums[row / 2][r]);
             let sum = if row % 2 == 0 { low } else { high };
-            *out = Simd::reduce_sum_f32s(*simd, simd.add_f32x8(sum, offsets[row][r]));
+            *found = Simd::reduce_sum_f32s(*simd, simd.add_f32x8(sum, offsets[row][r]));
         }
     }
+    found
 }
 
 /// The sums of a block's activations, one for each group; zeros behind them.

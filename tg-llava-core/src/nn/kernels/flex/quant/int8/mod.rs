@@ -14,7 +14,7 @@ use avx512::Wide;
 use pulp::{NullaryFnOnce, Simd, WithSimd};
 
 #[cfg(target_arch = "x86_64")]
-use super::super::LINE;
+use super::super::{AHEAD, LINE};
 use crate::quant::ggml::{Block, GgmlType, Int8Row, dot_int8, with_block};
 
 /// Products of rows of blocks with a few rows of activations: for each row of blocks, its product with each row of `x`.
