@@ -1,6 +1,6 @@
 //! Everything golden, on every CPU backend.
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use tg_llava_cli::parity::{ParityOptions, report::Report, run};
 use tg_llava_tests::fixture;
 
@@ -14,6 +14,16 @@ fn assert_passes(report: &Report, at_least: usize) {
 fn everything_on_flex() {
     let report = run(&[fixture("")], &Device::flex(), &ParityOptions::default()).unwrap();
     assert_passes(&report, 500);
+}
+
+#[test]
+fn forward_passes_in_half_precision() {
+    let dirs = ["models", "rope-tiny", "siglip-tiny"].map(fixture);
+    for dtype in [DType::F16, DType::BF16] {
+        let only = ["forward", "batch"].map(str::to_owned).to_vec();
+        let options = ParityOptions { dtype, only, ..ParityOptions::default() };
+        assert_passes(&run(&dirs, &Device::flex(), &options).unwrap(), 50);
+    }
 }
 
 #[test]

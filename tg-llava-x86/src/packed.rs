@@ -27,18 +27,26 @@ impl PackedRows {
     /// # Panics
     /// Where the values are no whole rows: a programmer's error.
     pub fn new(values: &[u16], depth: usize) -> Self {
+        Self::strided(values, depth, depth)
+    }
+
+    /// As [`PackedRows::new`], of the first `depth` values of each `stride`.
+    ///
+    /// # Panics
+    /// Where the values are no whole rows, and where these are shorter: a programmer's error.
+    pub fn strided(values: &[u16], stride: usize, depth: usize) -> Self {
         assert!(
-            depth > 0 && values.len().is_multiple_of(depth),
-            "{} values in rows of {depth}",
+            (1..=stride).contains(&depth) && values.len().is_multiple_of(stride),
+            "{} values in rows of {stride}, of which {depth} count",
             values.len()
         );
-        let rows = values.len() / depth;
+        let rows = values.len() / stride;
         let steps = depth.div_ceil(STEP);
         let mut packed = vec![0; rows.div_ceil(SIDE) * steps * BLOCK];
-        let blocks = packed.par_chunks_exact_mut(steps * BLOCK).zip(values.par_chunks(SIDE * depth));
+        let blocks = packed.par_chunks_exact_mut(steps * BLOCK).zip(values.par_chunks(SIDE * stride));
         blocks.with_min_len(PARALLEL).for_each(|(block, rows)| {
-            for (row, values) in rows.chunks_exact(depth).enumerate() {
-                let (whole, rest) = values.as_chunks::<STEP>();
+            for (row, values) in rows.chunks_exact(stride).enumerate() {
+                let (whole, rest) = values[..depth].as_chunks::<STEP>();
                 // Of a length that is known, or each would be a call.
                 for (step, values) in block.as_chunks_mut::<BLOCK>().0.iter_mut().zip(whole) {
                     step.as_chunks_mut::<STEP>().0[row] = *values;
@@ -84,5 +92,22 @@ impl PackedColumns {
     /// Number of columns that were packed.
     pub fn columns(&self) -> usize {
         self.columns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_between_rows_does_not_count() {
+        for (rows, stride, depth) in [(1, 1, 1), (3, 50, 33), (40, 100, 64), (33, 70, 70)] {
+            let values: Vec<u16> = (0..rows * stride).map(|i| i as u16).collect();
+            let counted: Vec<u16> = values.chunks(stride).flat_map(|row| row[..depth].to_vec()).collect();
+            let (packed, expected) =
+                (PackedRows::strided(&values, stride, depth), PackedRows::new(&counted, depth));
+            assert_eq!(packed.values, expected.values, "{rows} rows of {stride}, {depth} of each");
+            assert_eq!((packed.rows(), packed.depth()), (rows, depth));
+        }
     }
 }

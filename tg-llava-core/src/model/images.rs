@@ -4,7 +4,6 @@ use super::TgLlava;
 use crate::config::GuidePadding;
 use crate::error::Result;
 use crate::multimodal::MultimodalError;
-use crate::nn::cast_to;
 use crate::pass::{Eager, Pass, Site};
 use crate::preprocess::{PictureId, PreparedImage};
 use crate::text::GuideInput;
@@ -126,7 +125,6 @@ impl TgLlava {
             Some(crops) => Tensor::cat(vec![batch.pixels.clone(), crops.flatten::<4>(0, 1)], 0),
             None => batch.pixels.clone(),
         };
-        let pixels = cast_to(pixels, tower.post_layernorm.gamma.dtype());
         let chunks = pixels.split(TOWER_CHUNK, 0).into_iter();
         let hidden: Vec<P::Var> = chunks.map(|chunk| tower.walk(pass, chunk, index)).collect();
         let mut outputs = pass.run(Site::VisionFeatures, &hidden, move |x| {

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::VisionEmbeddings;
 use crate::config::{SelectFeature, TowerFamily, VisionTowerConfig};
-use crate::nn::{EncoderLayer, EncoderLayerConfig, layer_norm};
+use crate::nn::{EncoderLayer, EncoderLayerConfig, cast_to, layer_norm};
 use crate::pass::{Eager, Pass, Site};
 
 /// A CLIP or SigLIP vision transformer (`vision_tower`).
@@ -47,7 +47,7 @@ impl VisionTower {
     /// are not computed.
     ///
     /// # Shapes
-    /// - pixels: `[batch, channels, image_size, image_size]`
+    /// - pixels: `[batch, channels, image_size, image_size]`, of any float type
     /// - output: `[batch, num_positions, hidden]`
     pub fn hidden_state(&self, pixels: Tensor<4>, index: usize) -> Tensor<3> {
         self.walk(&mut Eager, pixels, index)
@@ -65,10 +65,10 @@ impl VisionTower {
     /// What the first block reads: hidden state 0.
     ///
     /// # Shapes
-    /// - pixels: `[batch, channels, image_size, image_size]`
+    /// - pixels: `[batch, channels, image_size, image_size]`, of any float type
     /// - output: `[batch, num_positions, hidden]`
     pub fn embed(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let hidden = self.embeddings.forward(pixels);
+        let hidden = self.embeddings.forward(cast_to(pixels, self.post_layernorm.gamma.dtype()));
         match &self.pre_layernorm {
             Some(norm) => layer_norm(norm, self.epsilon, hidden),
             None => hidden,

@@ -8,6 +8,8 @@ use tg_llava_x86::Tiles;
 #[cfg(target_arch = "x86_64")]
 use super::half::OnV4;
 use super::half::{Number, Values};
+#[cfg(target_arch = "x86_64")]
+use super::pairs::{self, Pairs};
 use super::reduce::dots;
 use super::{Wrapper, in_rows, product, recorded_linear, rows_of, tiled, zeros};
 use crate::nn::RowsAlike;
@@ -54,14 +56,13 @@ pub(crate) fn linear<const D: usize>(
     };
     let bias: Option<&[f32]> = bias.as_ref().map(|bias| bias.storage());
     shape[D - 1] = d_output;
-    if let (false, Values::Bf16(columns), DType::BF16, Some(tiles)) =
-        (few, matrix.values, wrapper.dtype, Tiles::detect())
-    {
+    if let (false, Values::Bf16(columns), DType::BF16) = (few, matrix.values, wrapper.dtype) {
         let x = wrapper.strip(x.clone())?.to_contiguous();
         let x = &x.storage::<bf16>()[x.layout().start_offset()..][..rows * d_input];
         let columns = &columns[matrix.start..][..d_input * d_output];
-        let values = tiled::multiply(tiles, x, columns, d_input, bias);
-        return Some(wrapper.rewrap(FlexTensor::from_data(TensorData::new(values, shape))));
+        if let Some(values) = product_of_halves(x, columns, d_input, bias) {
+            return Some(wrapper.rewrap(FlexTensor::from_data(TensorData::new(values, shape))));
+        }
     }
     let x = in_rows(wrapper.strip(x.clone())?);
     let x: &[f32] = x.storage();
@@ -82,6 +83,22 @@ pub(crate) fn linear<const D: usize>(
         });
     }
     Some(wrapper.wrap(super::tensor(values, shape)))
+}
+
+/// The product of many rows, where the processor multiplies bf16 as it is.
+fn product_of_halves(
+    x: &[bf16],
+    columns: &[bf16],
+    d_input: usize,
+    bias: Option<&[f32]>,
+) -> Option<Vec<bf16>> {
+    if let Some(tiles) = Tiles::detect() {
+        return Some(tiled::multiply(tiles, x, columns, d_input, bias));
+    }
+    #[cfg(target_arch = "x86_64")]
+    return pairs::multiply(Pairs::detect()?, x, columns, d_input, bias);
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }
 
 /// Whether [`product`] is as good as the backend's product of many rows in f32, and better where these are few dozens.
@@ -321,7 +338,7 @@ impl<N> Columns<'_, '_, N> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Tolerance;
+    use burn::tensor::{Device, Tolerance};
 
     use super::super::tests::random;
     use super::*;
@@ -357,6 +374,35 @@ mod tests {
                 let fast = linear(&x, &weight, Some(&bias)).expect("flex");
                 let product = product + wide(bias.unsqueeze());
                 wide(fast).into_data().assert_approx_eq::<f32>(&product.into_data(), tolerance);
+            }
+        }
+    }
+
+    #[test]
+    fn processors_multiply_halves_as_floats() {
+        for (rows, d_input, d_output) in [(5, 40, 3), (70, 1100, 130), (33, 9000, 200), (8, 4098, 64)] {
+            let [x, weight] =
+                [[rows, d_input], [d_output, d_input]].map(|shape| cast_to(random(shape, 1), DType::BF16));
+            let bias: Vec<f32> = (0..d_output).map(|i| i as f32).collect();
+            let [x_values, columns] =
+                [&x, &weight].map(|x| x.to_data().try_into_vec::<bf16>().expect("values"));
+            let [x, weight] = [x, weight].map(|x| cast_to(x, DType::F32));
+            let expected = x.matmul(weight.transpose())
+                + Tensor::<1>::from_floats(bias.as_slice(), &Device::flex()).unsqueeze();
+            let mut found = Vec::new();
+            found.extend(
+                Tiles::detect()
+                    .map(|tiles| tiled::multiply(tiles, &x_values, &columns, d_input, Some(&bias))),
+            );
+            #[cfg(target_arch = "x86_64")]
+            found
+                .extend(Pairs::detect().map(|it| {
+                    pairs::multiply(it, &x_values, &columns, d_input, Some(&bias)).expect("pairs")
+                }));
+            for mine in found {
+                let mine =
+                    Tensor::<1>::from_floats(mine.as_slice(), &Device::flex()).reshape([rows, d_output]);
+                mine.into_data().assert_approx_eq::<f32>(&expected.to_data(), Tolerance::rel_abs(4e-3, 1e-2));
             }
         }
     }

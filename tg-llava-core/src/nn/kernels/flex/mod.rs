@@ -8,6 +8,8 @@ mod half;
 mod loss;
 mod matvec;
 mod norm;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 mod pieces;
 mod product;
 mod quant;

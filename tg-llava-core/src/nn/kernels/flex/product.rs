@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 use tg_llava_x86::prefetch;
 
 use super::matvec::{Matrix, each_stretch};
-use super::tile::{self, Rows, Sink};
+use super::tile::{self, Floats, Rows, Sink};
 use super::turn::Turner;
 use super::{LINE, zeros};
 
@@ -70,7 +70,7 @@ impl WithSimd for Columns<'_, '_> {
                     .filter(|_| begin + depth == d_input)
                     .map(|bias| &bias[first + column..first + column + used]);
                 let mut sums = Sums { out, column, used, begins: begin == 0, bias };
-                let a = Rows { values: x, start: begin, stride: d_input };
+                let a = Rows { values: x, start: begin, stride: d_input, products: Floats };
                 tile::multiply(simd, a, [rows, depth, width], (panel, depth), &mut sums);
             }
         }

@@ -32,10 +32,28 @@ fn vectors<S: Simd>() -> usize {
 
 /// Rows of values: the first one begins at `start`, each next one `stride` further on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(super) struct Rows<'a, P = Floats> {
     pub values: &'a [f32],
     pub start: usize,
     pub stride: usize,
+    pub products: P,
+}
+
+/// What the values of a product are.
+pub(super) trait Products<S: Simd>: Copy {
+    /// `sums` and the products of `a` and `b`.
+    fn add(self, simd: S, sums: S::f32s, a: S::f32s, b: S::f32s) -> S::f32s;
+}
+
+/// Each value is a float.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Floats;
+
+impl<S: Simd> Products<S> for Floats {
+    #[inline(always)]
+    fn add(self, simd: S, sums: S::f32s, a: S::f32s, b: S::f32s) -> S::f32s {
+        simd.mul_add_e_f32s(a, b, sums)
+    }
 }
 
 /// The same turned: the values of all rows at one depth lie side by side, and those at the next one `stride` further on.
@@ -46,9 +64,9 @@ pub(super) struct Turned<'a> {
 }
 
 /// The left operand of a product.
-pub(super) trait Left: Copy {
+pub(super) trait Left<S: Simd>: Copy {
     /// The sums of `R` rows from `row` on with a panel, in `V` vectors of columns.
-    fn tile<S: Simd, const R: usize, const V: usize>(
+    fn tile<const R: usize, const V: usize>(
         self,
         simd: S,
         row: usize,
@@ -75,7 +93,7 @@ pub(super) trait Sink<S: Simd> {
 #[inline(always)]
 pub(super) fn multiply<S: Simd>(
     simd: S,
-    a: impl Left,
+    a: impl Left<S>,
     [rows, depth, columns]: [usize; 3],
     (panels, whole): (&[f32], usize),
     sink: &mut impl Sink<S>,
@@ -96,7 +114,7 @@ pub(super) fn multiply<S: Simd>(
 #[inline(always)]
 fn strip<S: Simd, const V: usize>(
     simd: S,
-    a: impl Left,
+    a: impl Left<S>,
     rows: usize,
     panel: &[S::f32s],
     column: usize,
@@ -107,10 +125,10 @@ fn strip<S: Simd, const V: usize>(
     while row < rows {
         sink.expect(row..rows.min(row + ROWS), column);
         row += match rows - row {
-            ROWS.. => put(simd, a.tile::<S, ROWS, V>(simd, row, panel), (row, column), sink),
-            4.. => put(simd, a.tile::<S, 4, V>(simd, row, panel), (row, column), sink),
-            2.. => put(simd, a.tile::<S, 2, V>(simd, row, panel), (row, column), sink),
-            _ => put(simd, a.tile::<S, 1, V>(simd, row, panel), (row, column), sink),
+            ROWS.. => put(simd, a.tile::<ROWS, V>(simd, row, panel), (row, column), sink),
+            4.. => put(simd, a.tile::<4, V>(simd, row, panel), (row, column), sink),
+            2.. => put(simd, a.tile::<2, V>(simd, row, panel), (row, column), sink),
+            _ => put(simd, a.tile::<1, V>(simd, row, panel), (row, column), sink),
         };
     }
 }
@@ -130,9 +148,9 @@ fn put<S: Simd, const R: usize, const V: usize>(
 
 // In both, loops and no closures, which would not be compiled for the wide registers.
 
-impl Left for Rows<'_> {
+impl<S: Simd, P: Products<S>> Left<S> for Rows<'_, P> {
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const V: usize>(
+    fn tile<const R: usize, const V: usize>(
         self,
         simd: S,
         row: usize,
@@ -150,7 +168,7 @@ impl Left for Rows<'_> {
             for r in 0..R {
                 let a = simd.splat_f32s(rows[r][i]);
                 for v in 0..V {
-                    sums[r][v] = simd.mul_add_e_f32s(a, b[v], sums[r][v]);
+                    sums[r][v] = self.products.add(simd, sums[r][v], a, b[v]);
                 }
             }
         }
@@ -158,9 +176,9 @@ impl Left for Rows<'_> {
     }
 }
 
-impl Left for Turned<'_> {
+impl<S: Simd> Left<S> for Turned<'_> {
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const V: usize>(
+    fn tile<const R: usize, const V: usize>(
         self,
         simd: S,
         row: usize,
@@ -195,5 +213,9 @@ impl Buffer {
 
     pub fn values(&mut self) -> &mut [f32] {
         &mut self.values[self.start..]
+    }
+
+    pub fn as_values(&self) -> &[f32] {
+        &self.values[self.start..]
     }
 }

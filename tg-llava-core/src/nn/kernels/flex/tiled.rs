@@ -38,30 +38,3 @@ pub(super) fn multiply(
     });
     values
 }
-
-#[cfg(test)]
-mod tests {
-    use burn::tensor::{DType, Tensor, Tolerance};
-
-    use super::super::tests::random;
-    use super::*;
-    use crate::nn::cast_to;
-
-    #[test]
-    fn equals_the_product() {
-        let Some(tiles) = Tiles::detect() else { return };
-        for (rows, d_input, d_output) in [(5, 40, 3), (70, 1100, 130), (33, 9000, 200)] {
-            let [x, weight] =
-                [[rows, d_input], [d_output, d_input]].map(|shape| cast_to(random(shape, 1), DType::BF16));
-            let bias: Vec<f32> = (0..d_output).map(|i| i as f32).collect();
-            let values = |x: &Tensor<2>| x.to_data().try_to_vec::<bf16>().expect("values");
-            let mine = multiply(tiles, &values(&x), &values(&weight), d_input, Some(&bias));
-            let [x, weight] = [x, weight].map(|x| cast_to(x, DType::F32));
-            let bias = Tensor::<1>::from_floats(bias.as_slice(), &x.device());
-            let expected = x.matmul(weight.transpose()) + bias.unsqueeze();
-            let mine =
-                Tensor::<1>::from_floats(mine.as_slice(), &expected.device()).reshape([rows, d_output]);
-            mine.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::rel_abs(4e-3, 1e-2));
-        }
-    }
-}

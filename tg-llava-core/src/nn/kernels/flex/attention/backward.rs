@@ -3,7 +3,7 @@ use pulp::{Simd, WithSimd};
 
 use super::super::half::Values;
 use super::super::recorded::Derivative;
-use super::super::tile::{self, Buffer, Rows, Turned};
+use super::super::tile::{self, Buffer, Floats, Rows, Turned};
 use super::super::turn::Turner;
 use super::super::{PARALLEL, each_chunk, reduce::dot, zeros};
 use super::{Bias, Heads, Put, QUERIES, Sizes, in_panels, softmax, stride, turn, with_turned};
@@ -161,7 +161,7 @@ impl WithSimd for Head<'_> {
             }
 
             let mut put = Put { out: for_query, start: 0, stride: head_dim, columns: head_dim, adds: false };
-            let scores = Rows { values: changes, start: 0, stride };
+            let scores = Rows { values: changes, start: 0, stride, products: Floats };
             tile::multiply(simd, scores, [rows, last, dim], (key_rows, key_len), &mut put);
             for_query.iter_mut().for_each(|value| *value *= scale);
 

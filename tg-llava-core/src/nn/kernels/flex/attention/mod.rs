@@ -1,7 +1,7 @@
 mod backward;
+mod halves;
 mod newest;
 mod stretch;
-mod tiled;
 
 pub(in crate::nn) use newest::attend_newest;
 
@@ -12,12 +12,11 @@ use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
-use tg_llava_x86::Tiles;
 
 use super::half::Values;
 use super::recorded::{self, Input};
 use super::softmax::{seen_keys, softmax_row};
-use super::tile::{self, Buffer, Rows, Sink};
+use super::tile::{self, Buffer, Floats, Rows, Sink};
 use super::turn::Turner;
 use super::{PARALLEL, Wrapper, each_chunk, in_rows, rows_of, zeros};
 
@@ -57,8 +56,8 @@ pub(crate) fn attention(
     }
     let wrapper = Wrapper::of(query)?;
     let opened = [Heads::of(query)?, Heads::of(key)?, Heads::of(value)?];
-    if let (DType::BF16, Some(tiles)) = (wrapper.dtype, Tiles::detect())
-        && let Some(values) = tiled::attend(tiles, opened.each_ref(), bias.as_ref(), sizes)
+    if wrapper.dtype == DType::BF16
+        && let Some(values) = halves::attend(opened.each_ref(), bias.as_ref(), sizes)
     {
         let merged = FlexTensor::from_data(TensorData::new(values, [batch, query_len, heads, head_dim]));
         return Some(wrapper.rewrap::<4>(merged).swap_dims(1, 2));
@@ -159,9 +158,11 @@ impl Heads {
         Self { tensor, strides }
     }
 
-    /// Adds the values of a row of so many to `out`, from the tensor's buffer.
-    pub fn push<T: Copy>(&self, values: &[T], place: [usize; 3], len: usize, out: &mut Vec<T>) {
-        out.extend_from_slice(&values[self.start(place)..][..len]);
+    /// Fills `out` with rows from `place` on, of `len` values each, out of the tensor's buffer.
+    pub fn rows<T: Copy>(&self, values: &[T], [sample, head, first]: [usize; 3], len: usize, out: &mut [T]) {
+        for (row, out) in (first..).zip(out.chunks_exact_mut(len)) {
+            out.copy_from_slice(&values[self.start([sample, head, row])..][..len]);
+        }
     }
 
     /// Where a row begins in the tensor's buffer.
@@ -309,7 +310,7 @@ impl WithSimd for Queries<'_> {
             });
             let start = head * head_dim;
             let mut put = Put { out, start, stride: heads * head_dim, columns: head_dim, adds: false };
-            let rows = Rows { values: weights, start: 0, stride };
+            let rows = Rows { values: weights, start: 0, stride, products: Floats };
             let dim = sizes.padded_dim();
             tile::multiply(simd, rows, [queries, last, dim], (values, key_len), &mut put);
         }
@@ -327,7 +328,7 @@ fn stride<S: Simd>(last: usize) -> usize {
 fn with_turned<S: Simd>(simd: S, rows: &[f32], turned: &[f32], last: usize, out: &mut [f32], sizes: Sizes) {
     let (width, dim, stride) = (tile::width::<S>(), sizes.head_dim, stride::<S>(last));
     let count = rows.len() / dim;
-    let rows = Rows { values: rows, start: 0, stride: dim };
+    let rows = Rows { values: rows, start: 0, stride: dim, products: Floats };
     for (panel, turned) in turned.chunks_exact(width * dim).take(last.div_ceil(width)).enumerate() {
         let mut put = Put { out, start: panel * width, stride, columns: width, adds: false };
         tile::multiply(simd, rows, [count, dim, width], (turned, dim), &mut put);
@@ -368,8 +369,15 @@ impl<S: Simd> Sink<S> for Put<'_> {
                 let start = self.start + row * self.stride + column;
                 let len = S::F32_LANES.min(self.columns - column);
                 let out = &mut self.out[start..start + len];
-                let sum = if self.adds { simd.add_f32s(simd.partial_load_f32s(out), sum) } else { sum };
-                simd.partial_store_f32s(out, sum);
+                // What loads and stores a part of a register are no single instructions.
+                match S::as_mut_simd_f32s(out).0.first_mut() {
+                    Some(out) => *out = if self.adds { simd.add_f32s(*out, sum) } else { sum },
+                    None => {
+                        let sum =
+                            if self.adds { simd.add_f32s(simd.partial_load_f32s(out), sum) } else { sum };
+                        simd.partial_store_f32s(out, sum);
+                    }
+                }
             }
         }
     }
