@@ -19,7 +19,7 @@ mod tests;
 mod words;
 
 pub use activations::{GROUP, Int8Group, Int8Row};
-#[cfg_attr(not(feature = "flex"), expect(unused_imports, reason = "for the kernels"))]
+#[cfg(all(feature = "flex", target_arch = "x86_64"))]
 pub(crate) use block::array;
 pub use block::{Block, Bytes, Part, all_halves};
 pub use format::GgmlType;

@@ -10,7 +10,7 @@ use super::half::OnV4;
 use super::half::{Number, Values};
 #[cfg(target_arch = "x86_64")]
 use super::pairs::{self, Pairs};
-use super::reduce::dots;
+use super::reduce::{CHAINS, dots};
 use super::{Wrapper, in_rows, product, recorded_linear, rows_of, tiled, zeros};
 use crate::nn::RowsAlike;
 
@@ -314,14 +314,15 @@ impl<N> Columns<'_, '_, N> {
             while row + 2 <= rows {
                 let x = &self.x[row * d_input..(row + 2) * d_input];
                 let (first, second) = x.split_at(d_input);
-                let [first, second] = dots(simd, [first, second], weights);
+                let [first, second] = dots::<S, N, 2, C, CHAINS>(simd, [first, second], weights);
                 self.put(row, column, part, first);
                 self.put(row + 1, column, part, second);
                 row += 2;
             }
         }
         while row < rows {
-            let [sums] = dots(simd, [&self.x[row * d_input..(row + 1) * d_input]], weights);
+            let x = &self.x[row * d_input..(row + 1) * d_input];
+            let [sums] = dots::<S, N, 1, C, CHAINS>(simd, [x], weights);
             self.put(row, column, part, sums);
             row += 1;
         }

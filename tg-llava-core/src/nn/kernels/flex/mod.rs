@@ -26,6 +26,7 @@ use ::half::{bf16, f16};
 use burn::backend::{Autodiff, Flex, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::FlexTensor;
+use pulp::WithSimd;
 use rayon::prelude::*;
 
 pub(in crate::nn) use activation::{quick_gelu, silu, silu_gate};
@@ -135,21 +136,23 @@ impl Wrapper {
     fn narrow(self, tensor: FlexTensor) -> FlexTensor {
         let shape = tensor.layout().shape().clone();
         let from: &[f32] = tensor.storage();
-        let arch = pulp::Arch::new();
         match self.dtype {
-            DType::F16 => {
-                let mut values: Vec<f16> = zeros(from.len());
-                each_pair(&mut values, from, |to, from| arch.dispatch(half::Narrow { to, from }));
-                FlexTensor::from_data(TensorData::new(values, shape))
-            }
-            DType::BF16 => {
-                let mut values: Vec<bf16> = zeros(from.len());
-                each_pair(&mut values, from, |to, from| arch.dispatch(half::Narrow { to, from }));
-                FlexTensor::from_data(TensorData::new(values, shape))
-            }
+            DType::F16 => FlexTensor::from_data(TensorData::new(rounded::<f16>(from), shape)),
+            DType::BF16 => FlexTensor::from_data(TensorData::new(rounded::<bf16>(from), shape)),
             _ => tensor,
         }
     }
+}
+
+/// The nearest values in half precision.
+fn rounded<H: Copy + Default + Send + Sync>(from: &[f32]) -> Vec<H>
+where
+    for<'a> half::Narrow<'a, H>: WithSimd<Output = ()>,
+{
+    let mut values = zeros(from.len());
+    let arch = pulp::Arch::new();
+    each_pair(&mut values, from, |to, from| arch.dispatch(half::Narrow { to, from }));
+    values
 }
 
 /// Runs `task` on chunks of two slices of one length, in all threads where it is worth it.

@@ -7,40 +7,39 @@ use super::half::Number;
 use super::{AHEAD, LINE};
 
 /// Independent sums, so that the processor need not wait for one addition before the next.
-const CHAINS: usize = 4;
+pub(super) const CHAINS: usize = 4;
 
 /// The sum of `a[i] * b[i]`.
 #[inline(always)]
 pub(super) fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
-    let [[sum]] = dots(simd, [a], [b]);
+    let [[sum]] = dots::<S, f32, 1, 1, CHAINS>(simd, [a], [b]);
     sum
 }
 
-/// The sums of `a[r][i] * b[c][i]`, each in the order of [`dot`], so that each value is loaded once for several sums. All slices
-/// are of one length.
+/// The sums of `a[r][i] * b[c][i]`, each made of `K` independent ones in the same order, so that each value is loaded once for several
+/// sums. All slices are of one length.
 #[inline(always)]
-pub(super) fn dots<S: Simd, N: Number<S>, const R: usize, const C: usize>(
+pub(super) fn dots<S: Simd, N: Number<S>, const R: usize, const C: usize, const K: usize>(
     simd: S,
     a: [&[f32]; R],
     b: [&[N]; C],
 ) -> [[f32; C]; R] {
-    let len = a[0].len();
-    let vectors = len / S::F32_LANES;
-    let blocks = vectors / CHAINS;
+    let vectors = a[0].len() / S::F32_LANES;
+    let blocks = vectors / K;
     let a_vectors = a.map(|a| &S::as_simd_f32s(a).0[..vectors]);
     let b_vectors = b.map(|b| &N::vectors(b)[..vectors]);
-    let a_blocks = a_vectors.map(|a| &as_arrays::<CHAINS, _>(a).0[..blocks]);
-    let b_blocks = b_vectors.map(|b| &as_arrays::<CHAINS, _>(b).0[..blocks]);
+    let a_blocks = a_vectors.map(|a| &as_arrays::<K, _>(a).0[..blocks]);
+    let b_blocks = b_vectors.map(|b| &as_arrays::<K, _>(b).0[..blocks]);
     let ahead = AHEAD / size_of::<N::Vector>();
     let in_a_line = (LINE / size_of::<N::Vector>()).max(1);
     // Loops and no closures, which would not be compiled for the wide registers.
-    let mut sums = [[[simd.splat_f32s(0.0); CHAINS]; C]; R];
+    let mut sums = [[[simd.splat_f32s(0.0); K]; C]; R];
     for i in 0..blocks {
-        for chain in 0..CHAINS {
+        for chain in 0..K {
             let mut b = [simd.splat_f32s(0.0); C];
             for c in 0..C {
                 if chain % in_a_line == 0 {
-                    prefetch(b_vectors[c], i * CHAINS + chain + ahead);
+                    prefetch(b_vectors[c], i * K + chain + ahead);
                 }
                 b[c] = N::widen(simd, b_blocks[c][i][chain]);
             }
@@ -52,7 +51,7 @@ pub(super) fn dots<S: Simd, N: Number<S>, const R: usize, const C: usize>(
             }
         }
     }
-    for i in blocks * CHAINS..vectors {
+    for i in blocks * K..vectors {
         for r in 0..R {
             for c in 0..C {
                 let b = N::widen(simd, b_vectors[c][i]);
@@ -64,10 +63,15 @@ pub(super) fn dots<S: Simd, N: Number<S>, const R: usize, const C: usize>(
     let mut totals = [[0.0; C]; R];
     for r in 0..R {
         for c in 0..C {
-            let [sum0, sum1, sum2, sum3] = sums[r][c];
-            let sum = simd.add_f32s(simd.add_f32s(sum0, sum1), simd.add_f32s(sum2, sum3));
+            let mut chains = K;
+            while chains > 1 {
+                chains /= 2;
+                for k in 0..chains {
+                    sums[r][c][k] = simd.add_f32s(sums[r][c][k], sums[r][c][k + chains]);
+                }
+            }
             let rest = a[r][done..].iter().zip(&b[c][done..]).map(|(a, b)| a * b.to_f32()).sum::<f32>();
-            totals[r][c] = simd.reduce_sum_f32s(sum) + rest;
+            totals[r][c] = simd.reduce_sum_f32s(sums[r][c][0]) + rest;
         }
     }
     totals

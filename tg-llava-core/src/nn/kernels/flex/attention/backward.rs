@@ -6,7 +6,7 @@ use super::super::recorded::Derivative;
 use super::super::tile::{self, Buffer, Floats, Rows, Turned};
 use super::super::turn::Turner;
 use super::super::{PARALLEL, each_chunk, reduce::dot, zeros};
-use super::{Bias, Heads, Put, QUERIES, Sizes, in_panels, softmax, stride, turn, with_turned};
+use super::{Bias, Heads, Put, QUERIES, Sizes, in_panels, scale, softmax, stride, turn, with_turned};
 
 /// Attention that will go back: its inputs. The weights are computed again, of a few queries at a time (Dao et al.,
 /// FlashAttention, arXiv:2205.14135, section 3).
@@ -125,7 +125,7 @@ impl WithSimd for Head<'_> {
         let (keys, rest) = packed.split_at(turned);
         let (values, key_rows) = rest.split_at(turned);
 
-        let (width, dim, scale) = (tile::width::<S>(), sizes.padded_dim(), sizes.scale());
+        let (width, dim, scale) = (tile::width::<S>(), sizes.padded_dim(), scale(head_dim));
         let most = QUERIES.min(query_len);
         let [mut weights, mut changes] = [0; 2].map(|_| Buffer::new(most * stride::<S>(key_len)));
         let [mut queries, mut gradients] = [0; 2].map(|_| vec![0.0; most * head_dim]);

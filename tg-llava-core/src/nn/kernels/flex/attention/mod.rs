@@ -101,6 +101,11 @@ fn attend([query, key, value]: [Heads; 3], bias: Option<&Bias>, sizes: Sizes) ->
     super::tensor(values, [batch, query_len, heads, head_dim])
 }
 
+/// What products of queries and keys are multiplied with.
+fn scale(head_dim: usize) -> f32 {
+    (1.0 / (head_dim as f64).sqrt()) as f32
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
     batch: usize,
@@ -115,10 +120,6 @@ impl Sizes {
     /// Whether there is work for all threads.
     fn worth_it(self) -> bool {
         self.batch * self.heads * self.query_len * self.key_len > PARALLEL
-    }
-
-    fn scale(self) -> f32 {
-        (1.0 / (self.head_dim as f64).sqrt()) as f32
     }
 
     /// Keys with those that fill up the last panel, on any processor.
@@ -300,7 +301,7 @@ impl WithSimd for Queries<'_> {
         for head in 0..heads {
             for (row, scaled) in scaled.chunks_exact_mut(head_dim).enumerate() {
                 query.copy(query_values, [sample, head, first + row], 0, scaled);
-                scaled.iter_mut().for_each(|value| *value *= sizes.scale());
+                scaled.iter_mut().for_each(|value| *value *= scale(head_dim));
             }
             let packed = &packed[head * kv_heads / heads * sizes.packed()..][..sizes.packed()];
             let (keys, values) = packed.split_at(sizes.padded_keys() * head_dim);

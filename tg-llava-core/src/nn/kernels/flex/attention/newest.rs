@@ -6,7 +6,7 @@ use super::super::half::OnV4;
 use super::super::half::Values;
 use super::super::{PARALLEL, Wrapper, each_chunk};
 use super::stretch::{HEADER, Opened, STRETCH};
-use super::{Heads, Sizes};
+use super::{Heads, scale};
 
 /// [`super::attention`] of texts' newest tokens, one of each, over all that is kept of the text. Queries that share a head of keys
 /// read it together.
@@ -28,11 +28,10 @@ pub(crate) fn attend_newest(query: &Tensor<4>, texts: &[(Tensor<4>, Tensor<4>, u
         }
         opened.push((key, value, *len));
     }
-    let sizes = Sizes { batch: texts.len(), heads, kv_heads, query_len: 1, key_len: 0, head_dim };
     let mut scaled = vec![0.0f32; texts.len() * heads * head_dim];
     for (index, scaled) in scaled.chunks_exact_mut(head_dim).enumerate() {
         query.copy(query_values, [index / heads, index % heads, 0], 0, scaled);
-        scaled.iter_mut().for_each(|value| *value *= sizes.scale());
+        scaled.iter_mut().for_each(|value| *value *= scale(head_dim));
     }
 
     let mut tasks = Vec::new();

@@ -111,55 +111,18 @@ fn scores<S: Simd, N: Number<S>, const R: usize>(
     let mut blocks = keys.chunks_exact(KEYS * dim);
     let mut done = 0;
     for block in &mut blocks {
-        ask_ahead(block);
         let mut keys = [block; KEYS];
         for (key, part) in keys.iter_mut().zip(block.chunks_exact(dim)) {
             *key = part;
         }
-        put(dots(simd, rows, keys), done, out);
+        // Of a few registers each: more sums would take longer to add up than they save.
+        put(reduce::dots::<S, N, R, KEYS, 1>(simd, rows, keys), done, out);
         done += KEYS;
     }
     for key in blocks.remainder().chunks_exact(dim) {
-        put(dots(simd, rows, [key]), done, out);
+        put(reduce::dots::<S, N, R, 1, 1>(simd, rows, [key]), done, out);
         done += 1;
     }
-}
-
-/// The sums of `a[r][i] * b[c][i]`. All slices are of one length, that of a few registers.
-#[inline(always)]
-fn dots<S: Simd, N: Number<S>, const R: usize, const C: usize>(
-    simd: S,
-    a: [&[f32]; R],
-    b: [&[N]; C],
-) -> [[f32; C]; R] {
-    let vectors = a[0].len() / S::F32_LANES;
-    let mut sums = [[simd.splat_f32s(0.0); C]; R];
-    let (mut a_vectors, mut b_vectors) = ([S::as_simd_f32s(a[0]).0; R], [N::vectors(b[0]); C]);
-    for r in 0..R {
-        a_vectors[r] = &S::as_simd_f32s(a[r]).0[..vectors];
-    }
-    for c in 0..C {
-        b_vectors[c] = &N::vectors(b[c])[..vectors];
-    }
-    for i in 0..vectors {
-        for c in 0..C {
-            let b = N::widen(simd, b_vectors[c][i]);
-            for r in 0..R {
-                sums[r][c] = simd.mul_add_e_f32s(a_vectors[r][i], b, sums[r][c]);
-            }
-        }
-    }
-    let done = vectors * S::F32_LANES;
-    let mut totals = [[0.0; C]; R];
-    for r in 0..R {
-        for c in 0..C {
-            totals[r][c] = simd.reduce_sum_f32s(sums[r][c]);
-            for (a, b) in a[r][done..].iter().zip(&b[c][done..]) {
-                totals[r][c] += a * b.to_f32();
-            }
-        }
-    }
-    totals
 }
 
 #[inline(always)]

@@ -13,7 +13,7 @@ use tg_llava_x86::Tiles;
 #[cfg(target_arch = "x86_64")]
 use super::super::pairs::Pairs;
 use super::super::{tile::Buffer, zeros};
-use super::{Bias, Heads, Sizes, softmax, stride};
+use super::{Bias, Heads, Sizes, scale, softmax, stride};
 
 /// Queries of one task: two blocks of AMX's rows.
 const QUERIES: usize = 64;
@@ -131,7 +131,7 @@ impl<E: Engine> Queries<'_, E> {
         let Sizes { heads, kv_heads, key_len, head_dim, .. } = sizes;
         let queries = out.len() / (heads * head_dim);
         let last = bias.map_or(key_len, |bias| bias.last_seen(sample, first..first + queries));
-        let (stride, scale) = (stride::<S>(last), sizes.scale());
+        let (stride, scale) = (stride::<S>(last), scale(head_dim));
         let mut scores = vec![0.0f32; queries * stride];
         // Two values lie where a float could.
         let [mut rows, mut weights] =
