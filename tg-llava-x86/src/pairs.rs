@@ -1,4 +1,4 @@
-use std::arch::x86_64::{__m256i, __m512, __m512i, _mm512_cvtneps_pbh, _mm512_dpbf16_ps};
+use std::arch::x86_64::{__m256bh, __m256i, __m512, __m512bh, __m512i, _mm512_cvtneps_pbh, _mm512_dpbf16_ps};
 use std::mem::transmute;
 
 use crate::with_v4;
@@ -14,13 +14,15 @@ impl Bf16Pairs {
     #[inline(always)]
     pub fn add_products(self, sums: __m512, a: __m512i, b: __m512i) -> __m512 {
         // SAFETY: a value of `Bf16Pairs` exists where the processor has the instruction; any bits are 32 values of bf16.
-        unsafe { _mm512_dpbf16_ps(sums, transmute(a), transmute(b)) }
+        unsafe {
+            _mm512_dpbf16_ps(sums, transmute::<__m512i, __m512bh>(a), transmute::<__m512i, __m512bh>(b))
+        }
     }
 
     /// The nearest values of bf16, ties to even; zeros for what is subnormal.
     #[inline(always)]
     pub fn narrow(self, values: __m512) -> __m256i {
         // SAFETY: a value of `Bf16Pairs` exists where the processor has the instruction; both types are 32 bytes of any bits.
-        unsafe { transmute(_mm512_cvtneps_pbh(values)) }
+        unsafe { transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values)) }
     }
 }
