@@ -1,5 +1,5 @@
-//! Kernels of the CPU backend (flex). All compute in f32; values in half precision are widened on their way in, and results
-//! rounded on their way out.
+//! Kernels of the CPU backend (flex). All add up in f32; values in half precision are widened on their way in, but for bf16 where the
+//! processor multiplies it as it is, and results rounded on their way out.
 
 mod activation;
 mod attention;
@@ -64,16 +64,18 @@ pub(crate) fn join<A: Send, B: Send, const D: usize>(
 
 /// `tensor` in another float type.
 pub(in crate::nn) fn cast<const D: usize>(tensor: &Tensor<D>, dtype: DType) -> Option<Tensor<D>> {
+    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+        return None;
+    }
     let wrapper = Wrapper::of(tensor)?;
-    let widened = in_rows(wrapper.strip(tensor.clone())?);
-    matches!(dtype, DType::F32 | DType::F16 | DType::BF16).then(|| Wrapper { dtype, ..wrapper }.wrap(widened))
+    Some(Wrapper { dtype, ..wrapper }.wrap(in_rows(wrapper.strip(tensor.clone())?)))
 }
 
 /// Bytes that memory gives at a time.
 const LINE: usize = 64;
 
 /// Bytes of a matrix that are asked for before they are read. Processors see themselves what comes next where rows that are read
-/// side by side are long way apart, and so each goes on where the last one ended; some do so better when they are asked.
+/// side by side lie a long way apart, so that each goes on where the last one ended; some do so better when they are asked.
 const AHEAD: usize = 2048;
 
 /// Values below which a second thread costs more than it brings.

@@ -145,13 +145,13 @@ impl WithSimd for Head<'_> {
             }
 
             let weights = &mut weights.values()[..rows * stride];
-            with_turned(simd, queries, keys, last, weights, sizes);
+            with_turned(simd, (&*queries, Floats), keys, [head_dim, last], weights);
             softmax(simd, (&mut *weights, stride), last, |row| {
                 bias.map(|bias| bias.row(sample, first + row))
             });
             // Gradients of the weights, and from them those of the scores.
             let changes = &mut changes.values()[..rows * stride];
-            with_turned(simd, gradients, values, last, changes, sizes);
+            with_turned(simd, (&*gradients, Floats), values, [head_dim, last], changes);
             for (weights, changes) in weights.chunks_exact(stride).zip(changes.chunks_exact_mut(stride)) {
                 let (weights, changes) = (&weights[..last], &mut changes[..last]);
                 let mean = dot(simd, weights, changes);

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::half::Values;
 use super::recorded::{self, Input};
 use super::softmax::{seen_keys, softmax_row};
-use super::tile::{self, Buffer, Floats, Rows, Sink};
+use super::tile::{self, Buffer, Floats, Products, Rows, Sink};
 use super::turn::Turner;
 use super::{PARALLEL, Wrapper, each_chunk, in_rows, rows_of, zeros};
 
@@ -305,7 +305,7 @@ impl WithSimd for Queries<'_> {
             }
             let packed = &packed[head * kv_heads / heads * sizes.packed()..][..sizes.packed()];
             let (keys, values) = packed.split_at(sizes.padded_keys() * head_dim);
-            with_turned(simd, &scaled, keys, last, weights, sizes);
+            with_turned(simd, (&scaled, Floats), keys, [head_dim, last], weights);
             softmax(simd, (&mut *weights, stride), last, |row| {
                 bias.map(|bias| bias.row(sample, first + row))
             });
@@ -324,15 +324,21 @@ fn stride<S: Simd>(last: usize) -> usize {
     last.next_multiple_of(tile::width::<S>()) + 16
 }
 
-/// Products of rows, `[rows, head_dim]`, with the first `last` turned ones, in rows of [`stride`].
+/// Products of rows, `[rows, depth]`, with the first `last` turned ones, in rows of [`stride`].
 #[inline(always)]
-fn with_turned<S: Simd>(simd: S, rows: &[f32], turned: &[f32], last: usize, out: &mut [f32], sizes: Sizes) {
-    let (width, dim, stride) = (tile::width::<S>(), sizes.head_dim, stride::<S>(last));
-    let count = rows.len() / dim;
-    let rows = Rows { values: rows, start: 0, stride: dim, products: Floats };
-    for (panel, turned) in turned.chunks_exact(width * dim).take(last.div_ceil(width)).enumerate() {
+fn with_turned<S: Simd, P: Products<S>>(
+    simd: S,
+    (rows, products): (&[f32], P),
+    turned: &[f32],
+    [depth, last]: [usize; 2],
+    out: &mut [f32],
+) {
+    let (width, stride) = (tile::width::<S>(), stride::<S>(last));
+    let count = rows.len() / depth;
+    let rows = Rows { values: rows, start: 0, stride: depth, products };
+    for (panel, turned) in turned.chunks_exact(width * depth).take(last.div_ceil(width)).enumerate() {
         let mut put = Put { out, start: panel * width, stride, columns: width, adds: false };
-        tile::multiply(simd, rows, [count, dim, width], (turned, dim), &mut put);
+        tile::multiply(simd, rows, [count, depth, width], (turned, depth), &mut put);
     }
 }
 

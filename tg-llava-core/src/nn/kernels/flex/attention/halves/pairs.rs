@@ -8,7 +8,7 @@ use super::super::super::half::{OnV4, Values};
 use super::super::super::pairs::Pairs;
 use super::super::super::tile::{self, Buffer, Rows, Sink};
 use super::super::super::turn::Turner;
-use super::super::Put;
+use super::super::with_turned;
 use super::{Engine, Place, Queries};
 
 /// Columns in panels: of the width of a tile, each all along its columns.
@@ -54,21 +54,9 @@ impl Engine for Pairs {
     }
 
     #[inline(always)]
-    fn scores(
-        self,
-        rows: &[bf16],
-        keys: &Panels,
-        [dim, count]: [usize; 2],
-        (out, stride): (&mut [f32], usize),
-    ) {
-        let (width, depth) = (tile::width::<V4>(), keys.depth);
-        let Some(values) = Self::of(rows, dim) else { return };
-        let a = Rows { values, start: 0, stride: depth, products: self };
-        let panels = keys.values.as_values().chunks_exact(width * depth).take(count.div_ceil(width));
-        for (index, panel) in panels.enumerate() {
-            let mut put = Put { out: &mut *out, start: index * width, stride, columns: width, adds: false };
-            tile::multiply(self.simd(), a, [rows.len() / dim, depth, width], (panel, depth), &mut put);
-        }
+    fn scores<S: Simd>(self, rows: &[bf16], keys: &Panels, [dim, last]: [usize; 2], out: &mut [f32]) {
+        let Some(pairs) = Self::of(rows, dim) else { return };
+        with_turned(self.simd(), (pairs, self), keys.values.as_values(), [keys.depth, last], out);
     }
 
     #[inline(always)]

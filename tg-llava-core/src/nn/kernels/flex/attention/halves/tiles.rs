@@ -3,6 +3,7 @@ use half::slice::HalfFloatSliceExt;
 use pulp::{Simd, WithSimd};
 use tg_llava_x86::{PackedColumns, PackedRows, Tiles};
 
+use super::super::stride;
 use super::{Engine, Place, Queries};
 
 /// In the processor's matrix registers.
@@ -26,15 +27,9 @@ impl Engine for Tiles {
     }
 
     #[inline(always)]
-    fn scores(
-        self,
-        rows: &[bf16],
-        keys: &PackedColumns,
-        [dim, count]: [usize; 2],
-        (out, stride): (&mut [f32], usize),
-    ) {
-        let rows = PackedRows::new(rows.reinterpret_cast(), dim);
-        self.multiply(&rows, keys, count, |row, column, sums| {
+    fn scores<S: Simd>(self, rows: &[bf16], keys: &PackedColumns, [dim, last]: [usize; 2], out: &mut [f32]) {
+        let (rows, stride) = (PackedRows::new(rows.reinterpret_cast(), dim), stride::<S>(last));
+        self.multiply(&rows, keys, last, |row, column, sums| {
             out[row * stride + column..][..sums.len()].copy_from_slice(sums);
         });
     }
